@@ -1,0 +1,1 @@
+"""xlora_bench: the honest comparison of LoRA variants."""

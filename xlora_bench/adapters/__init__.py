@@ -1,0 +1,26 @@
+"""Adapters: the LoRA variants. One small file each; `_target_` in `conf/adapter/<name>.yaml` is the registry."""
+
+from xlora_bench.adapters.asymmetric import Asymmetric
+from xlora_bench.adapters.base import Adapter, Delta
+from xlora_bench.adapters.baseline import Baseline
+from xlora_bench.adapters.cholesky import Cholesky
+from xlora_bench.adapters.loldu import LoLDU
+from xlora_bench.adapters.lora import LoRA
+from xlora_bench.adapters.lu import LU
+from xlora_bench.adapters.orthogonal import Orthogonal
+from xlora_bench.adapters.orthogonal_qr import OrthogonalQR
+from xlora_bench.adapters.peft import Peft
+
+__all__ = [
+    "LU",
+    "Adapter",
+    "Asymmetric",
+    "Baseline",
+    "Cholesky",
+    "Delta",
+    "LoLDU",
+    "LoRA",
+    "Orthogonal",
+    "OrthogonalQR",
+    "Peft",
+]

@@ -1,0 +1,72 @@
+"""One triangular factor and its transpose."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.base import Adapter, Delta
+from xlora_bench.adapters.lu import LowerTrapezoid
+from xlora_bench.init_schemes import InitScheme, Start, UnitDiagonal
+
+
+class CholeskyDelta(Delta):
+    """`s L diag(signs) L^T` with a lower-trapezoidal `L (n, r)`, made by `lora_B`."""
+
+    def __init__(self, start: Start, *, scaling: float, signs: Tensor) -> None:
+        super().__init__(scaling=scaling)
+        self.lora_B = LowerTrapezoid(start.B)
+        self.register_buffer("signs", signs)
+
+    def current_factors(self) -> tuple[Tensor, Tensor]:
+        """Return `L (n, r)` and `diag(signs) L^T (r, n)`."""
+        L = self.lora_B()
+        return L, self.signs[:, None] * L.T
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cholesky(Adapter):
+    """`W' = W + s (L L^T - L0 L0^T)` for square `W (n, n)`; `r n - r (r - 1) / 2` parameters.
+
+    The update is symmetric, and `L L^T` alone is positive semi-definite; `signed` alternates signs instead,
+    `L diag(1, -1, 1, ...) L^T`, so that directions of both signs can grow. `L = 0` has no gradient (the update is
+    quadratic in L), hence the non-zero start, which is subtracted. Source: X-LoRA, `struct` with `cholesky`.
+
+    Raises:
+        ValueError: at a weight that is not square.
+    """
+
+    signed: bool = False
+
+    fits: ClassVar[tuple[str, ...] | None] = ("unit_diagonal", "orthonormal")
+
+    def default_init(self) -> InitScheme:
+        """Start from a unit diagonal and small other entries."""
+        return UnitDiagonal()
+
+    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+        """Train the free entries of L."""
+        signs = torch.ones(start.B.shape[1])
+        if self.signed:
+            signs[1::2] = -1.0
+        return CholeskyDelta(start, scaling=scaling, signs=signs)
+
+    def start(
+        self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
+    ) -> Start:
+        """Return the starting factors, of which only `B` is used."""
+        out_features, in_features = weight.shape
+        if out_features != in_features:
+            raise ValueError(
+                f"`adapter` (=cholesky) needs a square weight, this one is {out_features} x {in_features}; choose square "
+                "targets, for instance targets=attention_qv, or adapter=lu"
+            )
+        start = super().start(weight, rank, scaling=scaling, init_scheme=init_scheme, generator=generator)
+        if not start.B.any():
+            raise self.misfit(init_scheme, "L = 0 has no gradient; set init_scheme.zero=A")
+        return start
+
+    def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
+        """`r n - r (r - 1) / 2`."""
+        return rank * out_features - rank * (rank - 1) // 2

@@ -1,0 +1,97 @@
+"""The diagonal of the pretrained weight's LDU decomposition."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Generator, Tensor, nn
+
+from xlora_bench.adapters.base import Adapter, Delta
+from xlora_bench.decompositions import LDU, ldu
+from xlora_bench.init_schemes import InitScheme, LDUStart, Start
+
+ZStart = Literal["lu", "uniform", "normal", "constant", "s_uniform", "s_normal", "ones", "zeros"]
+
+
+class DiagonalDelta(Delta):
+    """`P L diag(sigma z - sigma0 z0) U`: zero at step 0 by construction, so it needs no anchor."""
+
+    def __init__(self, parts: LDU, z: Tensor, *, sigma: float, train_sigma: bool) -> None:
+        super().__init__(scaling=1.0)
+        rank = len(z)
+        self.register_buffer("permutation", parts.permutation.clone())
+        self.register_buffer("lower", parts.L[torch.argsort(parts.permutation), :rank].contiguous(), persistent=False)
+        self.register_buffer("upper", parts.U[:rank].contiguous(), persistent=False)
+        self.z = nn.Parameter(z.clone())
+        if train_sigma:
+            self.sigma = nn.Parameter(torch.tensor(sigma))
+        else:
+            self.register_buffer("sigma", torch.tensor(sigma))
+        self.register_buffer("scaled_z0", sigma * z)
+
+    def anchor(self) -> None:
+        """Do nothing: `current_factors` subtracts the start already."""
+
+    def current_factors(self) -> tuple[Tensor, Tensor]:
+        """Return `P L_r (out, r)` and `diag(sigma z - sigma0 z0) U_r (r, in)`."""
+        return self.lower, (self.sigma * self.z - self.scaled_z0)[:, None] * self.upper
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoLDU(Adapter):
+    """`W' = W + P L_r diag(sigma z - sigma0 z0) U_r` from `W = P L diag(D) U`; `r` parameters, `r + 1` with sigma.
+
+    `L_r`, `U_r` and P (an index vector) are frozen; z is trained, and sigma (start `alpha / r`) with `train_sigma`.
+    `z_init` is the start z0: the pivots (`lu`), `uniform` in +-|mean D| / 2, `normal` N(mean D, std D), `constant`
+    mean D, `s_uniform` in +-1, `s_normal` N(0, 1), `ones`, `zeros`. Since the start is subtracted, all eight leave the
+    output unchanged; they differ under weight decay and with `train_sigma` only. Source: arXiv 2410.13618 (LoLDU).
+    """
+
+    z_init: ZStart = "lu"
+    train_sigma: bool = False
+
+    fits: ClassVar[tuple[str, ...] | None] = ("ldu",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.z_init not in get_args(ZStart):
+            raise ValueError(f"`adapter.z_init` (={self.z_init!r}) must be one of {', '.join(get_args(ZStart))}")
+
+    def default_init(self) -> InitScheme:
+        """Start from the LDU decomposition."""
+        return LDUStart()
+
+    def start(
+        self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
+    ) -> Start:
+        """Return empty factors of the right rank: `delta` decomposes the weight itself."""
+        return Start(weight.new_empty(weight.shape[0], rank), weight.new_empty(rank, weight.shape[1]))
+
+    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+        """Train the first r diagonal entries."""
+        parts = ldu(weight)
+        z = start_z(parts.D[: start.A.shape[0]].cpu(), self.z_init, generator)
+        return DiagonalDelta(parts, z, sigma=scaling, train_sigma=self.train_sigma)
+
+    def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
+        """`r`, or `r + 1` with `train_sigma`."""
+        return rank + int(self.train_sigma)
+
+
+def start_z(pivots: Tensor, z_init: ZStart, generator: Generator) -> Tensor:
+    """Return the start of z `(r,)` for the first r `pivots`."""
+    mean = pivots.mean()
+    uniform = torch.rand(pivots.shape, generator=generator) * 2 - 1
+    normal = torch.randn(pivots.shape, generator=generator)
+    std = pivots.std() if len(pivots) > 1 else torch.zeros(())
+    starts = {
+        "lu": pivots,
+        "uniform": uniform * mean.abs() / 2,
+        "normal": mean + std * normal,
+        "constant": mean.expand(pivots.shape),
+        "s_uniform": uniform,
+        "s_normal": normal,
+        "ones": torch.ones(pivots.shape),
+        "zeros": torch.zeros(pivots.shape),
+    }
+    return starts[z_init]

@@ -1,0 +1,50 @@
+"""Low-rank adaptation."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from xlora_bench.adapters.base import Adapter, Delta
+from xlora_bench.init_schemes import Start
+
+
+class LowRankDelta(Delta):
+    """`s B [E] A` with `lora_B (out, r)`, `lora_A (r, in)` and an optional `lora_E (r, r)`; `trained` names those that train."""
+
+    def __init__(
+        self, start: Start, *, scaling: float, trained: Collection[str] = ("A", "B"), E: Tensor | None = None
+    ) -> None:
+        super().__init__(scaling=scaling)
+        for name, factor in (("A", start.A), ("B", start.B), ("E", E)):
+            if factor is None or name not in trained:
+                self.register_buffer(f"lora_{name}", None if factor is None else own(factor))
+            else:
+                self.register_parameter(f"lora_{name}", nn.Parameter(own(factor)))
+
+    def current_factors(self) -> tuple[Tensor, Tensor]:
+        """Return `B (out, r)` and `A (r, in)`, or `E A` where there is a middle factor."""
+        return self.lora_B, self.lora_A if self.lora_E is None else self.lora_E @ self.lora_A
+
+
+def own(tensor: Tensor) -> Tensor:
+    """Return a contiguous copy with its own storage, so that nothing larger is kept alive or saved."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(Adapter):
+    """`W' = W + s B A` with `B (out, r)` and `A (r, in)` trained; `r (out + in)` parameters.
+
+    Source: arXiv 2106.09685. With the starts svd_both and qr it is PiSSA (arXiv 2404.02948) and OLoRA
+    (arXiv 2406.01775); those rewrite `W`, here the starting product is subtracted instead.
+    """
+
+    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+        """Train both factors from `start`."""
+        return LowRankDelta(start, scaling=scaling)
+
+    def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
+        """`r (out + in)`."""
+        return rank * (out_features + in_features)

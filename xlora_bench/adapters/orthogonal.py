@@ -1,0 +1,71 @@
+"""LoRA with an orthogonality penalty on B."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.base import Delta
+from xlora_bench.adapters.lora import LoRA, LowRankDelta
+from xlora_bench.init_schemes import InitScheme, Orthonormal, Start
+
+
+class PenalisedDelta(LowRankDelta):
+    """A low-rank delta with the penalty `weight * ||B^T B - I||_F^2`."""
+
+    def __init__(self, start: Start, *, scaling: float, penalty_weight: float) -> None:
+        super().__init__(start, scaling=scaling)
+        self.penalty_weight = penalty_weight
+
+    def penalty(self) -> Tensor:
+        """Return `penalty_weight * ||B^T B - I_r||_F^2`."""
+        gram = self.lora_B.T @ self.lora_B
+        return self.penalty_weight * (gram - torch.eye(len(gram), device=gram.device)).square().sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromNonzeroB(LoRA):
+    """A variant that constrains B, and so has to start from `B != 0`."""
+
+    def default_init(self) -> InitScheme:
+        """Start from a random orthonormal B and `A = 0`."""
+        return Orthonormal(zero="A")
+
+    def start(
+        self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
+    ) -> Start:
+        """Return the starting factors.
+
+        Raises:
+            ValueError: if `B = 0`, where the penalty has no gradient and the QR decomposition no direction.
+        """
+        start = init_scheme.start(weight, rank, scaling=scaling, generator=generator)
+        if not start.B.any():
+            raise self.misfit(
+                init_scheme,
+                "at B = 0 the constraint on B has no gradient; start with B != 0, for instance orthonormal, svd_left, "
+                "or init_scheme.zero=A",
+            )
+        return start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orthogonal(FromNonzeroB):
+    """LoRA with the penalty `lambda * mean_layers ||B^T B - I||_F^2` in the training loss; `r (out + in)` parameters.
+
+    The gradient `4 lambda B (B^T B - I)` vanishes at `B = 0`, hence the start. Source: X-LoRA, `ortho`.
+
+    Raises:
+        ValueError: if `penalty_weight` (lambda) is negative.
+    """
+
+    penalty_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.penalty_weight >= 0:
+            raise ValueError(f"`adapter.penalty_weight` (={self.penalty_weight}) must be at least 0")
+
+    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+        """Train both factors from `start` under the penalty."""
+        return PenalisedDelta(start, scaling=scaling, penalty_weight=self.penalty_weight)

@@ -1,0 +1,52 @@
+"""LoRA whose B is pulled back to orthonormal columns."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.base import Delta
+from xlora_bench.adapters.lora import LowRankDelta
+from xlora_bench.adapters.orthogonal import FromNonzeroB
+from xlora_bench.init_schemes import Start
+
+
+class RetractedDelta(LowRankDelta):
+    """A low-rank delta with `B, A <- Q, R A` from `B = Q R` after every `frequency`-th optimizer step."""
+
+    def __init__(self, start: Start, *, scaling: float, frequency: int) -> None:
+        super().__init__(start, scaling=scaling)
+        self.frequency = frequency
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Retract B; the product `B A` stays, and R's diagonal is made positive so that Q stays next to B."""
+        if step % self.frequency:
+            return
+        Q, R = torch.linalg.qr(self.lora_B)
+        signs = torch.where(R.diagonal() < 0, -1.0, 1.0)
+        self.lora_B.copy_(Q * signs)
+        self.lora_A.copy_((signs[:, None] * R) @ self.lora_A)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrthogonalQR(FromNonzeroB):
+    """LoRA with `B^T B = I` restored every `frequency` optimizer steps; `r (out + in)` parameters.
+
+    `B = Q R`, then `B <- Q` and `A <- R A`, after the step: the output does not jump. AdamW's moments are kept as they
+    are. Source: X-LoRA, `ortho` with QR.
+
+    Raises:
+        ValueError: if `frequency` is below 1.
+    """
+
+    frequency: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frequency < 1:
+            raise ValueError(f"`adapter.frequency` (={self.frequency}) must be at least 1 optimizer step")
+
+    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+        """Train both factors from `start` with retractions."""
+        return RetractedDelta(start, scaling=scaling, frequency=self.frequency)

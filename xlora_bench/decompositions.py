@@ -1,0 +1,77 @@
+"""Matrix decompositions of a pretrained weight `W (out, in)`, computed in fp32 or better, tested by rebuilding `W`."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class SVD(NamedTuple):
+    """`W = U diag(S) Vh` with `U (out, k)`, `S (k,)` descending, `Vh (k, in)`, `k = min(out, in)`."""
+
+    U: Tensor
+    S: Tensor
+    Vh: Tensor
+
+
+class QR(NamedTuple):
+    """`W = Q R` with orthonormal columns `Q (out, k)` and upper-trapezoidal `R (k, in)`."""
+
+    Q: Tensor
+    R: Tensor
+
+
+class LDU(NamedTuple):
+    """`W[permutation] = L diag(D) U` with lower `L (out, k)`, `D (k,)`, unit-upper `U (k, in)`.
+
+    A pivot that vanishes against its row of the upper factor cannot be divided out: `D` then holds that row's largest
+    entry instead, so that the product is still `W` and `U` stays bounded (its diagonal is then not 1 in that row).
+    """
+
+    permutation: Tensor
+    L: Tensor
+    D: Tensor
+    U: Tensor
+
+
+def at_least_fp32(weight: Tensor) -> Tensor:
+    """Return `weight` detached, in fp32 unless it is wider already."""
+    weight = weight.detach()
+    return weight if weight.dtype == torch.float64 else weight.float()
+
+
+def svd(weight: Tensor) -> SVD:
+    """Return the thin singular value decomposition of `weight (out, in)`."""
+    return SVD(*torch.linalg.svd(at_least_fp32(weight), full_matrices=False))
+
+
+def singular_values(weight: Tensor) -> Tensor:
+    """Return all `min(out, in)` singular values of `weight`, descending."""
+    return torch.linalg.svdvals(at_least_fp32(weight))
+
+
+def qr(weight: Tensor) -> QR:
+    """Return the reduced QR decomposition of `weight (out, in)`."""
+    return QR(*torch.linalg.qr(at_least_fp32(weight)))
+
+
+def ldu(weight: Tensor) -> LDU:
+    """Return the row-pivoted LDU decomposition of `weight (out, in)`; singular matrices included."""
+    weight = at_least_fp32(weight)
+    rows = torch.arange(weight.shape[0], device=weight.device)
+    P, L, U = torch.linalg.lu(weight)
+    permutation = (rows.to(P.dtype) @ P).round().long()
+    pivots, largest = U.diagonal(), U.abs().amax(dim=1)
+    tiny = pivots.abs() <= torch.finfo(U.dtype).eps * largest
+    D = torch.where(tiny, largest.masked_fill(largest == 0, 1.0), pivots)
+    return LDU(permutation, L, D, U / D[:, None])
+
+
+def energy_rank(singular_values: Tensor, threshold: float) -> int:
+    """Return the smallest k whose leading singular values hold `threshold` of the sum of squares.
+
+    `k = min { k : sum_{i<=k} S_i^2 >= threshold * sum_i S_i^2 }`, at least 1 and at most `len(S)`.
+    """
+    energy = singular_values.double().square().cumsum(0)
+    needed = threshold * energy[-1]
+    return min(int(torch.searchsorted(energy, needed)) + 1, len(energy))

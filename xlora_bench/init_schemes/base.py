@@ -1,0 +1,51 @@
+"""What an init scheme is: how the factors of a delta start."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+
+class Start(NamedTuple):
+    """The factors at step 0: `B (out, r)` and `A (r, in)`, fp32."""
+
+    B: Tensor
+    A: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitScheme(ABC):
+    """How the two factors of a delta start, given the frozen weight."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The scheme's name, as in `init_scheme=<name>`."""
+
+    @abstractmethod
+    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+        """Return the factors for `weight (out, in)`; random draws come from `generator` alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomStart(InitScheme):
+    """One factor is drawn at random and the other is zero, so that `B A = 0`."""
+
+    zero: Literal["A", "B"] = "B"
+
+    def __post_init__(self) -> None:
+        if self.zero not in ("A", "B"):
+            raise ValueError(f"`init_scheme.zero` (={self.zero!r}) must be 'A' or 'B': the factor that starts at zero")
+
+    @abstractmethod
+    def draw(self, rows: int, columns: int, generator: Generator) -> Tensor:
+        """Return a random `A`-shaped factor `(rows=r, columns=in)`."""
+
+    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+        """Draw `A (r, in)` and set `B = 0`, or draw `B (out, r)` as the transpose of such a draw and set `A = 0`."""
+        out_features, in_features = weight.shape
+        if self.zero == "B":
+            return Start(torch.zeros(out_features, rank), self.draw(rank, in_features, generator))
+        return Start(self.draw(rank, out_features, generator).T.contiguous(), torch.zeros(rank, in_features))

