@@ -196,7 +196,9 @@ def load_adapter_state_dict(model: nn.Module, state: Mapping[str, Tensor], name:
         raise ValueError(f"the state does not fit adapter {name!r}: missing {missing[:3]}, unexpected {unexpected[:3]}")
     for key, tensor in own.items():
         if tensor.shape != state[key].shape:
-            raise ValueError(f"`{key}` has shape {tuple(state[key].shape)} in the state, {tuple(tensor.shape)} in the model")
+            raise ValueError(
+                f"`{key}` has shape {tuple(state[key].shape)} in the state, {tuple(tensor.shape)} in the model"
+            )
     with torch.no_grad():
         for key, tensor in own.items():
             tensor.copy_(state[key])
@@ -206,4 +208,3 @@ def load_adapter_state_dict(model: nn.Module, state: Mapping[str, Tensor], name:
 def parameter_count(model: nn.Module, name: str = DEFAULT) -> int:
     """Return the number of trained entries of the adapter called `name`."""
     return sum(p.numel() for delta in deltas(model, name).values() for p in delta.parameters() if p.requires_grad)
-

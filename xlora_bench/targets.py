@@ -50,7 +50,9 @@ class Targets:
         if model_type in self.architectures:
             return self.architectures[model_type]
         known = ", ".join(self.architectures) or "none"
-        raise ValueError(f"`targets` has no names for architecture {model_type!r} (known: {known}); give targets.modules=[...]")
+        raise ValueError(
+            f"`targets` has no names for architecture {model_type!r} (known: {known}); give targets.modules=[...]"
+        )
 
 
 def base_of(module: nn.Module) -> nn.Module:
@@ -61,7 +63,9 @@ def base_of(module: nn.Module) -> nn.Module:
 def adaptable_names(model: nn.Module) -> list[str]:
     """Return the names of all modules that could be adapted, without heads and without parts of adapted layers."""
     heads = head_module_names(model)
-    inside = tuple(f"{name}." if name else "" for name, module in model.named_modules() if isinstance(module, AdaptedLayer))
+    inside = tuple(
+        f"{name}." if name else "" for name, module in model.named_modules() if isinstance(module, AdaptedLayer)
+    )
     return [
         name
         for name, module in model.named_modules()
@@ -82,8 +86,8 @@ def refuse(entry: str, model: nn.Module, candidates: Sequence[str]) -> None:
     if other:
         name, module = other[0]
         raise ValueError(
-            f"`targets.modules` entry {entry!r} matches `{name}`, a {type(module).__name__} that cannot be adapted (it is "
-            "part of the head or has no adapted layer); adaptable here: " + _shown(candidates)
+            f"`targets.modules` entry {entry!r} matches `{name}`, a {type(module).__name__} that cannot be adapted "
+            "(it is part of the head or has no adapted layer); adaptable here: " + _shown(candidates)
         )
     _nothing(entry, candidates)
 

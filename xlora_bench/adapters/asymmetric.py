@@ -69,7 +69,9 @@ class Asymmetric(Adapter):
             if given is not None:
                 factors[name] = structured(name, given)
         if missing := [name for name in "AB" if name not in factors]:
-            raise ValueError(f"{self.written} says nothing about {' and '.join(missing)}; write for instance A_rand_hB_zero")
+            raise ValueError(
+                f"{self.written} says nothing about {' and '.join(missing)}; write for instance A_rand_hB_zero"
+            )
         return factors
 
     def default_init(self) -> InitScheme:
@@ -112,8 +114,8 @@ def parse_spec(spec: str) -> dict[str, Factor]:
         token = TOKEN.match(spec, position)
         if token is None or token[2] in factors or not re.match(r"_|$", spec[token.end() :]):
             raise ValueError(
-                f"`adapter.spec` (={spec!r}) does not parse at {spec[position:]!r}: join one token for each of A, B and "
-                f"optionally E by `_`, each `[h]<factor>_<init>` with h = trained, as in A_rand_hB_zero; inits: {INITS}"
+                f"`adapter.spec` (={spec!r}) does not parse at {spec[position:]!r}: join one token for each of A, B "
+                f"and optionally E by `_`, each `[h]<factor>_<init>` with h = trained, as in A_rand_hB_zero; inits: {INITS}"
             )
         factors[token[2]] = checked(token[2], Factor(token[3], bool(token[1])))
         position = token.end() + 1
@@ -140,9 +142,13 @@ def check_learns(plan: Mapping[str, Factor], written: str) -> None:
     if not any(factor.train for factor in plan.values()):
         raise ValueError(f"{written} trains nothing: mark at least one factor with h, as in A_rand_hB_zero")
     if frozen := [name for name in zero if not plan[name].train]:
-        raise ValueError(f"{written} freezes {frozen[0]} at zero, so the update stays zero: train it (h{frozen[0]}_zero)")
+        raise ValueError(
+            f"{written} freezes {frozen[0]} at zero, so the update stays zero: train it (h{frozen[0]}_zero)"
+        )
     if len(zero) > 1:
-        raise ValueError(f"{written} starts {' and '.join(zero)} at zero, so none of them gets a gradient: start one of them otherwise")
+        raise ValueError(
+            f"{written} starts {' and '.join(zero)} at zero, so none gets a gradient: start one of them otherwise"
+        )
 
 
 def start_factor(init: str, rank: int, columns: int, singular: Callable[[], Tensor], generator: Generator) -> Tensor:

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from xlora_bench import inject
 from xlora_bench.adapters.method import Method
 from xlora_bench.adapters.ranks import pattern_value, resolve_rank
-from xlora_bench import inject
 from xlora_bench.init_schemes import InitScheme, Kaiming, Start
 from xlora_bench.targets import Targets
 
@@ -64,7 +64,7 @@ class Delta(nn.Module, ABC):
         return self.current_factors()[1].shape[0]
 
     def matrix(self) -> Tensor:
-        """Return the dense update `(out, in)`, scaling included; for merging and tests, never for a training forward."""
+        """Return the dense update `(out, in)`, scaling included; for merging and tests, not for training."""
         up, down = self.factors()
         return self.scaling * (up @ down)
 
@@ -72,7 +72,7 @@ class Delta(nn.Module, ABC):
         """Return this delta's share of a regularisation term, weight included, or None."""
         return None
 
-    def after_step(self, step: int) -> None:  # noqa: B027 - most variants have nothing to do here
+    def after_step(self, step: int) -> None:
         """Act on the parameters after optimizer step number `step` (1, 2, ...), for instance a retraction."""
 
 
@@ -142,7 +142,7 @@ class Adapter(Method):
     def closed_form(self, model: nn.Module) -> int:
         """Return the closed form of the parameter count, summed over the adapted weights of `model`."""
         weights = [(layer.weight_matrix(), delta) for layer, delta in inject.adapted_pairs(model)]
-        return sum(self.parameter_count(*weight.shape, delta.rank) for weight, delta in weights)
+        return sum(self.parameter_count(len(weight), weight.shape[1], delta.rank) for weight, delta in weights)
 
     def ranks(self, model: nn.Module) -> dict[str, int]:
         """Return the rank at each adapted module."""
@@ -196,5 +196,6 @@ class Adapter(Method):
         """Return the error for a start that does not fit, with the ones that do."""
         fits = ", ".join(self.fits) if self.fits else "any start whose factors are not both zero"
         return ValueError(
-            f"`init_scheme` (={init_scheme.name}) does not fit `adapter` (={self.name}): {reason}; starts that fit: {fits}"
+            f"`init_scheme` (={init_scheme.name}) does not fit `adapter` (={self.name}): {reason}; "
+            f"starts that fit: {fits}"
         )

@@ -30,7 +30,9 @@ class Baseline(Method):
             ValueError: if a pattern matches no base parameter, or an init scheme was chosen.
         """
         if init_scheme.name != "own":
-            raise ValueError(f"`init_scheme` (={init_scheme.name}) has nothing to start in a baseline: use init_scheme=own")
+            raise ValueError(
+                f"`init_scheme` (={init_scheme.name}) has nothing to start in a baseline: use init_scheme=own"
+            )
         head = head_parameter_names(model)
         base = {name: parameter for name, parameter in model.named_parameters() if name not in head}
         for parameter in base.values():
@@ -38,7 +40,9 @@ class Baseline(Method):
         for pattern in self.trainable:
             matched = [parameter for name, parameter in base.items() if re.search(pattern, name)]
             if not matched:
-                raise ValueError(f"`adapter.trainable` pattern {pattern!r} matches no parameter of the model, e.g. {next(iter(base))}")
+                raise ValueError(
+                    f"`adapter.trainable` pattern {pattern!r} matches no base parameter, such as {next(iter(base))}"
+                )
             for parameter in matched:
                 parameter.requires_grad_(True)
         return model

@@ -14,6 +14,8 @@ from xlora_bench.init_schemes import InitScheme, Start, UnitDiagonal
 class CholeskyDelta(Delta):
     """`s L diag(signs) L^T` with a lower-trapezoidal `L (n, r)`, made by `lora_B`."""
 
+    signs: Tensor
+
     def __init__(self, start: Start, *, scaling: float, signs: Tensor) -> None:
         super().__init__(scaling=scaling)
         self.lora_B = LowerTrapezoid(start.B)
@@ -59,8 +61,8 @@ class Cholesky(Adapter):
         out_features, in_features = weight.shape
         if out_features != in_features:
             raise ValueError(
-                f"`adapter` (=cholesky) needs a square weight, this one is {out_features} x {in_features}; choose square "
-                "targets, for instance targets=attention_qv, or adapter=lu"
+                f"`adapter` (=cholesky) needs a square weight, this one is {out_features} x {in_features}; choose "
+                "square targets, for instance targets=attention_qv, or adapter=lu"
             )
         start = super().start(weight, rank, scaling=scaling, init_scheme=init_scheme, generator=generator)
         if not start.B.any():

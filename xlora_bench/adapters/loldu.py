@@ -16,6 +16,12 @@ ZStart = Literal["lu", "uniform", "normal", "constant", "s_uniform", "s_normal",
 class DiagonalDelta(Delta):
     """`P L diag(sigma z - sigma0 z0) U`: zero at step 0 by construction, so it needs no anchor."""
 
+    permutation: Tensor
+    lower: Tensor
+    upper: Tensor
+    sigma: Tensor
+    scaled_z0: Tensor
+
     def __init__(self, parts: LDU, z: Tensor, *, sigma: float, train_sigma: bool) -> None:
         super().__init__(scaling=1.0)
         rank = len(z)

@@ -11,7 +11,11 @@ from xlora_bench.init_schemes import Start
 
 
 class LowRankDelta(Delta):
-    """`s B [E] A` with `lora_B (out, r)`, `lora_A (r, in)` and an optional `lora_E (r, r)`; `trained` names those that train."""
+    """`s B [E] A` with `lora_B (out, r)`, `lora_A (r, in)`, optionally `lora_E (r, r)`; `trained` names what trains."""
+
+    lora_A: Tensor
+    lora_B: Tensor
+    lora_E: Tensor | None
 
     def __init__(
         self, start: Start, *, scaling: float, trained: Collection[str] = ("A", "B"), E: Tensor | None = None

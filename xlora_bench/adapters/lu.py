@@ -16,6 +16,8 @@ class LowerTrapezoid(nn.Module):
     `triangle` holds the `r (r + 1) / 2` entries of the leading block row by row, `rest (rows - r, r)` the others.
     """
 
+    entries: Tensor
+
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
         rank = matrix.shape[1]

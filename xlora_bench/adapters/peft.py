@@ -34,7 +34,9 @@ class Peft(Method):
 
         known = sorted(name for name in dir(peft) if name.endswith("Config"))
         if self.config_class not in known:
-            raise ValueError(f"`adapter.config_class` (={self.config_class}) is not a config of peft; it has: {', '.join(known)}")
+            raise ValueError(
+                f"`adapter.config_class` (={self.config_class}) is not a config of peft; it has: {', '.join(known)}"
+            )
 
     def apply(
         self, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, seed: int, total_steps: int
@@ -44,8 +46,8 @@ class Peft(Method):
 
         if init_scheme.name != "own":
             raise ValueError(
-                f"`init_scheme` (={init_scheme.name}) does not reach into peft: use init_scheme=own and peft's own option, "
-                "for instance +adapter.options.init_lora_weights=pissa"
+                f"`init_scheme` (={init_scheme.name}) does not reach into peft: use init_scheme=own and peft's own "
+                "option, for instance +adapter.options.init_lora_weights=pissa"
             )
         config_class = getattr(peft, self.config_class)
         options = dict(self.options)
@@ -54,7 +56,9 @@ class Peft(Method):
         try:
             config = config_class(target_modules=targets.names(model), **options)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"`adapter.options` (={options}) do not fit peft's {self.config_class}: {error}") from error
+            raise ValueError(
+                f"`adapter.options` (={options}) do not fit peft's {self.config_class}: {error}"
+            ) from error
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return peft.get_peft_model(model, config)
@@ -74,7 +78,10 @@ class Peft(Method):
         return {name: rank["default"] for name, rank in ranks.items() if isinstance(rank, dict) and "default" in rank}
 
     def penalty(self, model: nn.Module) -> Tensor | None:
-        """Return AdaLoRA's `orth_reg_weight * mean ||P^T P - I||_F`, which peft adds only to a loss that the model returns."""
+        """Return AdaLoRA's `orth_reg_weight * mean ||P^T P - I||_F`.
+
+        peft adds it only to a loss that the model itself returns; here the loss is computed outside.
+        """
         weight = getattr(model.peft_config["default"], "orth_reg_weight", 0.0)
         if not weight:
             return None

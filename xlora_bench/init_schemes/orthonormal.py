@@ -29,6 +29,6 @@ class Orthonormal(RandomStart):
 
 
 def orthonormal_rows(rows: int, columns: int, generator: Generator) -> Tensor:
-    """Return a Haar-random `(rows, columns)` matrix `A` with `A A^T = I`: Q of a Gaussian, R's diagonal made positive."""
+    """Return a Haar-random `A (rows, columns)` with `A A^T = I`: Q of a Gaussian, R's diagonal made positive."""
     Q, R = torch.linalg.qr(torch.randn(columns, rows, generator=generator))
     return (Q * R.diagonal().sign()).T.contiguous()

@@ -4,7 +4,7 @@ from torch import nn
 
 
 def head_module_names(model: nn.Module) -> list[str]:
-    """Return the names of the top-level children beside the base model; none for a model without `base_model_prefix`."""
+    """Return the names of the top-level children beside the base model, none without `base_model_prefix`."""
     prefix = getattr(model, "base_model_prefix", "")
     if not prefix or not hasattr(model, prefix):
         return []

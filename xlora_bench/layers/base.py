@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.base import Delta
@@ -85,29 +84,8 @@ class AdaptedLayer(nn.Module, ABC):
         return self.as_weight(total).to(self.weight.dtype)
 
 
-def accept_plain_keys(
-    layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object
-) -> None:
+def accept_plain_keys(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     """Let the state dict of the plain model load into the adapted one: `<prefix>weight` is the base layer's."""
     for name, _parameter in layer.base_layer.named_parameters():
         if prefix + name in state:
             state.setdefault(f"{prefix}base_layer.{name}", state.pop(prefix + name))
-
-
-@adapts(nn.Linear)
-class AdaptedLinear(AdaptedLayer):
-    """`y = W x + b + sum_i s_i up_i (down_i dropout(x))` with `down (r, in)` and `up (out, r)`."""
-
-    def weight_matrix(self) -> Tensor:
-        """Return the weight `(out, in)`."""
-        return self.weight
-
-    def as_weight(self, matrix: Tensor) -> Tensor:
-        """Return `matrix` itself."""
-        return matrix
-
-    def apply_delta(self, delta: "Delta", x: Tensor) -> Tensor:
-        """Return `s up (down x)`, `(..., in) -> (..., out)`; the dense update is never formed."""
-        up, down = delta.factors()
-        x = F.dropout(x.to(down.dtype), delta.dropout, training=self.training)
-        return F.linear(F.linear(x, down) * delta.scaling, up)

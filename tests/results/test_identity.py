@@ -1,0 +1,50 @@
+import pytest
+
+from xlora_bench.results.identity import COSMETIC, identity
+
+CONFIG = {
+    "seed": 0,
+    "adapter": {"rank": 8, "targets": ["query", "value"]},
+    "trainer": {"max_epochs": 3, "enable_progress_bar": True},
+    "paths": {"results_dir": "multirun"},
+    "logger": {"project": "a"},
+    "rerun": False,
+}
+
+
+def changed(**entries):
+    return identity({**CONFIG, **entries}, data="d")
+
+
+def test_is_sixteen_hex_digits_and_stable():
+    name = identity(CONFIG, data="d")
+    assert len(name) == 16
+    assert int(name, 16) >= 0
+    assert name == identity(dict(reversed(CONFIG.items())), data="d")
+
+
+def test_cosmetic_keys_do_not_matter():
+    trainer = {"max_epochs": 3, "enable_progress_bar": False, "enable_model_summary": False}
+    same = changed(paths={"data_dir": "x"}, logger=None, rerun=True, paper={"title": "t"}, trainer=trainer)
+    assert same == identity(CONFIG, data="d")
+    assert all(COSMETIC.values()), "every cosmetic key needs its reason"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"seed": 1},
+        {"adapter": {"rank": 16, "targets": ["query", "value"]}},
+        {"adapter": {"rank": 8, "targets": ["value", "query"]}},
+        {"trainer": {"max_epochs": 4}},
+        {"new": None},
+    ],
+)
+def test_everything_else_matters(entries):
+    assert changed(**entries) != identity(CONFIG, data="d")
+
+
+def test_the_data_matters_and_the_config_is_left_alone():
+    before = str(CONFIG)
+    assert identity(CONFIG, data="d") != identity(CONFIG, data="e")
+    assert str(CONFIG) == before

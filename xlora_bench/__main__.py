@@ -1,0 +1,57 @@
+"""`python -m xlora_bench`: train one cell, or sweep with `-m`. Errors are one clear line, not a traceback."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+CONFIGS = next(
+    folder for folder in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if folder.is_dir()
+)
+"""The config folder: inside the installed package, or beside it in a checkout."""
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
+def job(config: DictConfig) -> float | None:
+    """Train the cell that `config` names."""
+    from xlora_bench.quiet import quiet  # noqa: PLC0415 - after Hydra, so that --help and typos answer at once
+    from xlora_bench.train import train  # noqa: PLC0415
+
+    quiet()
+    return train(config)
+
+
+def main() -> None:
+    """Run the main job."""
+    run_clearly(job)
+
+
+def run_clearly(entry: Callable[[], object]) -> None:
+    """Run a Hydra job; on an error print its message alone and exit with 1 (HYDRA_FULL_ERROR=1 shows the traceback)."""
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        entry()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own shortened traceback
+    try:
+        entry()
+    except Exception as error:
+        logging.getLogger(__name__).debug("traceback", exc_info=True)
+        sys.stderr.write(f"error: {message(error)}\n")
+        sys.exit(1)
+
+
+def message(error: BaseException) -> str:
+    """Return the message of the error that a user can act on: the cause of Hydra's instantiation errors."""
+    while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) if isinstance(error, ValueError) or str(error) else repr(error)
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    main()

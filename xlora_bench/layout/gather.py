@@ -1,0 +1,67 @@
+"""One forward for padded and packed batches; the model's own pooler and head run unmodified on (N, 1, d)."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from xlora_bench.layout.anatomy import classifier_of, gather_site, masks_embeddings
+from xlora_bench.layout.pack import Batch
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def forward(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the logits (N, labels) of a Hugging Face classifier for a batch of either layout."""
+    inputs = {name: batch[name] for name in INPUTS if name in batch}
+    if "segment_ids" not in batch:
+        return model(**inputs).logits
+    net = classifier_of(model)
+    with _first_tokens_only(net, batch["first"]):
+        mask = block_mask(batch["segment_ids"], boolean=masks_embeddings(net), dtype=net.dtype)
+        return model(**inputs, attention_mask=mask, position_ids=batch["position_ids"]).logits
+
+
+def block_mask(segment_ids: Tensor, *, boolean: bool, dtype: torch.dtype) -> Tensor:
+    """Return the (rows, 1, L, L) mask that shows a token its own sentence only, boolean or added to scores.
+
+    Padding sees padding, so that no row of the softmax is empty: an empty one is NaN, and NaN spreads.
+    """
+    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    if boolean:
+        return same
+    hidden = torch.finfo(dtype).min
+    return torch.zeros(same.shape, dtype=dtype, device=same.device).masked_fill_(~same, hidden)
+
+
+@contextmanager
+def _first_tokens_only(net: PreTrainedModel, first: Tensor) -> Iterator[None]:
+    """Gather the tokens `first` (N,) at the model's gather site while the context is open."""
+
+    def gather(module: nn.Module, args: Any, output: Any) -> Any:
+        return _gathered(output, first)
+
+    with ExitStack() as hooks:
+        hooks.enter_context(gather_site(net).register_forward_hook(gather))
+        if masks_embeddings(net):
+            embeddings = net.base_model.get_submodule("embeddings")
+            hooks.enter_context(embeddings.register_forward_pre_hook(_without_mask, with_kwargs=True))
+        yield
+
+
+def _gathered(output: Any, first: Tensor) -> Any:
+    """Replace the hidden states (rows, L, d) of a module's output by (N, 1, d)."""
+    if isinstance(output, Tensor):
+        return output.flatten(0, 1)[first].unsqueeze(1)
+    if isinstance(output, tuple):
+        return _gathered(output[0], first), *output[1:]
+    output.last_hidden_state = _gathered(output.last_hidden_state, first)
+    return output
+
+
+def _without_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    # DeBERTa zeroes the embeddings of padding: a 4-D mask cannot, and padding that nobody sees needs none
+    return args, kwargs | {"mask": None}

@@ -1,0 +1,112 @@
+"""Sentences of one batch packed into few rows: what the collator's worker does, in numpy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from xlora_bench.tasks.collate import targets
+from xlora_bench.tasks.tokenize import Example
+
+# Short rows win where they fill; longer ones hold two sentences of 40 tokens.
+ROW_LENGTHS = (64, 96, 128)
+# Tokens in a row at which attention costs what the linear layers cost; measured at width 384.
+ATTENTION = 256
+
+Batch = dict[str, Any]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """The `row` of each sentence, its `start` in that row, and the `shape` (rows, L) of them all."""
+
+    row: IntArray
+    start: IntArray
+    shape: tuple[int, int]
+
+    @property
+    def cost(self) -> int:
+        """What the encoder pays for it: linear layers per token, attention per pair of tokens of a row."""
+        rows, length = self.shape
+        return rows * length * (ATTENTION + length)
+
+
+def first_fit_decreasing(lengths: IntArray, capacity: int) -> Packing:
+    """Put the longest sentence first, each into the first row with room; `capacity` must hold the longest."""
+    row, start = np.zeros_like(lengths), np.zeros_like(lengths)
+    filled: list[int] = []
+    for sentence in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[sentence])
+        place = next((place for place, used in enumerate(filled) if used + length <= capacity), len(filled))
+        if place == len(filled):
+            filled.append(0)
+        row[sentence], start[sentence] = place, filled[place]
+        filled[place] += length
+    return Packing(row=row, start=start, shape=(len(filled), max(filled)))
+
+
+def cheapest(lengths: IntArray, capacities: Sequence[int]) -> Packing:
+    """Return the packing of least cost; a capacity that is too small for the longest sentence grows to it."""
+    longest = int(lengths.max())
+    sizes = sorted({max(capacity, longest) for capacity in capacities})
+    return min((first_fit_decreasing(lengths, size) for size in sizes), key=lambda packing: packing.cost)
+
+
+class PackedCollator:
+    """Packs a list of n examples into rows of one of `row_lengths` tokens, or of the longest example's.
+
+    Gives `input_ids`, (`token_type_ids`,) `position_ids`, which start at `position_offset` in every sentence,
+    and `segment_ids`, 1 to n in the order of the examples and 0 for padding, each (rows, L) long; `first`
+    (n,) long, the place of each first token in the flattened rows; `labels`, `idx` and `tokens` as
+    PaddedCollator does. Only the layout is new: the examples and their order are those of the padded batch.
+
+    Raises:
+        ValueError: `row_lengths` is empty or not positive, or the tokenizer has no padding token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        row_lengths: Sequence[int] = ROW_LENGTHS,
+        position_offset: int = 0,
+    ) -> None:
+        if not row_lengths or min(row_lengths) < 1:
+            raise ValueError(f"`row_lengths` (={tuple(row_lengths)}) must be positive numbers, at least one")
+        if tokenizer.pad_token_id is None:
+            name = type(tokenizer).__name__
+            raise ValueError(f"tokenizer {name} has no padding token: choose a model that has one")
+        self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        self.row_lengths = tuple(row_lengths)
+        self.position_offset = position_offset
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        """Return the packed batch. Raises ValueError for an example without tokens: it has no first one."""
+        lengths = np.array([len(example["input_ids"]) for example in examples])  # type: ignore[arg-type]
+        if lengths.min() == 0:
+            idx = examples[int(lengths.argmin())]["idx"]
+            raise ValueError(f"the example with `idx` {idx} has no tokens; it needs one to be classified by")
+        packing = cheapest(lengths, self.row_lengths)
+        first = packing.row * packing.shape[1] + packing.start
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        slots = np.repeat(first, lengths) + within
+
+        def laid_out(values: NDArray[Any], padding: int) -> torch.Tensor:
+            table = np.full(packing.shape, padding, dtype=np.int64)
+            table.reshape(-1)[slots] = values
+            return torch.from_numpy(table)
+
+        batch: Batch = {
+            name: laid_out(np.concatenate([example[name] for example in examples]), padding)
+            for name, padding in self.padding.items()
+            if name in examples[0]
+        }
+        batch["position_ids"] = laid_out(within + self.position_offset, 0)
+        batch["segment_ids"] = laid_out(np.repeat(np.arange(1, len(examples) + 1), lengths), 0)
+        batch["first"] = torch.from_numpy(first)
+        return batch | targets(examples) | {"tokens": int(lengths.sum())}

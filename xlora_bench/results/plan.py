@@ -1,0 +1,147 @@
+"""A sweep as planned, its name, folders and cells; and what became of it, as a frame."""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import filter_overrides
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from xlora_bench.results.collect import asked_for, collect, to_frame
+from xlora_bench.results.identity import COSMETIC
+from xlora_bench.results.jobs import Job, read_jobs
+from xlora_bench.results.paper import Paper
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is known when a sweep starts; `cells` is empty if only the sweeper knows what it will run."""
+
+    name: str
+    title: str
+    results_dir: Path
+    jobs: Path
+    cells: list[list[str]]
+    started: float
+    process: int
+    paper: Paper | None
+    config: DictConfig
+    loader: ConfigLoader
+
+    @property
+    def logs_to_wandb(self) -> bool:
+        """Whether the runs of this sweep are logged to W&B."""
+        return OmegaConf.select(self.config, "hydra.runtime.choices.logger") == "wandb"
+
+    @property
+    def report(self) -> Path:
+        """The folder of the table and its figures."""
+        return self.results_dir / "reports" / self.name
+
+    @property
+    def wandb_settings(self) -> dict[str, Any]:
+        """Where the logger of this sweep sends its runs, as arguments of `wandb.init`."""
+        logger = self.config.logger
+        told = {key: logger.get(key) for key in ("project", "entity", "mode") if logger.get(key) is not None}
+        return {**told, "group": self.name, "dir": self.report}
+
+
+def make_plan(config: DictConfig) -> Plan:
+    """Return the plan of the sweep that Hydra is about to start.
+
+    Raises:
+        ValueError: if the config's `paper` is not one.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    overrides = list(filter_overrides(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
+    said = [override for override in overrides if not _is_cosmetic(override.partition("=")[0])]
+    name = _name(config, said)
+    node = OmegaConf.to_container(config.paper, resolve=True) if config.get("paper") else None
+    return Plan(
+        name=name,
+        title=" ".join(said) or name,
+        results_dir=Path(config.paths.results_dir).expanduser().absolute(),
+        jobs=Path(config.hydra.sweep.dir).absolute() / "jobs",
+        cells=_cells(config, loader),
+        started=time.time(),
+        process=os.getpid(),
+        paper=Paper.parse(cast("dict[str, Any]", node)) if node else None,
+        config=config,
+        loader=loader,
+    )
+
+
+def sweep_frame(plan: Plan) -> pd.DataFrame:
+    """Return the tidy frame of exactly this sweep's cells, in the order of its jobs.
+
+    A cell without a record is there with the status `failed` (its job raised) or `missing` (its job never
+    ended).
+    """
+    jobs = read_jobs(plan.jobs)
+    recorded = collect(plan.results_dir, [job.cell for job in jobs.values() if job.cell is not None])
+    rows = {str(row["cell"]): cast("dict[str, Any]", row) for row in recorded.to_dict("records")}
+    found, notes = {}, []
+    for number in range(len(plan.cells)) if plan.cells else jobs:
+        job = jobs.get(number)
+        if job is None or job.cell not in rows:
+            found[str(number)] = _without_record(plan, job, plan.cells[number] if plan.cells else [])
+            continue
+        row = {**rows[job.cell], **job.choices}  # the cell may have been trained under another name
+        found[json.dumps([job.cell, job.choices])] = row
+        if job.status == "failed" and row["status"] != "failed":
+            notes.append(f"Failed: {job.cell}: {job.error}; the table shows its earlier record")
+    frame = to_frame(list(found.values()))
+    frame.attrs.update(unreadable=recorded.attrs["unreadable"], notes=notes)
+    return frame
+
+
+def _name(config: DictConfig, said: list[str]) -> str:
+    """Return the sweep's name: its config's and, if the command line changes it, a hash of what it says."""
+    config_name = str(config.hydra.job.config_name).rpartition("/")[2]
+    stem = "sweep" if config_name == "config" else config_name
+    digest = hashlib.sha256("\n".join(sorted(said)).encode()).hexdigest()[:8]
+    return f"{stem}-{digest}" if said else stem
+
+
+def _is_cosmetic(key: str) -> bool:
+    return key in COSMETIC or key.partition(".")[0] in COSMETIC
+
+
+def _cells(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
+    """Return the overrides of every cell, expanded by Hydra; empty if the sweeper chooses as it goes."""
+    sweeper = config.hydra.sweeper
+    if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
+        return []
+    arguments = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + list(config.hydra.overrides.task)
+    parser = OverridesParser.create(config_loader=loader)
+    try:
+        (cells,) = BasicSweeper.split_arguments(parser.parse_overrides(arguments), None)
+    except HydraException as error:  # the sweeper is about to say so itself
+        log.debug("the cells of the sweep are not known: %s", error)
+        return []
+    return [list(filter_overrides(cell)) for cell in cells]
+
+
+def _without_record(plan: Plan, job: Job | None, overrides: list[str]) -> dict[str, Any]:
+    """Return the row of a cell without a record: what was asked for, and why there is nothing else."""
+    said = job.overrides if job else overrides
+    status, reason = ("failed", f"{' '.join(said)}: {job.error}") if job else ("missing", "its job did not end")
+    config = plan.loader.load_sweep_config(plan.config, said)
+    choices = config.hydra.runtime.choices
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    asked = asked_for(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)), choices)
+    return {**asked, "cell": job.cell if job else None, "status": status, "reason": reason}

@@ -1,0 +1,138 @@
+"""The Hydra callback that follows a sweep: a line per cell, and the table at the end."""
+
+import atexit
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from xlora_bench.results.collect import named
+from xlora_bench.results.jobs import Job, clear_jobs, read_jobs
+from xlora_bench.results.plan import Plan, make_plan, sweep_frame
+from xlora_bench.results.progress import console, progress_line
+from xlora_bench.results.record import Record
+from xlora_bench.results.report import write_report
+from xlora_bench.results.wandb_report import log_table
+
+log = logging.getLogger(__name__)
+
+_SWEEP = "XLORA_BENCH_SWEEP"
+
+
+def running_sweep() -> str | None:
+    """Return the name of the sweep whose job this process runs; None outside a sweep."""
+    return os.environ.get(_SWEEP)
+
+
+class SweepReport(Callback):
+    """Prints the progress of a sweep and ends it with its table, in `<results_dir>/reports/<its name>/`.
+
+    Jobs may run in other processes, to which Hydra sends copies of this object: they talk through a file per
+    job. A job says which cell it trained by `cell.json` (`{"cell": id}`) in its output folder.
+    """
+
+    def __init__(self) -> None:
+        self._plan: Plan | None = None
+        self._job_started = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Find the cells of the sweep and make sure that its table comes however it ends."""
+        with _only_warning("this sweep goes without progress and table"):
+            self._plan = make_plan(config)
+            clear_jobs(self._plan.jobs)
+            # Hydra leaves a sweep with a failed job without calling on_multirun_end.
+            atexit.register(self._report)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the time, to tell this job's cell from an earlier one, and which sweep this process runs."""
+        self._job_started = time.time()
+        if self._plan is not None:
+            os.environ[_SWEEP] = self._plan.name
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Print the line of this cell; after the last, the table, before Hydra raises a job's error."""
+        os.environ.pop(_SWEEP, None)
+        if self._plan is None:
+            return
+        plan, ended = self._plan, {}
+        with _only_warning("no progress line for this cell"):
+            _ended(config, job_return, plan.results_dir, started=self._job_started).write(plan.jobs)
+            ended = read_jobs(plan.jobs)
+            job = ended[int(config.hydra.job.num)]
+            elapsed = time.time() - plan.started
+            _say(progress_line(job, ended=ended.values(), cells=plan.cells, elapsed=elapsed))
+        if ended and len(ended) == len(plan.cells):
+            self._report()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table."""
+        self._report()
+
+    def _report(self) -> None:
+        """Print and write the table, once, in the process that started the sweep."""
+        if self._plan is None or self._plan.process != os.getpid():
+            return
+        plan, self._plan = self._plan, None
+        atexit.unregister(self._report)
+        with _only_warning("no table for this sweep"):
+            _report(plan)
+
+
+@contextmanager
+def _only_warning(consequence: str) -> Iterator[None]:
+    """Turn an error into a warning: what is said about a sweep must not stop it or hide its own errors."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s: %s: %s", consequence, type(error).__name__, error)
+
+
+def _say(line: str) -> None:
+    console().print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _report(plan: Plan) -> None:
+    table = write_report(sweep_frame(plan), plan.report, title=plan.title, paper=plan.paper)
+    console().print(table.to_rich())
+    _say(f"Files: {plan.report}")
+    if plan.logs_to_wandb:
+        log_table(table, name=plan.name, settings=plan.wandb_settings)
+
+
+def _ended(config: DictConfig, job_return: JobReturn, results_dir: Path, *, started: float) -> Job:
+    """Return how a job ended, from its record where there is one and from the error it raised."""
+    error = None
+    if job_return.status != JobStatus.COMPLETED:
+        raised = job_return._return_value  # the public property raises it
+        error = f"{type(raised).__name__}: {raised}".splitlines()[0]
+    cell = _cell(Path(config.hydra.runtime.output_dir))
+    record, reused = None, False
+    if cell is not None and error is None:
+        path = results_dir / "cells" / cell / "record.json"
+        try:
+            record, reused = Record.read(path), path.stat().st_mtime < started
+        except ValueError as unreadable:
+            error = str(unreadable)
+    return Job(
+        number=int(config.hydra.job.num),
+        overrides=list(job_return.overrides or []),
+        choices=named(config.hydra.runtime.choices),
+        cell=cell,
+        status=record.status if record else "failed",
+        score=record.score if record else None,
+        error=error or (record.reason if record else "the job left no cell"),
+        reused=reused,
+    )
+
+
+def _cell(output_dir: Path) -> str | None:
+    path = output_dir / "cell.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["cell"]) if path.exists() else None

@@ -1,0 +1,160 @@
+"""Train one cell from its parts and say what came out; `train.py` decides whether that is needed."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+from hydra.utils import instantiate
+from torch import nn
+
+from xlora_bench import seeds
+from xlora_bench.cell import Cell
+from xlora_bench.layout import choose_layout
+from xlora_bench.models.head import head_parameter_names
+from xlora_bench.models.pretrained import weights_hash
+from xlora_bench.results.sweep import running_sweep
+from xlora_bench.tasks.data import TextData
+from xlora_bench.tasks.tokenize import tokenizer_hash
+from xlora_bench.training.callbacks import Costs, EpochCheckpoint, EpochStreams, FactorMonitor
+from xlora_bench.training.evaluation import Evaluation, best_of, collapse_reason, predictions
+from xlora_bench.training.loggers import RunIdentity, flatten
+from xlora_bench.training.module import Classifier
+from xlora_bench.training.state import save_trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """An adapted model ready for training, with what the record says about it."""
+
+    classifier: Classifier
+    about: dict[str, Any]
+
+
+def run(cell: Cell, parts: dict[str, Any], data: TextData) -> dict[str, Any]:
+    """Build, train (from the last checkpoint, if there is one) and evaluate; return the record's entries."""
+    started = time.perf_counter()
+    built = build(cell, parts, data)
+    classifier, costs = built.classifier, Costs()
+    logger_options = instantiate(cell.config["logger"])
+    logger = logger_options.open(cell.folder, identity_of(cell))
+    trainer: lightning.Trainer = instantiate(
+        cell.config["trainer"],
+        logger=logger,
+        callbacks=[
+            EpochStreams(cell.config["seed"]),
+            FactorMonitor(cell.folder, every_n_steps=cell.config["monitor"]["every_n_steps"]),
+            costs,
+            EpochCheckpoint(cell.folder),
+        ],
+    )
+    init_seconds = time.perf_counter() - started
+    trainer.fit(classifier, data, ckpt_path=cell.resume_from(), weights_only=True)
+    outcome = outcome_of(classifier)
+    save_trained(classifier.model, cell.folder / "adapter.safetensors")
+    if classifier.evaluations:
+        predictions(classifier.evaluations).to_parquet(cell.folder / "predictions.parquet", index=False)
+    logger_options.close(logger, summary_of(outcome))
+    return outcome | built.about | {"cost": {"init_seconds": init_seconds, **costs.summary()}}
+
+
+def build(cell: Cell, parts: dict[str, Any], data: TextData) -> Built:
+    """Load the model, adapt it, and choose the layout of its batches."""
+    task, seed = parts["task"], cell.config["seed"]
+    data.setup()
+    model = parts["model"].load(num_labels=task.num_labels, seed=seeds.derive(seed, "head"))
+    weights = weights_hash(model)
+    in_head = head_parameter_names(model)
+    head = [parameter for name, parameter in model.named_parameters() if name in in_head]
+    adapted = parts["adapter"].apply(
+        model,
+        targets=parts["targets"],
+        init_scheme=parts["init_scheme"],
+        seed=seeds.derive(seed, "adapter"),
+        total_steps=total_steps(cell.config, rows=len(data.splits[task.train_split])),
+    )
+    for parameter in head:
+        parameter.requires_grad_(True)
+    split = data.splits[task.train_split]
+    examples = [split[place] for place in range(min(len(split), 256))]
+    collator = choose_layout(adapted, tokenizer=data.tokenizer, examples=examples, layout=task.layout)
+    data.train_collator = data.eval_collator = collator
+    classifier = Classifier(
+        adapted,
+        method=parts["adapter"],
+        task=task,
+        optimizer=parts["optimizer"],
+        schedule=parts["scheduler"],
+        head={name for name, parameter in adapted.named_parameters() if any(parameter is one for one in head)},
+    )
+    hashes = {"data": data.fingerprint, "weights": weights, "tokenizer": tokenizer_hash(data.tokenizer)}
+    counts = parameter_counts(adapted, head, closed_form=parts["adapter"].closed_form(adapted))
+    return Built(
+        classifier=classifier,
+        about={"hashes": hashes, "parameters": counts, "ranks": parts["adapter"].ranks(adapted)},
+    )
+
+
+def total_steps(config: dict[str, Any], *, rows: int) -> int:
+    """Return the number of optimizer steps of the whole run."""
+    batches = math.ceil(rows / config["task"]["batch_size"])
+    return math.ceil(batches / config["trainer"]["accumulate_grad_batches"]) * config["trainer"]["max_epochs"]
+
+
+def parameter_counts(model: nn.Module, head: list[nn.Parameter], *, closed_form: int | None) -> dict[str, int | None]:
+    """Count the trained entries outside and inside the head, and all of the model's; the formula must agree."""
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    in_head = sum(parameter.numel() for parameter in head)
+    adapter = trainable - in_head
+    assert closed_form is None or closed_form == adapter, f"{adapter} adapter parameters, {closed_form} by formula"
+    return {
+        "adapter": adapter,
+        "adapter_closed_form": closed_form,
+        "head": in_head,
+        "trainable": trainable,
+        "total": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def outcome_of(classifier: Classifier) -> dict[str, Any]:
+    """Return status, reason and metrics: `collapsed` if the loss left the numbers or the predictions are constant."""
+    reason = classifier.collapse or collapse_reason(classifier.evaluations)
+    return {
+        "status": "collapsed" if reason else "done",
+        "reason": reason,
+        "metrics": metrics_of(classifier.evaluations, classifier.task.headline),
+    }
+
+
+def metrics_of(evaluations: list[Evaluation], headline: str) -> dict[str, Any]:
+    """Return the record's metrics: the whole history, its best and its last entry."""
+    if not evaluations:
+        return {"headline": headline, "history": []}
+    return {
+        "headline": headline,
+        "history": [evaluation.summary() for evaluation in evaluations],
+        "best": best_of(evaluations, headline).summary(),
+        "last": evaluations[-1].summary(),
+    }
+
+
+def summary_of(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return the flat summary that trackers show: status, best and last metrics."""
+    metrics = outcome["metrics"]
+    scores = {f"{when}/{key}": value for when in ("best", "last") for key, value in metrics.get(when, {}).items()}
+    return {"status": outcome["status"], **scores}
+
+
+def identity_of(cell: Cell) -> RunIdentity:
+    """Return how trackers name the cell's run."""
+    shown = [cell.choices[group] for group in ("model", "task", "adapter", "init_scheme")]
+    rank = cell.config["adapter"].get("rank")
+    name = "-".join([*shown, *([f"r{rank}"] if rank is not None else []), f"s{cell.config['seed']}"])
+    return RunIdentity(
+        cell=cell.id,
+        group=running_sweep() or "single",
+        name=name,
+        tags=tuple(shown),
+        config=flatten(cell.config),
+    )

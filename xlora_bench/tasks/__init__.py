@@ -1,0 +1,1 @@
+"""Data sets: what a task is, where its rows come from, how they become batches, how they are scored."""

@@ -1,0 +1,32 @@
+"""A checkpoint after every epoch that a kill cannot spoil, and the adapter of the best one."""
+
+from pathlib import Path
+
+import lightning
+
+from xlora_bench.training.evaluation import best_of
+from xlora_bench.training.module import Classifier
+from xlora_bench.training.state import save_trained
+
+
+class EpochCheckpoint(lightning.Callback):
+    """Writes `checkpoint/last.ckpt` and `adapter_best.safetensors` in `folder`, each by one atomic rename."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def path(self) -> Path:
+        """Where the checkpoint of the last whole epoch lies."""
+        return self.folder / "checkpoint" / "last.ckpt"
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
+        """Save what trains and the trainer's state; skip an epoch that ended in a collapse."""
+        if pl_module.collapse is not None:
+            return
+        evaluations = pl_module.evaluations
+        if evaluations and best_of(evaluations, pl_module.task.headline) is evaluations[-1]:
+            save_trained(pl_module.model, self.folder / "adapter_best.safetensors")
+        temporary = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        temporary.replace(self.path)

@@ -1,0 +1,76 @@
+"""What a run costs: seconds, throughput, peak memory."""
+
+import time
+from typing import Any
+
+import lightning
+import psutil
+import torch
+
+
+class Costs(lightning.Callback):
+    """Sums training and evaluation time, samples and tokens over all epochs, those before a restart included.
+
+    Peak memory is the allocator's on a GPU, else the largest resident size of the process seen at a batch's end.
+    """
+
+    def __init__(self) -> None:
+        self.sums = {"train_seconds": 0.0, "eval_seconds": 0.0, "samples": 0, "tokens": 0}
+        self.peak_memory_bytes = 0
+        self._epoch_start = 0.0
+        self._eval_start = 0.0
+        self._eval_in_epoch = 0.0
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Reset the GPU's high-water mark, which is the process's, not the cell's."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock of an epoch."""
+        self._epoch_start, self._eval_in_epoch = time.perf_counter(), 0.0
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count the batch and look at the memory."""
+        self.sums["samples"] += len(batch["labels"])
+        self.sums["tokens"] += int(batch["tokens"])
+        if torch.cuda.is_available():
+            self.peak_memory_bytes = max(self.peak_memory_bytes, torch.cuda.max_memory_allocated())
+        else:
+            self.peak_memory_bytes = max(self.peak_memory_bytes, psutil.Process().memory_info().rss)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock of an evaluation."""
+        self._eval_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop it; an evaluation runs within its epoch."""
+        self._eval_in_epoch += time.perf_counter() - self._eval_start
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Add the epoch up."""
+        self.sums["eval_seconds"] += self._eval_in_epoch
+        self.sums["train_seconds"] += time.perf_counter() - self._epoch_start - self._eval_in_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {**self.sums, "peak_memory_bytes": self.peak_memory_bytes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the sums of the run that was stopped."""
+        self.sums = {key: state_dict[key] for key in self.sums}
+        self.peak_memory_bytes = state_dict["peak_memory_bytes"]
+
+    def summary(self) -> dict[str, float]:
+        """Return the record's cost entries."""
+        seconds = self.sums["train_seconds"]
+        rates = {f"{unit}_per_second": self.sums[unit] / seconds if seconds else 0.0 for unit in ("samples", "tokens")}
+        times = {key: self.sums[key] for key in ("train_seconds", "eval_seconds")}
+        return {**times, **rates, "peak_memory_bytes": self.peak_memory_bytes}

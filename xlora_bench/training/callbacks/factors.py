@@ -1,0 +1,111 @@
+"""How the factors of every delta move."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from xlora_bench.inject import deltas
+from xlora_bench.training.module import Classifier
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+
+
+class FactorMonitor(lightning.Callback):
+    """Writes a row per adapted module and observed optimizer step to `factors.csv` in `folder`.
+
+    Every `every_n_steps` steps, with `up (out, r)` and `down (r, in)` the current factors and `s` the scaling:
+    `norm_up`, `norm_down` (Frobenius), `grad_norm`: the gradient norm of the delta's parameters before the step, and
+    the step's exact split `d(up down) = d_up down_old + up_new d_down`: `update_up`, `update_down`, `update` are the
+    Frobenius norms of the two parts and of their sum, times `s`. Products are never formed densely. Works for every
+    adapter that has deltas; means over the modules go to the loggers.
+    """
+
+    def __init__(self, folder: Path, *, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"`trainer.monitor_every_n_steps` (={every_n_steps}) must be at least 1")
+        self.path = folder / "factors.csv"
+        self.every_n_steps = every_n_steps
+        self._before: Factors = {}
+        self._grad_norms: dict[str, float] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
+        """Drop the rows past the checkpoint from which the run goes on."""
+        kept = []
+        if self.path.exists() and trainer.ckpt_path is not None:
+            with self.path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+        self.path.unlink(missing_ok=True)
+        self._append(kept)
+
+    def on_before_optimizer_step(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Classifier,
+        optimizer: Optimizer,  # type: ignore[override]
+    ) -> None:
+        """Remember factors and gradient norms as they are before the step."""
+        if (trainer.global_step + 1) % self.every_n_steps:
+            return
+        self._before = current_factors(pl_module.model)
+        for name, delta in deltas(pl_module.model).items():
+            grads = [p.grad.norm() for p in delta.parameters() if p.grad is not None]
+            self._grad_norms[name] = torch.stack(grads).norm().item() if grads else 0.0
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: lightning.Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Split the step that was just taken."""
+        if not self._before:
+            return
+        after, scalings = current_factors(pl_module.model), deltas(pl_module.model)
+        rows = [
+            {"step": trainer.global_step, "module": name, "grad_norm": self._grad_norms[name]}
+            | split_of_update(self._before[name], after[name], scalings[name].scaling)
+            for name in after
+        ]
+        self._before = {}
+        self._append(rows)
+        for key in ("norm_up", "norm_down", "grad_norm", "update"):
+            pl_module.log(f"factors/{key}", sum(row[key] for row in rows) / len(rows))
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+
+
+@torch.no_grad()
+def current_factors(model: torch.nn.Module) -> Factors:
+    """Return copies of the current factors of every delta of `model`, by module name."""
+    factors = {name: delta.current_factors() for name, delta in deltas(model).items()}
+    return {name: (up.detach().clone(), down.detach().clone()) for name, (up, down) in factors.items()}
+
+
+def split_of_update(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], scaling: float) -> dict[str, float]:
+    """Return norms of the new factors and of the two parts of the step (see `FactorMonitor`)."""
+    (up_old, down_old), (up_new, down_new) = old, new
+    d_up, d_down = up_new - up_old, down_new - down_old
+    whole = (torch.cat((d_up, up_new), dim=1), torch.cat((down_old, d_down)))
+    return {
+        "norm_up": up_new.norm().item(),
+        "norm_down": down_new.norm().item(),
+        "update_up": scaling * product_norm(d_up, down_old),
+        "update_down": scaling * product_norm(up_new, d_down),
+        "update": scaling * product_norm(*whole),
+    }
+
+
+def product_norm(up: Tensor, down: Tensor) -> float:
+    """Return `||up down||_F` as `sqrt(trace((up^T up) (down down^T)))`, in fp64: only r x r matrices are formed."""
+    up, down = up.double(), down.double()
+    return ((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt().item()

@@ -1,0 +1,93 @@
+"""Where a run's curves go: CSV files by default, W&B by choice. Tables are never made from them."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """How a run is found again among others: its cell, its sweep and its labels."""
+
+    cell: str
+    group: str
+    name: str
+    tags: tuple[str, ...]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Csv:
+    """Curves in `logs/version_<k>/metrics.csv` of the cell's folder, a new version for every start."""
+
+    def open(self, folder: Path, identity: RunIdentity) -> Logger:
+        """Return the logger of one run."""
+        return CSVLogger(folder, name="logs")
+
+    def close(self, logger: Logger, summary: Mapping[str, Any]) -> None:
+        """Do nothing: the record holds the summary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wandb:
+    """One W&B run per cell, with the cell as its id, the sweep as its group and the flat config; offline by default.
+
+    A W&B that is missing or failing is reported once and replaced by CSV files: no cell is lost to its logger.
+    """
+
+    project: str = "xlora_bench"
+    entity: str | None = None
+    mode: Literal["offline", "online"] = "offline"
+
+    def open(self, folder: Path, identity: RunIdentity) -> Logger:
+        """Start the cell's run and return its logger."""
+        try:
+            import wandb  # noqa: PLC0415 - slow to import, and optional
+            from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415
+
+            run = wandb.init(
+                project=self.project,
+                entity=self.entity,
+                mode=self.mode,
+                dir=folder,
+                id=identity.cell,
+                resume="allow",
+                reinit="create_new",
+                group=identity.group,
+                job_type="train",
+                name=identity.name,
+                tags=[tag[:64] for tag in identity.tags],
+                config=dict(identity.config),
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+            return WandbLogger(experiment=run)
+        except Exception as error:
+            log.warning("W&B is not available (%s); curves go to CSV files in %s", error, folder)
+            return Csv().open(folder, identity)
+
+    def close(self, logger: Logger, summary: Mapping[str, Any]) -> None:
+        """Write `summary` into the run and finish it, so that the next cell gets a run of its own."""
+        if isinstance(logger, CSVLogger):
+            return
+        try:
+            logger.experiment.summary.update(dict(summary))
+            logger.experiment.finish()
+        except Exception as error:
+            log.warning("the W&B run could not be finished: %s", error)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys joined by dots, `{"adapter": {"rank": 8}}` as `{"adapter.rank": 8}`."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

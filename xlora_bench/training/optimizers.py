@@ -1,0 +1,90 @@
+"""Optimizers and schedules, built from plain options."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """AdamW over what requires gradients; the head may have its own learning rate.
+
+    Weight decay spares biases and layer norms, as usual for transformers.
+
+    Raises:
+        ValueError: if a learning rate is not positive.
+    """
+
+    lr: float = 1e-3
+    head_lr: float | None = None
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        for name, value in (("lr", self.lr), ("head_lr", self.head_lr)):
+            if value is not None and not value > 0:
+                raise ValueError(f"`optimizer.{name}` (={value}) must be positive")
+
+    def build(self, model: nn.Module, head: Iterable[str]) -> Optimizer:
+        """Return the optimizer of `model`, whose head's parameters are named in `head`."""
+        head = set(head)
+        spared = undecayed_names(model)
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((name in head, name in spared), []).append(parameter)
+        head_lr = self.lr if self.head_lr is None else self.head_lr
+        return torch.optim.AdamW(
+            [
+                {
+                    "params": parameters,
+                    "lr": head_lr if in_head else self.lr,
+                    "weight_decay": 0.0 if is_spared else self.weight_decay,
+                }
+                for (in_head, is_spared), parameters in groups.items()
+            ],
+            betas=tuple(self.betas),
+            eps=self.eps,
+            fused=True,
+        )
+
+
+def undecayed_names(model: nn.Module) -> set[str]:
+    """Return the names of biases and layer-norm parameters."""
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+    inside = tuple(f"{name}." for name in norms)
+    return {
+        name for name, _ in model.named_parameters() if name.endswith("bias") or (inside and name.startswith(inside))
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A learning-rate schedule of `transformers.get_scheduler`, with `warmup` as a fraction of all steps.
+
+    Raises:
+        ValueError: if `warmup` is outside [0, 1) or transformers has no schedule of that name.
+    """
+
+    name: str = "linear"
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        from transformers import SchedulerType  # noqa: PLC0415 - slow to import
+
+        known = [kind.value for kind in SchedulerType]
+        if self.name not in known:
+            raise ValueError(f"`scheduler.name` (={self.name}) must be one of {', '.join(known)}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"`scheduler.warmup` (={self.warmup}) is the fraction of steps, in [0, 1)")
+
+    def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        """Return the schedule for `total_steps` optimizer steps."""
+        from transformers import get_scheduler  # noqa: PLC0415
+
+        return get_scheduler(self.name, optimizer, round(self.warmup * total_steps), total_steps)
