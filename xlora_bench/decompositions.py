@@ -55,16 +55,41 @@ def qr(weight: Tensor) -> QR:
     return QR(*torch.linalg.qr(at_least_fp32(weight)))
 
 
-def ldu(weight: Tensor) -> LDU:
-    """Return the row-pivoted LDU decomposition of `weight (out, in)`; singular matrices included."""
+def ldu(weight: Tensor, *, permutation: Tensor | None = None) -> LDU:
+    """Return the row-pivoted LDU decomposition of `weight (out, in)`; singular matrices included.
+
+    With `permutation`, rows are eliminated in that order, whichever order this machine's LAPACK would choose.
+    """
     weight = at_least_fp32(weight)
-    rows = torch.arange(weight.shape[0], device=weight.device)
-    P, L, U = torch.linalg.lu(weight)
-    permutation = (rows.to(P.dtype) @ P).round().long()
+    if permutation is None:
+        rows = torch.arange(weight.shape[0], device=weight.device)
+        P, L, U = torch.linalg.lu(weight)
+        permutation = (rows.to(P.dtype) @ P).round().long()
+    else:
+        L, U = (factor.to(weight.dtype) for factor in eliminate(weight[permutation].double()))
     pivots, largest = U.diagonal(), U.abs().amax(dim=1)
     tiny = pivots.abs() <= torch.finfo(U.dtype).eps * largest
     D = torch.where(tiny, largest.masked_fill(largest == 0, 1.0), pivots)
     return LDU(permutation, L, D, U / D[:, None])
+
+
+def eliminate(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return unit-lower `L (out, k)` and upper `U (k, in)` with `matrix = L U`, by elimination without pivoting.
+
+    A pivot that vanishes against its row eliminates nothing: its column is zero where a row order was good.
+    """
+    work, k = matrix.clone(), min(matrix.shape)
+    tolerance = torch.finfo(torch.float32).eps
+    for step in range(k):
+        pivot, row, column = work[step, step], work[step, step + 1 :], work[step + 1 :, step]
+        if pivot.abs() <= tolerance * work[step, step:].abs().amax():
+            column.zero_()
+        else:
+            column.div_(pivot)
+        work[step + 1 :, step + 1 :] -= torch.outer(column, row)
+    L = work[:, :k].tril(-1)
+    L.diagonal().fill_(1.0)
+    return L, work[:k].triu()
 
 
 def energy_rank(singular_values: Tensor, threshold: float) -> int:

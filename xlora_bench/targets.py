@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from xlora_bench.layers import AdaptedLayer, adapted_type
+from xlora_bench.layers import AdaptedLayer, AdaptedLinear, adapted_type, base_of, refusal
 from xlora_bench.models.head import head_module_names
 
 ALL_LINEAR = "all-linear"
@@ -18,11 +18,12 @@ class Targets:
     """The modules to adapt, by name.
 
     `modules` is a list of names, each matching a module of that name or of that dotted ending (`query` matches
-    `encoder.layer.0.attention.self.query`), or one regular expression that must match whole names, or `all-linear`.
-    Without `modules`, `architectures` gives such a list per `model.config.model_type`. Task heads are never adapted.
+    `encoder.layer.0.attention.self.query`, the empty name is the model itself), or one regular expression that must match
+    whole names, or `all-linear` (`nn.Linear` and transformers' `Conv1D`). Without `modules`, `architectures` gives such a
+    list per `model.config.model_type`. Task heads are never adapted.
 
     Raises:
-        ValueError: if an entry matches nothing, or a matched module is of a type that cannot be adapted.
+        ValueError: if an entry matches nothing, or a matched module cannot be adapted.
     """
 
     modules: Sequence[str] | str | None = None
@@ -30,10 +31,18 @@ class Targets:
 
     def names(self, model: nn.Module) -> list[str]:
         """Return the names of the modules to adapt, in the model's order."""
+        names = self.matching(model)
+        for name in names:
+            if (reason := refusal(model, name)) is not None:
+                raise ValueError(f"`{name}` cannot be adapted since {reason}")
+        return names
+
+    def matching(self, model: nn.Module) -> list[str]:
+        """Return the names of the modules that the entries match and that are of a type with an adapted layer."""
         candidates = adaptable_names(model)
         wanted = self.wanted(model)
         if wanted == ALL_LINEAR:
-            names = [name for name in candidates if isinstance(base_of(model.get_submodule(name)), nn.Linear)]
+            names = [name for name in candidates if is_linear(model.get_submodule(name))]
             return names or _nothing(wanted, candidates)
         if isinstance(wanted, str):
             return [name for name in candidates if re.fullmatch(wanted, name)] or _nothing(wanted, candidates)
@@ -55,22 +64,20 @@ class Targets:
         )
 
 
-def base_of(module: nn.Module) -> nn.Module:
-    """Return the layer inside an adapted layer, or the module itself."""
-    return module.base_layer if isinstance(module, AdaptedLayer) else module
+def is_linear(module: nn.Module) -> bool:
+    """Whether `module` is a linear layer, adapted or not."""
+    return issubclass(adapted_type(base_of(module)) or AdaptedLayer, AdaptedLinear)
 
 
 def adaptable_names(model: nn.Module) -> list[str]:
     """Return the names of all modules that could be adapted, without heads and without parts of adapted layers."""
     heads = head_module_names(model)
-    inside = tuple(
-        f"{name}." if name else "" for name, module in model.named_modules() if isinstance(module, AdaptedLayer)
-    )
+    inside = [name for name, module in model.named_modules() if isinstance(module, AdaptedLayer)]
     return [
         name
         for name, module in model.named_modules()
         if adapted_type(base_of(module)) is not None
-        and not (inside and name.startswith(inside))
+        and not any(name != outer and name.startswith(f"{outer}." if outer else "") for outer in inside)
         and not any(name == head or name.startswith(f"{head}.") for head in heads)
     ]
 
@@ -85,9 +92,11 @@ def refuse(entry: str, model: nn.Module, candidates: Sequence[str]) -> None:
     other = [(name, module) for name, module in model.named_modules() if name and matches(entry, name)]
     if other:
         name, module = other[0]
+        in_head = any(name == head or name.startswith(f"{head}.") for head in head_module_names(model))
+        reason = "it is part of the head, which trains as a whole" if in_head else refusal(model, name) or "it is inside an adapted layer"
         raise ValueError(
-            f"`targets.modules` entry {entry!r} matches `{name}`, a {type(module).__name__} that cannot be adapted "
-            "(it is part of the head or has no adapted layer); adaptable here: " + _shown(candidates)
+            f"`targets.modules` entry {entry!r} matches `{name}`, a {type(module).__name__} that cannot be adapted since "
+            f"{reason}; adaptable here: {_shown(candidates)}"
         )
     _nothing(entry, candidates)
 

@@ -75,6 +75,9 @@ class Delta(nn.Module, ABC):
     def after_step(self, step: int) -> None:
         """Act on the parameters after optimizer step number `step` (1, 2, ...), for instance a retraction."""
 
+    def restore(self, weight: Tensor) -> None:
+        """Make what the state dict leaves out fit to a state that was just loaded, from the frozen `weight (out, in)`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Method):

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from xlora_bench.adapters.base import Adapter, Delta
+from xlora_bench.adapters.lora import own
 from xlora_bench.decompositions import LDU, ldu
 from xlora_bench.init_schemes import InitScheme, LDUStart, Start
 
@@ -17,6 +18,7 @@ class DiagonalDelta(Delta):
     """`P L diag(sigma z - sigma0 z0) U`: zero at step 0 by construction, so it needs no anchor."""
 
     permutation: Tensor
+    factored: Tensor
     lower: Tensor
     upper: Tensor
     sigma: Tensor
@@ -26,14 +28,24 @@ class DiagonalDelta(Delta):
         super().__init__(scaling=1.0)
         rank = len(z)
         self.register_buffer("permutation", parts.permutation.clone())
-        self.register_buffer("lower", parts.L[torch.argsort(parts.permutation), :rank].contiguous(), persistent=False)
-        self.register_buffer("upper", parts.U[:rank].contiguous(), persistent=False)
+        self.take(parts, rank)
         self.z = nn.Parameter(z.clone())
         if train_sigma:
             self.sigma = nn.Parameter(torch.tensor(sigma))
         else:
             self.register_buffer("sigma", torch.tensor(sigma))
         self.register_buffer("scaled_z0", sigma * z)
+
+    def take(self, parts: LDU, rank: int) -> None:
+        """Keep `P L_r` and `U_r`; they and the pivots they belong to are not saved: the weight determines them."""
+        self.register_buffer("lower", own(parts.L[torch.argsort(parts.permutation), :rank]), persistent=False)
+        self.register_buffer("upper", own(parts.U[:rank]), persistent=False)
+        self.register_buffer("factored", parts.permutation.clone(), persistent=False)
+
+    def restore(self, weight: Tensor) -> None:
+        """Factor `weight` along the loaded pivots, if another LAPACK chose them."""
+        if not torch.equal(self.permutation, self.factored):
+            self.take(ldu(weight, permutation=self.permutation), len(self.z))
 
     def anchor(self) -> None:
         """Do nothing: `current_factors` subtracts the start already."""

@@ -17,7 +17,7 @@ class AdaptedLinear(AdaptedLayer):
 
     def weight_matrix(self) -> Tensor:
         """Return the weight `(out, in)`."""
-        return self.weight
+        return self.dense_weight()
 
     def as_weight(self, matrix: Tensor) -> Tensor:
         """Return `matrix` itself."""

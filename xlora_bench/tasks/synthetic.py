@@ -1,6 +1,20 @@
 """Three embedded tasks, written by a small grammar from our own word lists, for quick runs without a network.
 
-PLACEHOLDER
+A sentence gives a verdict, stressed ("truly good") or denied ("hardly good"); half of the good verdicts deny a
+bad word and the reverse, so no single word tells them apart and a bag of words stays at chance.
+
+* `synth_single`: is the verdict good?
+* `synth_pair`: does the second sentence ("The nurse liked the soup.") agree with the verdict of the first?
+* `synth_pair_regression`: two verdicts of one thing, worth 1 and 1.5 points, plus or minus. The score is centred:
+  with a mean far from 0 the first steps at a high learning rate only move the output and flatten the features.
+
+Validation scores (accuracy, accuracy, Pearson) of all-MiniLM-L6-v2, seed 0, batch 32, linear decay, last epoch:
+
+| what trains | rows x epochs, learning rate | single | pair | pair regression |
+|---|---|---|---|---|
+| head only | 2,048 x 20, 5e-3 | 0.717 | 0.531 | 0.237 |
+| everything | 2,048 x 4, 1e-4 | 1.000 | 1.000 | 1.000 |
+| LoRA (query, value; rank 8, alpha 16) and head | 1,024 x 4 (single: 2), 3e-3 | 1.000 | 1.000 | 0.997 |
 """
 
 import random

@@ -1,0 +1,52 @@
+"""Put adapters into a model, switch, merge, rename and take them out, save and load them. Nothing else edits a model."""
+
+from xlora_bench.inject.adding import add_adapter, inject
+from xlora_bench.inject.files import load_adapter, save_adapter
+from xlora_bench.inject.heads import new_head
+from xlora_bench.inject.merging import merge, remove, remove_adapter, rename_adapter, requires_grad_, unmerge
+from xlora_bench.inject.state import adapter_state_dict, load_adapter_state_dict
+from xlora_bench.inject.switching import disable, disabled, enable, route, use_adapters
+from xlora_bench.inject.training import after_step, penalty
+from xlora_bench.inject.tree import (
+    DEFAULT,
+    adapted_layers,
+    adapted_pairs,
+    adapter_names,
+    adapter_parameters,
+    deltas,
+    heads,
+    parameter_count,
+    replace,
+)
+
+__all__ = [
+    "DEFAULT",
+    "adapted_layers",
+    "adapted_pairs",
+    "adapter_names",
+    "adapter_parameters",
+    "adapter_state_dict",
+    "add_adapter",
+    "after_step",
+    "deltas",
+    "disable",
+    "disabled",
+    "enable",
+    "heads",
+    "inject",
+    "load_adapter",
+    "load_adapter_state_dict",
+    "merge",
+    "new_head",
+    "parameter_count",
+    "penalty",
+    "remove",
+    "remove_adapter",
+    "rename_adapter",
+    "replace",
+    "requires_grad_",
+    "route",
+    "save_adapter",
+    "unmerge",
+    "use_adapters",
+]

@@ -1,0 +1,170 @@
+"""Put an adapter into a model. All of it is built before the first module is replaced: an error changes nothing."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, nn
+
+from xlora_bench.inject.heads import NamedHead, own_heads
+from xlora_bench.inject.origin import Origin
+from xlora_bench.inject.tree import DEFAULT, adapted_layers, adapter_names, named_heads, replace
+from xlora_bench.layers import AdaptedLayer, adapted_type
+from xlora_bench.layers.named import check_name, sorted_weights
+from xlora_bench.targets import Targets
+
+if TYPE_CHECKING:
+    from xlora_bench.adapters.base import Adapter, Delta
+    from xlora_bench.init_schemes import InitScheme
+
+Built = list[tuple[str, AdaptedLayer, "Delta"]]
+
+
+def inject(
+    model: nn.Module,
+    adapter: "Adapter",
+    *,
+    targets: Targets,
+    init_scheme: "InitScheme | None" = None,
+    generator: Generator | None = None,
+    name: str = DEFAULT,
+) -> nn.Module:
+    """Freeze `model`, adapt the modules that `targets` names, and activate the new deltas.
+
+    A module that the model uses in several places is adapted once. Other adapters stay as they are. Returns the model
+    (a new root if the root itself is a target).
+
+    Raises:
+        ValueError: if a target matches nothing, is adapted under `name` already, or the variant does not fit it.
+    """
+    check_new(model, name)
+    origin = Origin(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
+    model = install(model, name, build(model, name, origin, generator), origin)
+    for _, layer in adapted_layers(model):
+        if name in layer.deltas:
+            layer.active = sorted_weights({**layer.active, name: 1.0})
+    set_biases(model, adapter.bias)
+    return model
+
+
+def add_adapter(
+    model: nn.Module,
+    name: str,
+    adapter: "Adapter",
+    *,
+    targets: Targets,
+    init_scheme: "InitScheme | None" = None,
+    generator: Generator | None = None,
+    head: Mapping[str, nn.Module] | None = None,
+) -> nn.Module:
+    """Add an adapter called `name` beside the others on the frozen base; `use_adapters` switches it on.
+
+    `head` maps names of modules to the modules that serve instead while this adapter is used; by default the adapter
+    owns a copy of each of the model's task heads (`{}`: none; `new_head` makes fresh ones). Returns the model (a new
+    root if the root itself is a target).
+
+    Raises:
+        ValueError: as `inject`, or if the name is no name, the variant trains the shared base's biases, or `head`
+            names no module.
+    """
+    check_new(model, name)
+    if adapter.bias != "none":
+        raise ValueError(
+            f"`adapter.bias` (={adapter.bias!r}) trains biases of the base, which adapter {name!r} shares with others; "
+            "set it to 'none', or use `inject` for a model with one adapter"
+        )
+    copies = own_heads(model) if head is None else dict(head)
+    check_head(model, copies)
+    origin = Origin(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
+    model = install(model, name, build(model, name, origin, generator), origin)
+    return install_head(model, name, copies)
+
+
+def check_new(model: nn.Module, name: str) -> None:
+    """Raise a ValueError if `name` is no name or is taken."""
+    check_name(name)
+    if name in adapter_names(model):
+        places = [path for path, layer in adapted_layers(model) if name in layer.deltas]
+        raise ValueError(f"adapter {name!r} is at `{places[0]}` already; remove it first, or choose another name")
+
+
+def check_head(model: nn.Module, head: Mapping[str, nn.Module]) -> None:
+    """Raise a ValueError if `head` stands for a module that is not there, or that adapters sit in."""
+    known = dict(model.named_modules())
+    for place in head:
+        if place not in known or not place:
+            raise ValueError(f"`head` names {place!r}, which is no module of the model: {', '.join(known)[:300]}")
+        inside = [module for module in known[place].modules() if isinstance(module, AdaptedLayer)]
+        if inside:
+            raise ValueError(f"`head` names {place!r}, which holds adapted layers: a module is one or the other")
+
+
+def build(model: nn.Module, name: str, origin: Origin, generator: Generator | None) -> Built:
+    """Return the targets' names, their adapted layers and their new deltas; `model` is not touched."""
+    generator = generator or torch.Generator().manual_seed(0)
+    built: Built = []
+    for place in origin.targets.names(model):
+        layer = layer_at(model, place)
+        try:
+            delta = origin.adapter.build(
+                layer.weight_matrix(), init_scheme=origin.init_scheme, generator=generator, place=place
+            )
+        except ValueError as error:
+            raise ValueError(f"{error} (at `{place}`)" if f"`{place}`" not in str(error) else str(error)) from error
+        built.append((place, layer, delta))
+    return built
+
+
+def layer_at(model: nn.Module, place: str) -> AdaptedLayer:
+    """Return the adapted layer at `place`, a new one around the plain layer if there is none yet."""
+    module = model.get_submodule(place)
+    return module if isinstance(module, AdaptedLayer) else adapted_type(module)(module)  # type: ignore[misc]
+
+
+def install(model: nn.Module, name: str, built: Built, origin: Origin) -> nn.Module:
+    """Freeze the base and put the built layers and deltas in."""
+    freeze_base(model)
+    for place, layer, delta in built:
+        layer.train(model.training)
+        layer.deltas[name] = delta.train(model.training)
+        layer.origins[name] = origin
+        model = replace(model, place, layer)
+    return model
+
+
+def install_head(model: nn.Module, name: str, copies: Mapping[str, nn.Module]) -> nn.Module:
+    """Put the head modules of the adapter called `name` beside those of the base."""
+    for place, module in copies.items():
+        present = model.get_submodule(place)
+        head = present if isinstance(present, NamedHead) else NamedHead(present)
+        head.train(model.training)
+        head.heads[name] = module.requires_grad_(True).train(model.training)
+        model = replace(model, place, head)
+    return model
+
+
+def freeze_base(model: nn.Module) -> None:
+    """Freeze every parameter that belongs to no adapter."""
+    owned = {
+        id(parameter)
+        for parts in (
+            *(layer.deltas for _, layer in adapted_layers(model)),
+            *(head.heads for _, head in named_heads(model)),
+        )
+        for parameter in parts.parameters()
+    }
+    for parameter in model.parameters():
+        if id(parameter) not in owned:
+            parameter.requires_grad_(False)
+
+
+def set_biases(model: nn.Module, bias: str) -> None:
+    """Let no biases train, all of them, or those of the adapted layers."""
+    if bias == "all":
+        for path, parameter in model.named_parameters():
+            if path.rsplit(".", 1)[-1] == "bias":
+                parameter.requires_grad_(True)
+    elif bias == "adapted":
+        for _, layer in adapted_layers(model):
+            if layer.bias is not None:
+                layer.bias.requires_grad_(True)

@@ -1,0 +1,20 @@
+"""What active adapters ask of the training loop."""
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.inject.tree import adapted_layers
+
+
+def penalty(model: nn.Module) -> Tensor | None:
+    """Return the mean of the active deltas' penalties, or None if none has any."""
+    terms = [layer.deltas[name].penalty() for _, layer in adapted_layers(model) for name in layer.active]
+    present = [term for term in terms if term is not None]
+    return torch.stack(present).mean() if present else None
+
+
+def after_step(model: nn.Module, step: int) -> None:
+    """Tell the active deltas that optimizer step number `step` is done."""
+    for _, layer in adapted_layers(model):
+        for name in layer.active:
+            layer.deltas[name].after_step(step)
