@@ -49,7 +49,15 @@ def test_d6_ldu_of_a_singular_weight_is_finite_and_rebuilds_it(rank):
 
 def test_energy_rank_is_the_smallest_that_holds_the_share():
     values = torch.tensor([4.0, 3.0, 2.0, 1.0])  # energies 16 9 4 1 of 30
-    assert [energy_rank(values, share) for share in (0.5, 16 / 30, 0.6, 25 / 30, 0.9, 29 / 30, 0.99)] == [1, 1, 2, 2, 3, 3, 4]
+    assert [energy_rank(values, share) for share in (0.5, 16 / 30, 0.6, 25 / 30, 0.9, 29 / 30, 0.99)] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+    ]
 
 
 def test_x4_energy_of_the_whole_spectrum_never_asks_for_more_than_full_rank():

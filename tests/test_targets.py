@@ -21,12 +21,20 @@ SMALL = {
 
 
 def model_of(kind):
-    config = AutoConfig.for_model(kind, vocab_size=50, **SMALL[kind]) if kind != "vit" else AutoConfig.for_model(kind, **SMALL[kind])
-    return ViTForImageClassification(config) if kind == "vit" else AutoModelForSequenceClassification.from_config(config)
+    config = (
+        AutoConfig.for_model(kind, vocab_size=50, **SMALL[kind])
+        if kind != "vit"
+        else AutoConfig.for_model(kind, **SMALL[kind])
+    )
+    return (
+        ViTForImageClassification(config) if kind == "vit" else AutoModelForSequenceClassification.from_config(config)
+    )
 
 
 @pytest.mark.parametrize("kind", SMALL)
-@pytest.mark.parametrize(("preset", "per_layer"), [("attention_qv", 2), ("attention_qkv", 3), ("attention", 4), ("all_linear", 6)])
+@pytest.mark.parametrize(
+    ("preset", "per_layer"), [("attention_qv", 2), ("attention_qkv", 3), ("attention", 4), ("all_linear", 6)]
+)
 def test_presets_know_each_architecture(kind, preset, per_layer):
     names = part("targets", preset).names(model_of(kind))
     extra = [name for name in names if ".layer" not in name]  # electra projects its embeddings
@@ -65,7 +73,7 @@ def test_an_unknown_architecture_is_named_with_the_known_ones():
 def test_a_second_adapter_of_the_same_name_is_refused_and_another_one_sits_beside_it():
     net, targets = Net(4, 4), Targets(modules=["target"])
     inject.inject(net, LoRA(rank=2), targets=targets)
-    with pytest.raises(ValueError, match="adapter 'default' is at `body.target` already"):
+    with pytest.raises(ValueError, match=r"adapter 'default' is at `body\.target` already"):
         inject.inject(net, LoRA(rank=2), targets=targets)
     inject.inject(net, LoRA(rank=3), targets=targets, name="second")
     assert {name: delta.rank for name, delta in net.body["target"].deltas.items()} == {"default": 2, "second": 3}

@@ -46,10 +46,15 @@ def run_clearly(entry: Callable[[], object]) -> None:
 
 
 def message(error: BaseException) -> str:
-    """Return the message of the error that a user can act on: the cause of Hydra's instantiation errors."""
+    """Return what a user can act on: the cause of Hydra's instantiation errors, the reason of its override errors."""
     while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
         error = error.__cause__
-    return str(error) if isinstance(error, ValueError) or str(error) else repr(error)
+    if type(error).__name__ == "ConfigCompositionException" and error.__cause__ is not None:
+        reason = str(error.__cause__).splitlines()[0]
+        return f"{str(error).splitlines()[0]} {reason}; `--cfg job` shows every key"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used ({error.strerror}); choose another folder with paths.results_dir=DIR"
+    return str(error) or repr(error)
 
 
 if __name__ == "__main__":

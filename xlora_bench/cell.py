@@ -46,7 +46,7 @@ class Cell:
         return finished(self.record_path)
 
     def start(self, *, rerun: bool) -> None:
-        """Make ready for training; with `rerun`, forget an interrupted run (a finished record stays until the new one)."""
+        """Make ready for training; `rerun` forgets an interrupted run (a finished record stays until the new one)."""
         if rerun:
             shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
         self.checkpoint.parent.mkdir(exist_ok=True)

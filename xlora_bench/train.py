@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 PARTS = ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler")
 """The config groups that make a cell; each names a class of plain options."""
 
+KEYS = {*PARTS, "trainer", "logger", "seed", "rerun", "monitor", "paths", "paper"}
+"""Every top-level key of a config."""
+
 
 def train(config: DictConfig) -> float | None:
     """Train the cell that `config` names, unless its record exists; return the headline metric of its best epoch.
@@ -29,6 +32,7 @@ def train(config: DictConfig) -> float | None:
         ValueError: if an option is wrong, before anything heavy starts.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    check_keys(plain)
     parts = {name: instantiate(plain[name]) for name in PARTS}
     results_dir = writable(Path(plain["paths"]["results_dir"]).expanduser())
     data = TextData(
@@ -49,6 +53,14 @@ def train(config: DictConfig) -> float | None:
         else:
             record = train_cell(cell, parts, data)
     return record.metrics["best"][record.metrics["headline"]] if record.metrics.get("best") else None
+
+
+def check_keys(plain: dict[str, Any]) -> None:
+    """Raise a ValueError for a top-level key that nothing reads, such as one added by a mistyped `+key=value`."""
+    if unknown := sorted(plain.keys() - KEYS):
+        raise ValueError(f"`{unknown[0]}` is not a key of the config; it has: {', '.join(sorted(KEYS))}")
+    if not isinstance(plain["seed"], int):
+        raise ValueError(f"`seed` (={plain['seed']!r}) must be a whole number; several seeds need -m")
 
 
 def train_cell(cell: Cell, parts: dict[str, Any], data: TextData) -> Record:

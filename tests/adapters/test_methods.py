@@ -50,9 +50,7 @@ def test_baselines_train_their_patterns_and_leave_the_head_to_the_trainer(name, 
 
 def test_a_pattern_that_matches_nothing_is_an_error():
     with pytest.raises(ValueError, match="'LayerNorm' matches no base parameter"):
-        Baseline(trainable=["LayerNorm"]).apply(
-            Net(4, 4), targets=TARGETS, init_scheme=OWN, seed=0, total_steps=1
-        )
+        Baseline(trainable=["LayerNorm"]).apply(Net(4, 4), targets=TARGETS, init_scheme=OWN, seed=0, total_steps=1)
 
 
 @pytest.mark.parametrize("name", OTHERS)

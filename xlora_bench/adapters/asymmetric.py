@@ -115,7 +115,7 @@ def parse_spec(spec: str) -> dict[str, Factor]:
         if token is None or token[2] in factors or not re.match(r"_|$", spec[token.end() :]):
             raise ValueError(
                 f"`adapter.spec` (={spec!r}) does not parse at {spec[position:]!r}: join one token for each of A, B "
-                f"and optionally E by `_`, each `[h]<factor>_<init>` with h = trained, as in A_rand_hB_zero; inits: {INITS}"
+                f"and optionally E by `_`, each `[h]<factor>_<init>` (h: trained), as in A_rand_hB_zero; inits: {INITS}"
             )
         factors[token[2]] = checked(token[2], Factor(token[3], bool(token[1])))
         position = token.end() + 1

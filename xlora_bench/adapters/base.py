@@ -25,6 +25,9 @@ class Delta(nn.Module, ABC):
     without cancellation.
     """
 
+    additive: ClassVar[bool] = True
+    """Whether the update is `scaling * up @ down` and nothing else, so that a plain LoRA file can hold it."""
+
     up0: Tensor | None
     down0: Tensor | None
 
@@ -76,7 +79,7 @@ class Delta(nn.Module, ABC):
         """Act on the parameters after optimizer step number `step` (1, 2, ...), for instance a retraction."""
 
     def restore(self, weight: Tensor) -> None:
-        """Make what the state dict leaves out fit to a state that was just loaded, from the frozen `weight (out, in)`."""
+        """Make what state dicts leave out fit to a state that was just loaded, from the frozen `weight (out, in)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +173,8 @@ class Adapter(Method):
         alpha = pattern_value(self.alpha_pattern, place, self.alpha)
         scaling = alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
         start = self.start(weight, rank, scaling=scaling, init_scheme=init_scheme, generator=generator)
-        delta = self.delta(weight, start, scaling=scaling, generator=generator).to(weight.device)
+        delta = self.delta(weight, start, scaling=scaling, generator=generator)
+        delta.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         delta.dropout = self.dropout
         delta.anchor()
         return delta

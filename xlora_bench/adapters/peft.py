@@ -70,7 +70,7 @@ class Peft(Method):
         from peft.tuners.lora import Linear  # noqa: PLC0415
 
         layers = [module for module in model.modules() if isinstance(module, Linear)]
-        return sum(layer.r["default"] * (layer.in_features + layer.out_features) for layer in layers)
+        return sum(layer.r["default"] * sum(layer.weight.shape) for layer in layers)
 
     def ranks(self, model: nn.Module) -> dict[str, int]:
         """Return the rank at each module that has one."""
@@ -82,7 +82,8 @@ class Peft(Method):
 
         peft adds it only to a loss that the model itself returns; here the loss is computed outside.
         """
-        weight = getattr(model.peft_config["default"], "orth_reg_weight", 0.0)
+        config: Any = model.peft_config
+        weight = getattr(config["default"], "orth_reg_weight", 0.0)
         if not weight:
             return None
         grams = [

@@ -111,5 +111,5 @@ def weights_hash(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         if name not in head:
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().contiguous().view(torch.uint8).numpy(force=True))
+            digest.update(parameter.detach().contiguous().view(torch.uint8).numpy(force=True).tobytes())
     return digest.hexdigest()[:32]

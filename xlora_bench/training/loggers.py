@@ -75,9 +75,10 @@ class Wandb:
         """Write `summary` into the run and finish it, so that the next cell gets a run of its own."""
         if isinstance(logger, CSVLogger):
             return
+        run: Any = logger.experiment  # type: ignore[attr-defined]
         try:
-            logger.experiment.summary.update(dict(summary))
-            logger.experiment.finish()
+            run.summary.update(dict(summary))
+            run.finish()
         except Exception as error:
             log.warning("the W&B run could not be finished: %s", error)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -90,7 +91,7 @@ class Classifier(lightning.LightningModule):
         self.evaluations.append(evaluation)
         self.log_dict({f"validation/{name}": float(value) for name, value in evaluation.metrics.items()})
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimizer and its schedule, stepped every optimizer step."""
         optimizer: Optimizer = self.optimizer_options.build(self.model, self.head)
         schedule = self.schedule_options.build(optimizer, int(self.trainer.estimated_stepping_batches))

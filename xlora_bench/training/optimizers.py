@@ -48,7 +48,7 @@ class AdamW:
                 }
                 for (in_head, is_spared), parameters in groups.items()
             ],
-            betas=tuple(self.betas),
+            betas=(self.betas[0], self.betas[1]),
             eps=self.eps,
             fused=True,
         )

@@ -42,11 +42,8 @@ class FactorMonitor(lightning.Callback):
         self.path.unlink(missing_ok=True)
         self._append(kept)
 
-    def on_before_optimizer_step(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: Classifier,
-        optimizer: Optimizer,  # type: ignore[override]
+    def on_before_optimizer_step(  # type: ignore[override]
+        self, trainer: lightning.Trainer, pl_module: Classifier, optimizer: Optimizer
     ) -> None:
         """Remember factors and gradient norms as they are before the step."""
         if (trainer.global_step + 1) % self.every_n_steps:
@@ -63,7 +60,7 @@ class FactorMonitor(lightning.Callback):
         if not self._before:
             return
         after, scalings = current_factors(pl_module.model), deltas(pl_module.model)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"step": trainer.global_step, "module": name, "grad_norm": self._grad_norms[name]}
             | split_of_update(self._before[name], after[name], scalings[name].scaling)
             for name in after
