@@ -47,9 +47,7 @@ def main() -> None:
     model = lora_minilm()
     collators: dict[str, Collator] = {"padded to the longest": PaddedCollator(tokenizer)}
     for lengths in ((64,), (96,), (128,), (64, 96, 128)):
-        collators[f"packed, rows of {'/'.join(map(str, lengths))}"] = PackedCollator(
-            tokenizer, row_lengths=lengths
-        )
+        collators[f"packed, rows of {'/'.join(map(str, lengths))}"] = PackedCollator(tokenizer, row_lengths=lengths)
     for task in options.tasks if options.data_dir else ["sst2-like"]:
         examples = read(options.data_dir, task, tokenizer) if options.data_dir else drawn()
         reason = verify(
@@ -58,13 +56,9 @@ def main() -> None:
             padded=collators["padded to the longest"],
             packed=PackedCollator(tokenizer),
         )
-        log.info(
-            "\n%s, minilm, r = 8 on q,v, %d threads; packed is %s", task, options.threads, reason or "exact"
-        )
+        log.info("\n%s, minilm, r = 8 on q,v, %d threads; packed is %s", task, options.threads, reason or "exact")
         batches = [examples[32 * place : 32 * (place + 1)] for place in range(options.rounds)]
-        report(
-            "training step, batch of 32", compare(collators, batches, lambda batch: train_step(model, batch))
-        )
+        report("training step, batch of 32", compare(collators, batches, lambda batch: train_step(model, batch)))
         longest_first = sorted(examples[: 256 * 3], key=lambda example: -len(example["input_ids"]))
         chunks = [longest_first[256 * place : 256 * (place + 1)] for place in range(3)]
         report(
@@ -88,9 +82,7 @@ def lora_minilm() -> peft.PeftModel:
     transformers.logging.set_verbosity_error()
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = transformers.AutoModelForSequenceClassification.from_pretrained(FOLDER, num_labels=2, **dropout)
-    return peft.get_peft_model(
-        model, peft.LoraConfig(r=8, target_modules=["query", "value"], task_type="SEQ_CLS")
-    )
+    return peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules=["query", "value"], task_type="SEQ_CLS"))
 
 
 def read(folder: Path, task: str, tokenizer: transformers.PreTrainedTokenizerBase) -> list[Example]:

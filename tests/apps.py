@@ -16,17 +16,17 @@ SMALL = (
 )
 
 
-def command(folder: Path, *arguments: str) -> list[str]:
+def command(folder: Path, *arguments: str, module: str = "xlora_bench") -> list[str]:
     """Return the command line of the main job with its results in `folder`."""
     paths = (f"paths.results_dir={folder}", f"paths.cache_dir={folder / 'cache'}")
-    return [sys.executable, "-m", "xlora_bench", *arguments, *paths]
+    return [sys.executable, "-m", module, *arguments, *paths]
 
 
-def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, module: str = "xlora_bench") -> subprocess.CompletedProcess[str]:
     """Run the main job to its end."""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "160"} | environment
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
     return subprocess.run(
-        command(folder, *arguments), capture_output=True, text=True, env=env, timeout=300, check=False
+        command(folder, *arguments, module=module), capture_output=True, text=True, env=env, timeout=300, check=False
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from xlora_bench.layers import AdaptedLayer, AdaptedLinear, adapted_type, base_of, refusal
+from xlora_bench.layers.head import NamedHead
 from xlora_bench.models.head import head_module_names
 
 ALL_LINEAR = "all-linear"
@@ -18,9 +19,9 @@ class Targets:
     """The modules to adapt, by name.
 
     `modules` is a list of names, each matching a module of that name or of that dotted ending (`query` matches
-    `encoder.layer.0.attention.self.query`, the empty name is the model itself), or one regular expression that must match
-    whole names, or `all-linear` (`nn.Linear` and transformers' `Conv1D`). Without `modules`, `architectures` gives such a
-    list per `model.config.model_type`. Task heads are never adapted.
+    `encoder.layer.0.attention.self.query`, the empty name is the model itself), or one regular expression that must
+    match whole names, or `all-linear` (`nn.Linear` and transformers' `Conv1D`). Without `modules`, `architectures`
+    gives such a list per `model.config.model_type`. Task heads are never adapted.
 
     Raises:
         ValueError: if an entry matches nothing, or a matched module cannot be adapted.
@@ -72,7 +73,7 @@ def is_linear(module: nn.Module) -> bool:
 def adaptable_names(model: nn.Module) -> list[str]:
     """Return the names of all modules that could be adapted, without heads and without parts of adapted layers."""
     heads = head_module_names(model)
-    inside = [name for name, module in model.named_modules() if isinstance(module, AdaptedLayer)]
+    inside = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, NamedHead))]
     return [
         name
         for name, module in model.named_modules()
@@ -92,11 +93,13 @@ def refuse(entry: str, model: nn.Module, candidates: Sequence[str]) -> None:
     other = [(name, module) for name, module in model.named_modules() if name and matches(entry, name)]
     if other:
         name, module = other[0]
-        in_head = any(name == head or name.startswith(f"{head}.") for head in head_module_names(model))
-        reason = "it is part of the head, which trains as a whole" if in_head else refusal(model, name) or "it is inside an adapted layer"
+        if any(name == head or name.startswith(f"{head}.") for head in head_module_names(model)):
+            reason = "it is part of the head, which trains as a whole"
+        else:
+            reason = refusal(model, name) or "it is inside an adapted layer"
         raise ValueError(
-            f"`targets.modules` entry {entry!r} matches `{name}`, a {type(module).__name__} that cannot be adapted since "
-            f"{reason}; adaptable here: {_shown(candidates)}"
+            f"`targets.modules` entry {entry!r} matches `{name}`, a {type(module).__name__} that cannot be adapted "
+            f"since {reason}; adaptable here: {_shown(candidates)}"
         )
     _nothing(entry, candidates)
 

@@ -22,9 +22,7 @@ def start(name, *, scaling=3.0, weight=W, seed=1, **options):
     return scheme.start(weight, RANK, scaling=scaling, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(
-    ("name", "left", "right"), [("svd_left", 1, 0), ("svd_right", 0, 1), ("svd_both", 0.5, 0.5)]
-)
+@pytest.mark.parametrize(("name", "left", "right"), [("svd_left", 1, 0), ("svd_right", 0, 1), ("svd_both", 0.5, 0.5)])
 def test_x2_x3_singular_values_stand_where_the_name_says_and_the_product_is_the_principal_part(name, left, right):
     for scaling in (1.0, 3.0):
         B, A = start(name, scaling=scaling)
@@ -104,7 +102,10 @@ def test_x6_half_precision_weights_decompose_in_fp32(name, dtype):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SingularVectors(sigma="leftright"), r"`init_scheme.sigma` \(='leftright'\) must be one of left, right, both"),
+        (
+            lambda: SingularVectors(sigma="leftright"),
+            r"`init_scheme.sigma` \(='leftright'\) must be one of left, right, both",
+        ),
         (lambda: SingularVectors(part="middle"), r"`init_scheme.part` \(='middle'\)"),
         (lambda: Orthonormal(zero="C"), r"`init_scheme.zero` \(='C'\)"),
     ],

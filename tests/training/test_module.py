@@ -80,7 +80,7 @@ def test_x24_the_monitor_sees_every_variant():
 
 def test_the_head_has_its_own_learning_rate_and_norms_do_not_decay():
     net = nn.ModuleDict({"body": nn.Linear(2, 2), "norm": nn.LayerNorm(2), "head": nn.Linear(2, 2)})
-    optimizer = AdamW(lr=1e-3, head_lr=1e-2, weight_decay=0.1).build(net, head={"head.weight", "head.bias"})
+    optimizer = AdamW(lr=1e-3, head_lr=1e-2, weight_decay=0.1).build(net, {"head.weight", "head.bias"}, {})
     group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     settings = {name: (group_of[id(p)]["lr"], group_of[id(p)]["weight_decay"]) for name, p in net.named_parameters()}
     assert settings == {

@@ -4,12 +4,16 @@ from xlora_bench.adapters.asymmetric import Asymmetric
 from xlora_bench.adapters.base import Adapter, Delta
 from xlora_bench.adapters.baseline import Baseline
 from xlora_bench.adapters.cholesky import Cholesky
+from xlora_bench.adapters.dora import DoRA
 from xlora_bench.adapters.loldu import LoLDU
 from xlora_bench.adapters.lora import LoRA
+from xlora_bench.adapters.lora_plus import LoRAPlus
+from xlora_bench.adapters.lora_xs import LoRAXS
 from xlora_bench.adapters.lu import LU
 from xlora_bench.adapters.orthogonal import Orthogonal
 from xlora_bench.adapters.orthogonal_qr import OrthogonalQR
 from xlora_bench.adapters.peft import Peft
+from xlora_bench.adapters.vera import VeRA
 
 __all__ = [
     "LU",
@@ -18,9 +22,13 @@ __all__ = [
     "Baseline",
     "Cholesky",
     "Delta",
+    "DoRA",
     "LoLDU",
     "LoRA",
+    "LoRAPlus",
+    "LoRAXS",
     "Orthogonal",
     "OrthogonalQR",
     "Peft",
+    "VeRA",
 ]

@@ -71,6 +71,10 @@ class Delta(nn.Module, ABC):
         up, down = self.factors()
         return self.scaling * (up @ down)
 
+    def row_scale(self, weight: Tensor) -> Tensor:
+        """Return what multiplies each row of `W + update`, `(out,)`; asked for only where the delta is not `additive`."""
+        return torch.ones(len(weight), device=weight.device)
+
     def penalty(self) -> Tensor | None:
         """Return this delta's share of a regularisation term, weight included, or None."""
         return None

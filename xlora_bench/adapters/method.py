@@ -27,6 +27,10 @@ class Method(ABC):
         """Return the rank at each adapted module, where the method has ranks."""
         return {}
 
+    def lr_ratios(self, model: nn.Module) -> dict[str, float]:
+        """Return, by parameter name, how many times the learning rate it trains at; names left out train at it."""
+        return {}
+
     def penalty(self, model: nn.Module) -> Tensor | None:
         """Return a regularisation term for the training loss, or None."""
         return None

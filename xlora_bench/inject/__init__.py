@@ -1,4 +1,4 @@
-"""Put adapters into a model, switch, merge, rename and take them out, save and load them. Nothing else edits a model."""
+"""Put adapters into a model, switch, merge, save and load them, take them out. Nothing else edits a model."""
 
 from xlora_bench.inject.adding import add_adapter, inject
 from xlora_bench.inject.files import load_adapter, save_adapter

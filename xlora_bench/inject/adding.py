@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, nn
 
-from xlora_bench.inject.heads import NamedHead, own_heads
+from xlora_bench.inject.heads import own_heads
 from xlora_bench.inject.origin import Origin
 from xlora_bench.inject.tree import DEFAULT, adapted_layers, adapter_names, named_heads, replace
 from xlora_bench.layers import AdaptedLayer, adapted_type
+from xlora_bench.layers.head import NamedHead
 from xlora_bench.layers.named import check_name, sorted_weights
 from xlora_bench.targets import Targets
 

@@ -1,7 +1,7 @@
 """Options as JSON and back; only classes that are imported already can be named, so that no file can run code."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 Kind = TypeVar("Kind")
@@ -9,7 +9,18 @@ Kind = TypeVar("Kind")
 
 def described(options: object) -> dict[str, Any]:
     """Return the class and the fields of a dataclass of plain options."""
-    return {"class": qualified_name(type(options)), "options": dataclasses.asdict(options)}  # type: ignore[call-overload]
+    fields = dataclasses.fields(options)  # type: ignore[arg-type]
+    values = {field.name: plain(getattr(options, field.name)) for field in fields}
+    return {"class": qualified_name(type(options)), "options": values}
+
+
+def plain(value: Any) -> Any:
+    """Return mappings and sequences of any type, such as Hydra's, as dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(part) for part in value]
+    return value
 
 
 def made(description: dict[str, Any], kind: type[Kind]) -> Kind:

@@ -14,7 +14,7 @@ from xlora_bench.inject.describe import described, made
 from xlora_bench.inject.heads import copy_of, linears_of, resize
 from xlora_bench.inject.origin import Origin
 from xlora_bench.inject.state import check_state, copy_state, own_copy, tensors_of
-from xlora_bench.inject.tree import DEFAULT, adapted_layers, check_known, deltas, heads
+from xlora_bench.inject.tree import adapted_layers, check_known, deltas, heads
 from xlora_bench.layers import AdaptedLayer
 from xlora_bench.targets import Targets
 
@@ -79,7 +79,7 @@ def module_entry(layer: AdaptedLayer, delta: "Delta") -> dict[str, Any]:
 def weight_hash(weight: Tensor) -> str:
     """Return a hash of a weight's type, shape and bytes."""
     digest = hashlib.sha256(f"{weight.dtype} {tuple(weight.shape)}".encode())
-    digest.update(weight.detach().contiguous().view(torch.uint8).numpy(force=True))
+    digest.update(weight.detach().contiguous().view(torch.uint8).numpy(force=True).data)
     return digest.hexdigest()[:32]
 
 

@@ -4,52 +4,20 @@ import copy
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from xlora_bench import seeds
-from xlora_bench.layers.base import accept_plain_keys
-from xlora_bench.layers.named import Named, Route
+from xlora_bench.layers.head import NamedHead
 from xlora_bench.models.head import head_module_names
 
 INIT_STD = 0.02
 """Standard deviation of a new output layer where the model's config does not say, as in BERT."""
 
 
-class NamedHead(nn.Module):
-    """A frozen head `base_layer` and the copies of it that adapters own; `serving` names the one in use.
-
-    With a `route`, each row of the batch goes to the head of its own adapter. Outputs of different widths are filled
-    up with `-inf`, the logit of a class that does not exist.
-    """
-
-    def __init__(self, base_layer: nn.Module) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        self.heads = Named()
-        self.serving: str | None = None
-        self.route: Route | None = None
-        self.register_load_state_dict_pre_hook(accept_plain_keys)
-
-    def of(self, name: str | None) -> nn.Module:
-        """Return the head of the adapter called `name`, or the base's if it has none."""
-        return self.heads[name] if name in self.heads else self.base_layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what the serving head gives for `x`, or each row's own head for that row."""
-        if self.route is None:
-            return self.of(self.serving)(x)
-        rows = self.route.rows(x)
-        outputs = [self.of(name)(x[own]) for name, own in rows.items()]
-        width = max(output.shape[-1] for output in outputs)
-        filled = [F.pad(output, (0, width - output.shape[-1]), value=float("-inf")) for output in outputs]
-        return torch.cat(filled)[torch.cat(list(rows.values())).argsort()]
-
-
 def own_heads(model: nn.Module) -> dict[str, nn.Module]:
     """Return copies of the model's task heads, those with parameters of their own (a tied output layer has none)."""
     places = head_module_names(model)
-    body = model.get_submodule(model.base_model_prefix) if places else nn.Module()
+    body = model.get_submodule(str(model.base_model_prefix)) if places else nn.Module()
     tied = {id(parameter) for parameter in body.parameters()}
     return {
         place: copy_of(model, place)

@@ -1,30 +1,36 @@
 """Merge updates, rename adapters, and take them out."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xlora_bench.inject.adding import check_new
 from xlora_bench.inject.tree import adapted_layers, check_known, named_heads, replace
+from xlora_bench.layers import AdaptedLayer
 
 
-def merge(model: nn.Module) -> None:
+def merge(model: nn.Module, *, dequantize: bool = False) -> None:
     """Compute with `W + sum of active updates` from now on; merging twice changes nothing.
 
     Raises:
-        ValueError: if rows are routed, or an active adapter is dropping inputs at random in training.
+        ValueError: if rows are routed, an active adapter is dropping inputs at random in training, or a frozen weight
+            is quantised and `dequantize` does not allow a plain one in its place; nothing is merged then.
     """
     for path, layer in adapted_layers(model):
         dropping = [name for name in layer.active if layer.training and layer.deltas[name].dropout > 0]
-        if layer.route is not None:
-            raise ValueError("rows are routed to different adapters, which one merged weight cannot be; leave `route`")
         if dropping:
             raise ValueError(
                 f"adapter {dropping[0]!r} at `{path}` trains with dropout, which a merged weight has none of; "
                 "call model.eval() first"
             )
-    for _, layer in adapted_layers(model):
-        if layer.merged_weight is None:
-            layer.merged_weight = layer.merged()
+    for layer, weight in [(layer, merged_weight(layer, dequantize)) for _, layer in adapted_layers(model)]:
+        layer.merged_weight = weight
+
+
+def merged_weight(layer: AdaptedLayer, dequantize: bool) -> Tensor:
+    """Return the merged weight that `layer` has, or a new one."""
+    if layer.route is not None:
+        raise ValueError("rows are routed to different adapters, which one merged weight cannot be; leave `route`")
+    return layer.merged(dequantize=dequantize) if layer.merged_weight is None else layer.merged_weight
 
 
 def unmerge(model: nn.Module) -> None:
@@ -33,15 +39,18 @@ def unmerge(model: nn.Module) -> None:
         layer.merged_weight = None
 
 
-def remove(model: nn.Module, *, merged: bool = False) -> nn.Module:
+def remove(model: nn.Module, *, merged: bool = False, dequantize: bool = False) -> nn.Module:
     """Take all adapters out and return the plain model.
 
     It is the base exactly; with `merged`, the active updates are in new weights and the serving head stays.
+
+    Raises:
+        ValueError: as `merge`, dropout aside; the model stays as it was then.
     """
-    for path, layer in list(adapted_layers(model)):
-        if merged:
-            layer.base_layer.weight = nn.Parameter(layer.merged(), requires_grad=layer.weight.requires_grad)
-        model = replace(model, path, layer.base_layer)
+    layers = list(adapted_layers(model))
+    weights = [merged_weight(layer, dequantize) if merged else None for _, layer in layers]
+    for (path, layer), weight in zip(layers, weights, strict=True):
+        model = replace(model, path, layer.base_layer if weight is None else layer.with_weight(weight))
     for path, head in list(named_heads(model)):
         model = replace(model, path, head.of(head.serving) if merged else head.base_layer)
     return model
@@ -90,7 +99,7 @@ def rename_adapter(model: nn.Module, old: str, new: str) -> None:
             head.serving = new if head.serving == old else head.serving
 
 
-def requires_grad_(model: nn.Module, name: str, requires_grad: bool = True) -> None:
+def requires_grad_(model: nn.Module, name: str, *, requires_grad: bool = True) -> None:
     """Let the adapter called `name` and its head train, or freeze them.
 
     Raises:

@@ -4,17 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xlora_bench.inject.heads import NamedHead
 from xlora_bench.inject.tree import DEFAULT, active_weights, adapted_layers, check_known, heads, named_heads
 from xlora_bench.layers import AdaptedLayer
+from xlora_bench.layers.head import NamedHead
 from xlora_bench.layers.named import Route, sorted_weights
-
-PACKED = "packed batches hold several sentences in a row, so rows cannot be routed; use layout=padded"
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Moment:
             layer.active = {name: weight for name, weight in active.items() if name in layer.deltas}
             layer.route, layer.merged_weight = route, merged_weight
         for head, serving, route in self.heads:
-            head.serving, head.route = serving if serving in head.heads else None, route
+            head.serving, head.route = (serving if serving in head.heads else None), route
 
 
 class Switch:
@@ -110,9 +107,7 @@ def checked_head(model: nn.Module, names: Sequence[str], head: str | None) -> st
         return head
     owners = [name for name in names if heads(model, name)]
     if len(owners) > 1:
-        raise ValueError(
-            f"adapters {owners} have a task head each; say which one serves, for instance head={owners[0]!r}"
-        )
+        raise ValueError(f"adapters {owners} each have a task head; say which serves, for instance head={owners[0]!r}")
     return owners[0] if owners else None
 
 

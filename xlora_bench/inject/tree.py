@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
-from xlora_bench.inject.heads import NamedHead
 from xlora_bench.layers import AdaptedLayer
+from xlora_bench.layers.head import NamedHead
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.base import Delta
@@ -55,6 +55,11 @@ def adapter_names(model: nn.Module) -> list[str]:
 def active_weights(model: nn.Module) -> dict[str, float]:
     """Return the active adapters and their weights, by name."""
     return {name: weight for _, layer in adapted_layers(model) for name, weight in layer.active.items()}
+
+
+def is_routed(model: nn.Module) -> bool:
+    """Tell whether each row of a batch is computed with an adapter of its own."""
+    return any(layer.route is not None for _, layer in adapted_layers(model))
 
 
 def check_known(model: nn.Module, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,8 @@ REGISTRY: dict[type[nn.Module] | str, "type[AdaptedLayer]"] = {}
 def adapts(*base_types: type[nn.Module] | str) -> Callable[[LayerType], LayerType]:
     """Register the decorated class as the adapted layer of `base_types` and of their subclasses.
 
-    A type may be named by its path (`package.module.Type`), so that its package is not imported for it. A subclass with a
-    forward of its own has to be registered itself, since the update may not belong on what it returns.
+    A type may be named by its path (`package.module.Type`), so that its package is not imported for it. A subclass
+    with a forward of its own has to be registered itself, since the update may not belong on what it returns.
     """
 
     def register(layer_type: LayerType) -> LayerType:
@@ -59,6 +59,9 @@ class AdaptedLayer(nn.Module, ABC):
     The base weight is never written: `merge` keeps `W + sum of updates` beside it, so `unmerge` is exact.
     """
 
+    base_layer: Any
+    merged_weight: Tensor | None
+
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
@@ -69,6 +72,13 @@ class AdaptedLayer(nn.Module, ABC):
         self.register_buffer("merged_weight", None, persistent=False)
         self.register_load_state_dict_pre_hook(accept_plain_keys)
         self.register_load_state_dict_post_hook(restore_deltas)
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer as the base layer would, for code that reads its sizes or options (`in_features`, ...)."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base_layer"), name)
 
     @property
     def weight(self) -> Tensor:
@@ -105,13 +115,29 @@ class AdaptedLayer(nn.Module, ABC):
         """Return the base layer's output plus the updates of the active deltas."""
         if self.merged_weight is not None:
             return self.merged_output(x, self.merged_weight)
-        output = self.base_output(x)
+        base = output = self.base_output(x)
         if self.route is not None:
             return self.routed(x, output)
         for name, weight in self.active.items():
-            update = self.apply_delta(self.deltas[name], x).to(output.dtype)
+            update = self.output_update(self.deltas[name], x, base).to(output.dtype)
             output = output + (update if weight == 1.0 else weight * update)
         return output
+
+    def output_update(self, delta: "Delta", x: Tensor, output: Tensor) -> Tensor:
+        """Return what `delta` adds to the base layer's `output` for `x`.
+
+        That is the update itself, or, where it rescales the rows of `W + update` by g, `(g - 1) W x + g update x`.
+        """
+        update = self.apply_delta(delta, x)
+        if delta.additive:
+            return update
+        scale = self.per_row(delta.row_scale(self.weight_matrix()))
+        plain = output if self.bias is None else output - self.per_row(self.bias)
+        return (scale - 1) * plain + scale * update
+
+    def per_row(self, values: Tensor) -> Tensor:
+        """Return one value per row of the weight matrix `(out,)` in a shape that multiplies the output."""
+        return values
 
     def base_output(self, x: Tensor) -> Tensor:
         """Return what the frozen layer gives for `x`."""
@@ -126,14 +152,17 @@ class AdaptedLayer(nn.Module, ABC):
         if not self.active:
             return output
         for name, rows in self.route.rows(x).items():  # type: ignore[union-attr]
-            if name in self.active:
-                update = self.apply_delta(self.deltas[name], x[rows])
+            if name is not None and name in self.active:
+                update = self.output_update(self.deltas[name], x[rows], output[rows])
                 output = output.index_add(0, rows, update.to(output.dtype))
         return output
 
     def update(self, delta: "Delta") -> Tensor:
-        """Return the dense update `(out, in)` that `apply_delta` amounts to; for merging, not for training."""
-        return delta.matrix()
+        """Return the dense update `(out, in)` that `output_update` amounts to; for merging, not for training."""
+        if delta.additive:
+            return delta.matrix()
+        weight = at_least_fp32(self.weight_matrix())
+        return delta.row_scale(weight)[:, None] * (weight + delta.matrix()) - weight
 
     @torch.no_grad()
     def merged(self, *, dequantize: bool = False) -> Tensor:
@@ -145,7 +174,7 @@ class AdaptedLayer(nn.Module, ABC):
         if is_quantized(self.weight) and not dequantize:
             raise ValueError(
                 "the base weight is quantised, and rounding the merged weight would lose the update; merge with "
-                "dequantize=True (the merged weight then takes the memory of a plain one), or leave the adapter unmerged"
+                "dequantize=True (the merged weight then takes the memory of a plain one), or leave it unmerged"
             )
         total = at_least_fp32(self.weight_matrix())
         for name, weight in self.active.items():
@@ -158,7 +187,7 @@ class AdaptedLayer(nn.Module, ABC):
         return self.base_layer
 
 
-def accept_plain_keys(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+def accept_plain_keys(layer: Any, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     """Let the state dict of the plain model load into the adapted one: `<prefix>weight` is the base layer's."""
     for name, _parameter in layer.base_layer.named_parameters():
         if prefix + name in state:

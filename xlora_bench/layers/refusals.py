@@ -25,8 +25,8 @@ def refusal_of_type(module: nn.Module) -> str:
     kind = type(module).__name__
     if isinstance(module, nn.MultiheadAttention):
         return (
-            "nn.MultiheadAttention computes with its packed weights, past the forward of any layer in it; write the attention "
-            "with four nn.Linear (query, key, value, output) and adapt those"
+            "nn.MultiheadAttention computes with its packed weights, past the forward of any layer in it; write the "
+            "attention with four nn.Linear (query, key, value, output) and adapt those"
         )
     if (known := registered_type(module)) is not None:
         return (
@@ -45,8 +45,8 @@ def bypassed(model: nn.Module, name: str) -> str | None:
             return refusal_of_type(around)
         if isinstance(around, nn.TransformerEncoderLayer) and torch.backends.mha.get_fastpath_enabled():
             return (
-                "the fast path of nn.TransformerEncoderLayer reads its weight without calling it, so an update would be "
-                "lost in evaluation; call torch.backends.mha.set_fastpath_enabled(False) first, and leave it so"
+                "the fast path of nn.TransformerEncoderLayer reads its weight without calling it, so an update would "
+                "be lost in evaluation; call torch.backends.mha.set_fastpath_enabled(False) first, and leave it so"
             )
     return None
 
@@ -61,8 +61,8 @@ def tied(model: nn.Module, name: str) -> str | None:
         base = base_of(module)
         if base is not own and getattr(base, "weight", None) is own.weight:
             return (
-                f"it shares its weight with `{other}`, and updating one alone would make the two differ; untie them first "
-                f"(`{other}.weight = nn.Parameter({other}.weight.detach().clone())`, and tie_word_embeddings=False in "
-                "the config of a Hugging Face model), or leave it out"
+                f"it shares its weight with `{other}`, and updating one alone would make the two differ; untie "
+                f"them first (`{other}.weight = nn.Parameter({other}.weight.detach().clone())`, and "
+                "tie_word_embeddings=False in the config of a Hugging Face model), or leave it out"
             )
     return None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from xlora_bench.inject.tree import is_routed
 from xlora_bench.layout.anatomy import classifier_of, gather_site, masks_embeddings
 from xlora_bench.layout.pack import Batch
 
@@ -19,6 +20,8 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     inputs = {name: batch[name] for name in INPUTS if name in batch}
     if "segment_ids" not in batch:
         return model(**inputs).logits
+    if is_routed(model):
+        raise ValueError("packed batches hold several sentences in a row, so rows cannot be routed; use layout=padded")
     net = classifier_of(model)
     with _first_tokens_only(net, batch["first"]):
         mask = block_mask(batch["segment_ids"], boolean=masks_embeddings(net), dtype=net.dtype)

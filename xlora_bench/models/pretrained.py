@@ -78,6 +78,7 @@ class Pretrained:
                     revision=self.revision or "main",
                     dtype=torch.float32,
                     attn_implementation=self.attention,
+                    ignore_mismatched_sizes=True,  # a head for another number of labels is drawn anew
                 )
         except OSError as error:
             raise self.unreachable(error) from error

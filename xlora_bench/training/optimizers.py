@@ -1,6 +1,6 @@
 """Optimizers and schedules, built from plain options."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,24 +30,17 @@ class AdamW:
             if value is not None and not value > 0:
                 raise ValueError(f"`optimizer.{name}` (={value}) must be positive")
 
-    def build(self, model: nn.Module, head: Iterable[str]) -> Optimizer:
-        """Return the optimizer of `model`, whose head's parameters are named in `head`."""
-        head = set(head)
-        spared = undecayed_names(model)
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    def build(self, model: nn.Module, head: Iterable[str], lr_ratios: Mapping[str, float]) -> Optimizer:
+        """Return the optimizer of `model`, whose head's parameters are named in `head`; `lr_ratios` multiply `lr`."""
+        head, spared = set(head), undecayed_names(model)
+        head_lr = self.lr if self.head_lr is None else self.head_lr
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                groups.setdefault((name in head, name in spared), []).append(parameter)
-        head_lr = self.lr if self.head_lr is None else self.head_lr
+                lr = head_lr if name in head else self.lr * lr_ratios.get(name, 1.0)
+                groups.setdefault((lr, 0.0 if name in spared else self.weight_decay), []).append(parameter)
         return torch.optim.AdamW(
-            [
-                {
-                    "params": parameters,
-                    "lr": head_lr if in_head else self.lr,
-                    "weight_decay": 0.0 if is_spared else self.weight_decay,
-                }
-                for (in_head, is_spared), parameters in groups.items()
-            ],
+            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()],
             betas=(self.betas[0], self.betas[1]),
             eps=self.eps,
             fused=True,

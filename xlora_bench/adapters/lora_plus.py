@@ -1,0 +1,29 @@
+"""LoRA with a higher learning rate for B."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from xlora_bench.adapters.lora import LoRA
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAPlus(LoRA):
+    """LoRA whose B trains at `lr_ratio` times the learning rate of A; `r (out + in)` parameters.
+
+    Source: arXiv 2402.12354 (LoRA+).
+
+    Raises:
+        ValueError: if `lr_ratio` is not positive.
+    """
+
+    lr_ratio: float = 16.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.lr_ratio > 0:
+            raise ValueError(f"`adapter.lr_ratio` (={self.lr_ratio}) must be positive")
+
+    def lr_ratios(self, model: nn.Module) -> dict[str, float]:
+        """Return `lr_ratio` for every B."""
+        return {name: self.lr_ratio for name, _ in model.named_parameters() if name.endswith(".lora_B")}

@@ -1,0 +1,34 @@
+"""LoRA with an extremely small trained core."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.asymmetric import start_middle
+from xlora_bench.adapters.base import Delta
+from xlora_bench.adapters.lora import LoRA, LowRankDelta
+from xlora_bench.init_schemes import InitScheme, SingularVectors, Start
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAXS(LoRA):
+    """`W' = W + s B (R - R0) A`, B and A frozen at leading singular triplets of W, R trained; `r^2` parameters.
+
+    R starts from `N(0, 1e-10)`; its start is subtracted, so the output is unchanged. Source: arXiv 2405.17604 (LoRA-XS).
+    """
+
+    fits: ClassVar[tuple[str, ...] | None] = ("svd_left", "svd_right", "svd_both", "svd_nosigma", "svd_minor")
+
+    def default_init(self) -> InitScheme:
+        """Start from `B = U_r Sigma_r`, `A = V_r^T`."""
+        return SingularVectors(sigma="left")
+
+    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+        """Train the core alone."""
+        core = start_middle("rand", start.A.shape[0], generator).to(weight.device)
+        return LowRankDelta(start, scaling=scaling, trained=("E",), E=core)
+
+    def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
+        """`r^2`."""
+        return rank * rank

@@ -1,0 +1,71 @@
+"""Vector-based random matrix adaptation."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from xlora_bench.adapters.base import Adapter, Delta
+from xlora_bench.init_schemes import InitScheme, Kaiming, Own, Start
+
+
+class VectorDelta(Delta):
+    """`s diag(b) B diag(d) A` with frozen `B (out, r)`, `A (r, in)` and trained `vera_b (out,)`, `vera_d (r,)`."""
+
+    projection_A: Tensor
+    projection_B: Tensor
+
+    def __init__(self, start: Start, *, scaling: float, d_initial: float) -> None:
+        super().__init__(scaling=scaling)
+        self.register_buffer("projection_A", start.A, persistent=False)
+        self.register_buffer("projection_B", start.B, persistent=False)
+        self.vera_d = nn.Parameter(torch.full((start.A.shape[0],), d_initial))
+        self.vera_b = nn.Parameter(torch.zeros(start.B.shape[0]))
+
+    def current_factors(self) -> tuple[Tensor, Tensor]:
+        """Return `diag(b) B (out, r)` and `diag(d) A (r, in)`."""
+        return self.vera_b[:, None] * self.projection_B, self.vera_d[:, None] * self.projection_A
+
+
+@dataclass(frozen=True, kw_only=True)
+class VeRA(Adapter):
+    """`W' = W + s diag(b) B diag(d) A` with random A and B shared by all layers; `r + out` parameters.
+
+    A and B are drawn from `projection_seed` and frozen: weights of one shape share one copy, and files hold none. Both
+    are Kaiming-uniform, d starts at `d_initial`, b at 0. The paper has no scaling: alpha = rank. Source: arXiv 2310.11454.
+    """
+
+    projection_seed: int = 0
+    d_initial: float = 0.1
+
+    fits: ClassVar[tuple[str, ...] | None] = ("own",)
+
+    def default_init(self) -> InitScheme:
+        """Return the marker of a variant that brings its own start."""
+        return Own()
+
+    def start(
+        self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
+    ) -> Start:
+        """Return the shared projections for this shape."""
+        out_features, in_features = weight.shape
+        return shared_projections(out_features, in_features, rank, self.projection_seed)
+
+    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+        """Train the two vectors; the projections follow from the shape, so a file need not hold them."""
+        shared = shared_projections(*weight.shape, start.A.shape[0], self.projection_seed)
+        return VectorDelta(shared, scaling=scaling, d_initial=self.d_initial)
+
+    def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
+        """`r + out`."""
+        return rank + out_features
+
+
+@lru_cache(maxsize=64)
+def shared_projections(out_features: int, in_features: int, rank: int, seed: int) -> Start:
+    """Return `B (out, r)` and `A (r, in)`, each Kaiming-uniform over its own fan-in, the same for equal arguments."""
+    generator = torch.Generator().manual_seed(seed)
+    A = Kaiming().draw(rank, in_features, generator)
+    return Start(Kaiming().draw(out_features, rank, generator), A)
