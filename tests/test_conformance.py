@@ -29,8 +29,16 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCES = {"fp32": {"rtol": 1e-4, "atol": 1e-5}, "bf16": {"rtol": 2e-2, "atol": 2e-2}}
 TOLERANCES["fp16"] = {"rtol": 4e-3, "atol": 4e-3}
 
+
+def variant(name):
+    return part("adapter", name, f"adapter.rank={RANK}", f"adapter.alpha={ALPHA}")
+
+
 VARIANTS = [name for name in choices("adapter") if isinstance(part("adapter", name), Adapter)]
-PAIRS = list(itertools.product(VARIANTS, choices("init_scheme")))
+DISTINCT = [  # not pissa, olora, ...: lora with another start, and every start is crossed with lora already
+    name for number, name in enumerate(VARIANTS) if not any(variant(name) == variant(o) for o in VARIANTS[:number])
+]
+PAIRS = list(itertools.product(DISTINCT, choices("init_scheme")))
 CASES = [(*pair, kind, "fp32") for pair in PAIRS for kind in KINDS]
 CASES += [(*pair, "linear", dtype) for pair in PAIRS for dtype in ("bf16", "fp16")]
 REFUSAL = "starts that fit: |needs a square weight, this one is"
@@ -64,10 +72,6 @@ class Case:
             for parameter in self.delta.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         return self
-
-
-def variant(name):
-    return part("adapter", name, f"adapter.rank={RANK}", f"adapter.alpha={ALPHA}")
 
 
 @cache

@@ -175,6 +175,21 @@ def inspect(path, *options):
     return subprocess.run(reader, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.5"),
+        ("model.gradient_checkpointing=true", "adapter.dropout=0.1", "adapter.bias=all", "task.layout=padded"),
+        ("adapter=peft_adalora", "scheduler=cosine", "scheduler.warmup=0.1", "optimizer.head_lr=1e-2"),
+    ],
+)
+def test_options_of_trainer_model_and_optimizer_work_together(options, tmp_path):
+    done = run(tmp_path, *SMALL, "trainer.max_epochs=1", *options)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert records(tmp_path)[0]["status"] in ("done", "collapsed")
+
+
 def test_variants_of_one_seed_share_head_and_batches():
     model = part("model", "minilm")
     heads = [model.load(num_labels=2, seed=seeds.derive(seed, "head")).classifier.weight for seed in (0, 0, 1)]

@@ -20,9 +20,10 @@ CONFIGS = next(
 def job(config: DictConfig) -> float | None:
     """Train the cell that `config` names."""
     from xlora_bench.quiet import quiet  # noqa: PLC0415 - after Hydra, so that --help and typos answer at once
-    from xlora_bench.train import train  # noqa: PLC0415
 
     quiet()
+    from xlora_bench.train import train  # noqa: PLC0415 - its imports talk too
+
     return train(config)
 
 

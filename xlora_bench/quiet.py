@@ -4,17 +4,19 @@ import logging
 import os
 import warnings
 
+CHATTY = ("lightning.pytorch", "lightning.fabric", "httpx", "datasets", "fsspec", "torchao", "torch.utils._pytree")
+
 
 def quiet() -> None:
     """Silence progress bars, hints and warnings that a user of a sweep cannot act on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for name in ("lightning.pytorch", "lightning.fabric", "httpx", "datasets", "fsspec"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
 
     import transformers  # noqa: PLC0415 - slow to import
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    for name in CHATTY:  # last: importing torch sets the levels of its own loggers
+        logging.getLogger(name).setLevel(logging.ERROR)

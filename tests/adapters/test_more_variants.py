@@ -10,8 +10,8 @@ from torch import nn
 
 from tests.adapters.test_parity_with_peft import ALPHA, PREFIX, RANK, TARGETS, base, batch, losses, peft_lora  # noqa: F401
 from tests.names import configured, part
-from tests.nets import Net, inputs
 from tests.nets import TARGETS as TARGET
+from tests.nets import Net, inputs
 from xlora_bench import inject
 from xlora_bench.training.optimizers import AdamW
 

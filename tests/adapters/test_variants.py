@@ -93,7 +93,7 @@ def test_z_starts_are_what_their_names_say():
 
 
 def test_frozen_sigma_makes_the_z_starts_train_alike():
-    """Only z - z0 enters the update, so without weight decay the start has no influence: the paper's ablation is its bug."""
+    """Only z - z0 enters the update, so without weight decay the start has no influence."""
     finals = []
     for z_init in ("lu", "ones", "zeros"):
         net = adapted(LoLDU(rank=24, alpha=24, z_init=z_init))

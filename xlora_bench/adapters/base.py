@@ -72,7 +72,7 @@ class Delta(nn.Module, ABC):
         return self.scaling * (up @ down)
 
     def row_scale(self, weight: Tensor) -> Tensor:
-        """Return what multiplies each row of `W + update`, `(out,)`; asked for only where the delta is not `additive`."""
+        """Return what multiplies each row of `W + update`, `(out,)`; asked for only if the delta is not `additive`."""
         return torch.ones(len(weight), device=weight.device)
 
     def penalty(self) -> Tensor | None:
@@ -150,9 +150,10 @@ class Adapter(Method):
         return inject.inject(model, self, targets=targets, init_scheme=init_scheme, generator=generator)
 
     def closed_form(self, model: nn.Module) -> int:
-        """Return the closed form of the parameter count, summed over the adapted weights of `model`."""
+        """Return the closed form of the parameter count, summed over the adapted weights, plus the trained biases."""
         weights = [(layer.weight_matrix(), delta) for layer, delta in inject.adapted_pairs(model)]
-        return sum(self.parameter_count(len(weight), weight.shape[1], delta.rank) for weight, delta in weights)
+        count = sum(self.parameter_count(len(weight), weight.shape[1], delta.rank) for weight, delta in weights)
+        return count + inject.trained_biases(model)
 
     def ranks(self, model: nn.Module) -> dict[str, int]:
         """Return the rank at each adapted module."""

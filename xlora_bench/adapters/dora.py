@@ -20,7 +20,7 @@ class MagnitudeDelta(LowRankDelta):
         self.magnitude = nn.Parameter(row_norms(weight, torch.zeros(1), torch.zeros(1), 0.0))
 
     def row_scale(self, weight: Tensor) -> Tensor:
-        """Return `magnitude / ||W + update||` per row `(out,)`; the norm is a constant for the gradient, as in the paper."""
+        """Return `magnitude / ||W + update||` per row `(out,)`; the norm is a constant for the gradient."""
         with torch.no_grad():
             norms = row_norms(weight, *self.factors(), self.scaling)
         return self.magnitude / norms

@@ -15,7 +15,7 @@ from xlora_bench.init_schemes import InitScheme, SingularVectors, Start
 class LoRAXS(LoRA):
     """`W' = W + s B (R - R0) A`, B and A frozen at leading singular triplets of W, R trained; `r^2` parameters.
 
-    R starts from `N(0, 1e-10)`; its start is subtracted, so the output is unchanged. Source: arXiv 2405.17604 (LoRA-XS).
+    R starts from `N(0, 1e-10)`; its start is subtracted. Source: arXiv 2405.17604 (LoRA-XS).
     """
 
     fits: ClassVar[tuple[str, ...] | None] = ("svd_left", "svd_right", "svd_both", "svd_nosigma", "svd_minor")

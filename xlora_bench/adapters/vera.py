@@ -34,7 +34,8 @@ class VeRA(Adapter):
     """`W' = W + s diag(b) B diag(d) A` with random A and B shared by all layers; `r + out` parameters.
 
     A and B are drawn from `projection_seed` and frozen: weights of one shape share one copy, and files hold none. Both
-    are Kaiming-uniform, d starts at `d_initial`, b at 0. The paper has no scaling: alpha = rank. Source: arXiv 2310.11454.
+    are Kaiming-uniform, d starts at `d_initial`, b at 0. The paper has no scaling: alpha = rank.
+    Source: arXiv 2310.11454.
     """
 
     projection_seed: int = 0

@@ -6,7 +6,7 @@ from xlora_bench.inject.heads import new_head
 from xlora_bench.inject.merging import merge, remove, remove_adapter, rename_adapter, requires_grad_, unmerge
 from xlora_bench.inject.state import adapter_state_dict, load_adapter_state_dict
 from xlora_bench.inject.switching import disable, disabled, enable, route, use_adapters
-from xlora_bench.inject.training import after_step, penalty
+from xlora_bench.inject.training import after_step, penalty, trained_biases
 from xlora_bench.inject.tree import (
     DEFAULT,
     adapted_layers,
@@ -47,6 +47,7 @@ __all__ = [
     "requires_grad_",
     "route",
     "save_adapter",
+    "trained_biases",
     "unmerge",
     "use_adapters",
 ]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from xlora_bench.inject.tree import adapted_layers
+from xlora_bench.models.head import head_parameter_names
 
 
 def penalty(model: nn.Module) -> Tensor | None:
@@ -18,3 +19,12 @@ def after_step(model: nn.Module, step: int) -> None:
     for _, layer in adapted_layers(model):
         for name in layer.active:
             layer.deltas[name].after_step(step)
+
+
+def trained_biases(model: nn.Module) -> int:
+    """Return the number of entries of the base's biases that train; the head's do not count."""
+    head = head_parameter_names(model)
+    biases = [
+        p for name, p in model.named_parameters() if name.endswith("bias") and p.requires_grad and name not in head
+    ]
+    return sum(bias.numel() for bias in biases)

@@ -93,7 +93,12 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimizer and its schedule, stepped every optimizer step."""
-        optimizer: Optimizer = self.optimizer_options.build(self.model, self.head, self.method.lr_ratios(self.model))
+        optimizer: Optimizer = self.optimizer_options.build(
+            self.model,
+            self.head,
+            self.method.lr_ratios(self.model),
+            fused=str(self.trainer.precision).endswith("true"),  # Lightning cannot clip for a fused one otherwise
+        )
         schedule = self.schedule_options.build(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

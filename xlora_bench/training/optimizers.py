@@ -30,7 +30,9 @@ class AdamW:
             if value is not None and not value > 0:
                 raise ValueError(f"`optimizer.{name}` (={value}) must be positive")
 
-    def build(self, model: nn.Module, head: Iterable[str], lr_ratios: Mapping[str, float]) -> Optimizer:
+    def build(
+        self, model: nn.Module, head: Iterable[str], lr_ratios: Mapping[str, float], *, fused: bool = True
+    ) -> Optimizer:
         """Return the optimizer of `model`, whose head's parameters are named in `head`; `lr_ratios` multiply `lr`."""
         head, spared = set(head), undecayed_names(model)
         head_lr = self.lr if self.head_lr is None else self.head_lr
@@ -43,7 +45,7 @@ class AdamW:
             [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()],
             betas=(self.betas[0], self.betas[1]),
             eps=self.eps,
-            fused=True,
+            fused=fused,
         )
 
 
