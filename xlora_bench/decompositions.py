@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xlora_bench.remember import remembered
+
 
 class SVD(NamedTuple):
     """`W = U diag(S) Vh` with `U (out, k)`, `S (k,)` descending, `Vh (k, in)`, `k = min(out, in)`."""
@@ -40,6 +42,7 @@ def at_least_fp32(weight: Tensor) -> Tensor:
     return weight if weight.dtype == torch.float64 else weight.float()
 
 
+@remembered
 def svd(weight: Tensor) -> SVD:
     """Return the thin singular value decomposition of `weight (out, in)`."""
     return SVD(*torch.linalg.svd(at_least_fp32(weight), full_matrices=False))
@@ -50,23 +53,30 @@ def singular_values(weight: Tensor) -> Tensor:
     return torch.linalg.svdvals(at_least_fp32(weight))
 
 
+@remembered
 def qr(weight: Tensor) -> QR:
     """Return the reduced QR decomposition of `weight (out, in)`."""
     return QR(*torch.linalg.qr(at_least_fp32(weight)))
 
 
-def ldu(weight: Tensor, *, permutation: Tensor | None = None) -> LDU:
-    """Return the row-pivoted LDU decomposition of `weight (out, in)`; singular matrices included.
-
-    With `permutation`, rows are eliminated in that order, whichever order this machine's LAPACK would choose.
-    """
+@remembered
+def ldu(weight: Tensor) -> LDU:
+    """Return the row-pivoted LDU decomposition of `weight (out, in)`; singular matrices included."""
     weight = at_least_fp32(weight)
-    if permutation is None:
-        rows = torch.arange(weight.shape[0], device=weight.device)
-        P, L, U = torch.linalg.lu(weight)
-        permutation = (rows.to(P.dtype) @ P).round().long()
-    else:
-        L, U = (factor.to(weight.dtype) for factor in eliminate(weight[permutation].double()))
+    rows = torch.arange(weight.shape[0], device=weight.device)
+    P, L, U = torch.linalg.lu(weight)
+    return scaled((rows.to(P.dtype) @ P).round().long(), L, U)
+
+
+def ldu_along(weight: Tensor, permutation: Tensor) -> LDU:
+    """Return the LDU decomposition with the rows in a given order, whichever this machine's LAPACK would choose."""
+    weight = at_least_fp32(weight)
+    L, U = (factor.to(weight.dtype) for factor in eliminate(weight[permutation].double()))
+    return scaled(permutation, L, U)
+
+
+def scaled(permutation: Tensor, L: Tensor, U: Tensor) -> LDU:
+    """Divide the pivots out of the rows of the upper factor, where they can be."""
     pivots, largest = U.diagonal(), U.abs().amax(dim=1)
     tiny = pivots.abs() <= torch.finfo(U.dtype).eps * largest
     D = torch.where(tiny, largest.masked_fill(largest == 0, 1.0), pivots)

@@ -14,6 +14,7 @@ from xlora_bench.cell import Cell
 from xlora_bench.layout import choose_layout
 from xlora_bench.models.head import head_parameter_names
 from xlora_bench.models.pretrained import weights_hash
+from xlora_bench.remember import remembered_in
 from xlora_bench.results.sweep import running_sweep
 from xlora_bench.tasks.data import TextData
 from xlora_bench.tasks.tokenize import tokenizer_hash
@@ -67,13 +68,14 @@ def build(cell: Cell, parts: dict[str, Any], data: TextData) -> Built:
     weights = weights_hash(model)
     in_head = head_parameter_names(model)
     head = [parameter for name, parameter in model.named_parameters() if name in in_head]
-    adapted = parts["adapter"].apply(
-        model,
-        targets=parts["targets"],
-        init_scheme=parts["init_scheme"],
-        seed=seeds.derive(seed, "adapter"),
-        total_steps=total_steps(cell.config, rows=len(data.splits[task.train_split])),
-    )
+    with remembered_in(data.cache_dir / "decompositions"):
+        adapted = parts["adapter"].apply(
+            model,
+            targets=parts["targets"],
+            init_scheme=parts["init_scheme"],
+            seed=seeds.derive(seed, "adapter"),
+            total_steps=total_steps(cell.config, rows=len(data.splits[task.train_split])),
+        )
     for parameter in head:
         parameter.requires_grad_(True)
     split = data.splits[task.train_split]

@@ -1,4 +1,4 @@
-"""Packed batches are exact with our own adapted layers inside, on every linear layer, the last feed-forward included."""
+"""Packed batches are exact with our own adapted layers inside, on every linear layer of the model."""
 
 import pytest
 import torch

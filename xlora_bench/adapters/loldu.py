@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from xlora_bench.adapters.base import Adapter, Delta
 from xlora_bench.adapters.lora import own
-from xlora_bench.decompositions import LDU, ldu
+from xlora_bench.decompositions import LDU, ldu, ldu_along
 from xlora_bench.init_schemes import InitScheme, LDUStart, Start
 
 ZStart = Literal["lu", "uniform", "normal", "constant", "s_uniform", "s_normal", "ones", "zeros"]
@@ -45,7 +45,7 @@ class DiagonalDelta(Delta):
     def restore(self, weight: Tensor) -> None:
         """Factor `weight` along the loaded pivots, if another LAPACK chose them."""
         if not torch.equal(self.permutation, self.factored):
-            self.take(ldu(weight, permutation=self.permutation), len(self.z))
+            self.take(ldu_along(weight, self.permutation), len(self.z))
 
     def anchor(self) -> None:
         """Do nothing: `current_factors` subtracts the start already."""

@@ -1,6 +1,5 @@
 """One adapter in one small safetensors file: its tensors, its head, its options, and which base it belongs to."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from xlora_bench.inject.origin import Origin
 from xlora_bench.inject.state import check_state, copy_state, own_copy, tensors_of
 from xlora_bench.inject.tree import adapted_layers, check_known, deltas, heads
 from xlora_bench.layers import AdaptedLayer
+from xlora_bench.remember import content_hash
 from xlora_bench.targets import Targets
 
 if TYPE_CHECKING:
@@ -73,14 +73,7 @@ def metadata_of(model: nn.Module, name: str) -> dict[str, Any]:
 def module_entry(layer: AdaptedLayer, delta: "Delta") -> dict[str, Any]:
     """Return what a file says about one adapted weight."""
     matrix = layer.weight_matrix()
-    return {"shape": list(matrix.shape), "rank": delta.rank, "scaling": delta.scaling, "weight": weight_hash(matrix)}
-
-
-def weight_hash(weight: Tensor) -> str:
-    """Return a hash of a weight's type, shape and bytes."""
-    digest = hashlib.sha256(f"{weight.dtype} {tuple(weight.shape)}".encode())
-    digest.update(weight.detach().contiguous().view(torch.uint8).numpy(force=True).data)
-    return digest.hexdigest()[:32]
+    return {"shape": list(matrix.shape), "rank": delta.rank, "scaling": delta.scaling, "weight": content_hash(matrix)}
 
 
 def width(head: nn.Module) -> int | None:
@@ -169,7 +162,7 @@ def check_base(place: str, weight: Tensor, entry: Mapping[str, Any], *, other_ba
     """Raise a ValueError if `weight` is not the one that the file was saved with."""
     if list(weight.shape) != entry["shape"]:
         raise ValueError(f"`{place}` has shape {tuple(weight.shape)} here, {tuple(entry['shape'])} in the file")
-    if not other_base and weight_hash(weight) != entry["weight"]:
+    if not other_base and content_hash(weight) != entry["weight"]:
         raise ValueError(
             f"the frozen weight at `{place}` is not the one this adapter was trained on; load the same pretrained "
             "weights in the same dtype, or pass other_base=True to use it on these"
