@@ -20,7 +20,7 @@ IDENTITY = RunIdentity(cell="c", group="g", name="n", tags=("t",), config={})
 
 
 @pytest.mark.parametrize("module", [None, type(sys)("wandb")], ids=["absent", "failing"])
-def test_a_run_goes_on_without_wandb(module, tmp_path, monkeypatch, caplog):
+def test_y13_a_run_goes_on_without_wandb(module, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", module)
     with caplog.at_level(logging.WARNING):
         logger = Wandb().open(tmp_path, IDENTITY)

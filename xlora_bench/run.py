@@ -51,7 +51,8 @@ def run(cell: Cell, parts: dict[str, Any], data: TextData) -> dict[str, Any]:
         ],
     )
     init_seconds = time.perf_counter() - started
-    trainer.fit(classifier, data, ckpt_path=cell.resume_from(), weights_only=True)
+    checkpoint = cell.resume_from() if parts["adapter"].resumable else None
+    trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     outcome = outcome_of(classifier)
     save_trained(classifier.model, cell.folder / "adapter.safetensors")
     if classifier.evaluations:

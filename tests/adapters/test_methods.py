@@ -85,6 +85,10 @@ def test_adalora_reaches_its_target_rank_and_is_penalised():
     assert int((layer.lora_E["default"] != 0).sum()) == 2
 
 
+def test_only_adalora_keeps_state_that_no_checkpoint_holds():
+    assert [name for name in choices("adapter") if not part("adapter", name).resumable] == ["peft_adalora"]
+
+
 def test_a_config_class_that_peft_lacks_is_named():
     with pytest.raises(ValueError, match=r"`adapter.config_class` \(=LorraConfig\) is not a config of peft"):
         Peft(config_class="LorraConfig")

@@ -13,6 +13,11 @@ from xlora_bench.targets import Targets
 class Method(ABC):
     """A way to adapt a model. It leaves requiring gradients exactly what it trains, heads aside."""
 
+    @property
+    def resumable(self) -> bool:
+        """Whether parameters and optimizer are all that a run goes on from; otherwise a stopped cell starts anew."""
+        return True
+
     @abstractmethod
     def apply(
         self, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, seed: int, total_steps: int

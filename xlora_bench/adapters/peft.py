@@ -38,6 +38,11 @@ class Peft(Method):
                 f"`adapter.config_class` (={self.config_class}) is not a config of peft; it has: {', '.join(known)}"
             )
 
+    @property
+    def resumable(self) -> bool:
+        """AdaLoRA keeps running averages outside its parameters, which no checkpoint holds."""
+        return self.config_class != "AdaLoraConfig"
+
     def apply(
         self, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, seed: int, total_steps: int
     ) -> nn.Module:
