@@ -14,9 +14,10 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
 
+    import lightning.pytorch  # noqa: PLC0415, F401 - importing it sets the levels of its own loggers, as torch does
     import transformers  # noqa: PLC0415 - slow to import
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for name in CHATTY:  # last: importing torch sets the levels of its own loggers
+    for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
