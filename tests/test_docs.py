@@ -21,7 +21,7 @@ from xlora_bench.layers.base import REGISTRY
 ROOT = CONF.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-GIVEN = {"model", "name", "path", "state", "weight", "step", "fn", "x"}  # what a reader has at hand
+GIVEN = {"model", "name", "path", "state", "weight", "step", "optimizer", "fn", "x"}  # what a reader has at hand
 
 
 def blocks(page, language):
