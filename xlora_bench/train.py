@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from xlora_bench.cell import Cell, writable
 from xlora_bench.results import provenance
 from xlora_bench.results.record import Record
+from xlora_bench.results.sweep import running_sweep
 from xlora_bench.run import run
 from xlora_bench.tasks.data import TextData
 
@@ -52,7 +53,16 @@ def train(config: DictConfig) -> float | None:
             log.info("cell %s is recorded as %s; rerun=true trains it again", cell.id, record.status)
         else:
             record = train_cell(cell, parts, data)
-    return record.metrics["best"][record.metrics["headline"]] if record.metrics.get("best") else None
+    if running_sweep() is None:  # a sweep has its own progress lines
+        log.info("%s -> %s", summary(record), cell.folder)
+    return record.score
+
+
+def summary(record: Record) -> str:
+    """Return one line on how the cell ended."""
+    headline, best = record.metrics.get("headline"), record.metrics.get("best")
+    score = f"{headline} {best[headline]:.4f} at epoch {best['epoch']}" if best else "no evaluation"
+    return f"{record.status}{f' ({record.reason})' if record.reason else ''}, {score}"
 
 
 def check_keys(plain: dict[str, Any]) -> None:

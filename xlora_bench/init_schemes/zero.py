@@ -10,9 +10,9 @@ from xlora_bench.init_schemes.base import InitScheme, Start
 
 @dataclass(frozen=True, kw_only=True)
 class Zero(InitScheme):
-    """`B = 0` and `A = 0`: only for variants that train something besides the two factors.
+    """`B = 0` and `A = 0`, which every variant of two factors refuses: neither of them would ever get a gradient.
 
-    A product of two zero factors has no gradient with respect to either of them, so plain low-rank variants refuse it.
+    A variant that can learn from it accepts it by overriding `Adapter.start`.
     """
 
     @property
