@@ -14,6 +14,8 @@ from xlora_bench import spectrum
 from xlora_bench.cell import Cell
 from xlora_bench.models.head import head_module_names, head_parameter_names
 from xlora_bench.models.pretrained import Pretrained, weights_hash
+from xlora_bench.results.record import Record
+from xlora_bench.train import record_of, train_cell
 from xlora_bench.training.loggers import RunIdentity, Wandb, flatten
 
 IDENTITY = RunIdentity(cell="c", group="g", name="n", tags=("t",), config={})
@@ -53,6 +55,23 @@ def test_a_half_written_record_is_not_a_record(tmp_path):
     mine = cell({"seed": 0}, tmp_path)
     mine.record_path.write_text('{"cell": "')
     assert mine.finished() is None
+
+
+def test_a_failed_rerun_leaves_the_finished_record_and_a_failed_first_run_is_recorded(tmp_path, monkeypatch):
+    def fails(*_args):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("xlora_bench.train.run", fails)
+    mine = cell({"seed": 0, "rerun": True}, tmp_path)
+    with pytest.raises(RuntimeError):
+        train_cell(mine, {}, None)
+    assert Record.read(mine.record_path).status == "failed"
+    score = {"accuracy": 0.5, "epoch": 1}
+    outcome = {"status": "done", "metrics": {"headline": "accuracy", "history": [score], "best": score, "last": score}}
+    mine.end(record_of(mine, outcome, started="2026-01-01T00:00:00+00:00"))
+    with pytest.raises(RuntimeError):
+        train_cell(mine, {}, None)
+    assert Record.read(mine.record_path).status == "done"
 
 
 def test_the_head_is_everything_beside_the_base():

@@ -1,7 +1,6 @@
 """A cell: one training run named by its config, with its folder and its record."""
 
 import json
-import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from typing import Any
 
 from xlora_bench.results.identity import identity
 from xlora_bench.results.record import Record, finished
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

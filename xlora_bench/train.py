@@ -74,14 +74,15 @@ def check_keys(plain: dict[str, Any]) -> None:
 
 
 def train_cell(cell: Cell, parts: dict[str, Any], data: TextData) -> Record:
-    """Train `cell` and write its record; an exception is recorded as `failed`, then raised."""
+    """Train `cell` and write its record; an exception is recorded as `failed`, unless in a rerun, and raised."""
     started = now()
     cell.start(rerun=cell.config["rerun"])
     try:
         outcome = run(cell, parts, data)
     except Exception as error:
         failure = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        cell.end(record_of(cell, failure, started=started))
+        if cell.finished() is None:  # a failed rerun leaves what was recorded
+            cell.end(record_of(cell, failure, started=started))
         raise
     record = record_of(cell, outcome, started=started)
     cell.end(record)

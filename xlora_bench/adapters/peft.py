@@ -52,7 +52,7 @@ class Peft(Method):
         if init_scheme.name != "own":
             raise ValueError(
                 f"`init_scheme` (={init_scheme.name}) does not reach into peft: use init_scheme=own and peft's own "
-                "option, for instance +adapter.options.init_lora_weights=pissa"
+                "option, for instance adapter.options.init_lora_weights=pissa"
             )
         config_class = getattr(peft, self.config_class)
         options = dict(self.options)
