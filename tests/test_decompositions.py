@@ -1,9 +1,11 @@
 """Decompositions rebuild the weight, and the energy rule picks the smallest sufficient rank."""
 
+import math
+
 import pytest
 import torch
 
-from xlora_bench.decompositions import energy_rank, ldu, qr, singular_values, svd
+from xlora_bench.decompositions import energy_rank, ldu, qr, singular_values, svd, terms
 
 SHAPES = [(24, 24), (40, 24), (24, 40), (1, 5)]
 
@@ -65,3 +67,77 @@ def test_x4_energy_of_the_whole_spectrum_never_asks_for_more_than_full_rank():
         values = singular_values(gaussian(8, 30, seed=seed))
         assert energy_rank(values, 1.0) <= 8
     assert energy_rank(torch.zeros(4), 0.9) == 1
+
+
+def weight_like(*, condition, shape=(300, 200)):
+    """A weight in fp32 with singular values from 1 down to `1 / condition`, evenly in their logarithm."""
+    full = min(shape)
+    U, V = (torch.linalg.qr(gaussian(size, full, seed=size).double()).Q for size in shape)
+    return (U * torch.logspace(0, -math.log10(condition), full, dtype=torch.float64) @ V.T).float()
+
+
+@pytest.mark.parametrize("part", ["principal", "minor"])
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300), (200, 200)])
+@pytest.mark.parametrize("condition", [10.0, 1e3, 1e6, 1e12])
+def test_singular_triplets_of_a_rank_are_those_of_fp64_to_fp32_rounding(part, shape, condition):
+    weight = weight_like(condition=condition, shape=shape)
+    U, S, Vh = svd(weight, rank=20, part=part)
+    reference = torch.linalg.svd(weight.double(), full_matrices=False)
+    chosen = slice(0, 20) if part == "principal" else slice(180, 200)
+    expected = reference.U[:, chosen] * reference.S[chosen] @ reference.Vh[chosen]
+    assert (U.double() * S @ Vh.double() - expected).abs().max() < 1e-6 * reference.S[0]
+    torch.testing.assert_close(S.double(), reference.S[chosen], rtol=1e-6, atol=1e-7 * reference.S[0].item())
+    for rows in (U.T.double(), Vh.double()):
+        assert (rows @ rows.T - torch.eye(20)).abs().max() < 1e-6
+    largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))
+    assert (largest > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300)])
+def test_a_rank_takes_the_leading_part_of_qr_and_ldu(shape):
+    weight = gaussian(*shape)
+    Q, R = qr(weight, rank=20)
+    expected = torch.linalg.qr(weight.double())
+    torch.testing.assert_close(Q.double(), expected.Q[:, :20], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(R.double(), expected.R[:20], rtol=1e-5, atol=1e-5)
+    assert torch.equal(R, R.triu())
+    assert all(torch.equal(part, whole) for part, whole in zip(ldu(weight, rank=20), cut(ldu(weight), 20), strict=True))
+
+
+def cut(parts, rank):
+    return parts.permutation, parts.L[:, :rank], parts.D[:rank], parts.U[:rank]
+
+
+def test_how_many_terms_are_computed_depends_on_the_rank_alone():
+    assert [terms(rank, 768) for rank in (1, 64, 65, 200, 256, 257, 768, None)] == [
+        64,
+        64,
+        128,
+        256,
+        256,
+        768,
+        768,
+        768,
+    ]
+    assert [terms(rank, 100) for rank in (1, 100)] == [100, 100]
+
+
+@pytest.mark.parametrize("decompose", [svd, qr, ldu])
+def test_factors_are_the_same_bits_whatever_the_threads_and_the_place_in_memory(decompose):
+    weight, threads = gaussian(300, 200), torch.get_num_threads()
+    moved = torch.empty(300 * 200 + 3)[3:].view(300, 200).copy_(weight)
+    expected = decompose(weight, rank=20)
+    try:
+        torch.set_num_threads(2 if threads == 1 else 1)
+        again = decompose(moved, rank=20)
+        assert torch.get_num_threads() != threads
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(part, other) for part, other in zip(again, expected, strict=True))
+
+
+def test_all_singular_values_are_exact_to_fp32_rounding():
+    for condition in (10.0, 1e6):
+        weight = weight_like(condition=condition)
+        exact = torch.linalg.svdvals(weight.double())
+        assert (singular_values(weight).double() - exact).abs().max() < 1e-7 * exact[0]

@@ -1,11 +1,21 @@
-"""Matrix decompositions of a pretrained weight `W (out, in)`, computed in fp32 or better, tested by rebuilding `W`."""
+"""Matrix decompositions of a pretrained weight `W (out, in)`, computed in fp32 or better, tested by rebuilding `W`.
 
-from typing import NamedTuple
+Where the first `rank` terms are asked for, only as many as `terms` says are computed and remembered. That number
+depends on the rank alone, so that what a cell starts from never depends on which cells ran before. Everything is
+computed on one thread of the CPU, so that it does not depend on the number of threads or on the device either.
+"""
+
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from xlora_bench.gram import by_gram, singular_values_by_gram
 from xlora_bench.remember import remembered
+from xlora_bench.threads import one_thread
+
+Part = Literal["principal", "minor"]
+FEWEST_TERMS = 64
 
 
 class SVD(NamedTuple):
@@ -36,36 +46,111 @@ class LDU(NamedTuple):
     U: Tensor
 
 
+class Spectrum(NamedTuple):
+    """All singular values `S (min(out, in),)`, descending."""
+
+    S: Tensor
+
+
 def at_least_fp32(weight: Tensor) -> Tensor:
     """Return `weight` detached, in fp32 unless it is wider already."""
     weight = weight.detach()
     return weight if weight.dtype == torch.float64 else weight.float()
 
 
-@remembered
-def svd(weight: Tensor) -> SVD:
-    """Return the thin singular value decomposition of `weight (out, in)`."""
-    return SVD(*torch.linalg.svd(at_least_fp32(weight), full_matrices=False))
+def terms(rank: int | None, full_rank: int) -> int:
+    """Return how many terms are computed where `rank` are asked for (None: all).
+
+    The first of 64, 128, 256, ... that holds the rank, or all where that is more than half of them.
+    """
+    count = FEWEST_TERMS
+    while rank is not None and count < rank:
+        count *= 2
+    return full_rank if rank is None or 2 * count > full_rank else count
+
+
+def svd(weight: Tensor, *, rank: int | None = None, part: Part = "principal") -> SVD:
+    """Return the `rank` largest (principal) or smallest (minor) singular triplets of `weight (out, in)`; None: all.
+
+    Exact to fp32 rounding: `|U S Vh - W_r| <= 1e-6 sigma_1` against the decomposition in fp64, columns orthonormal to
+    1e-6. From the eigenvectors of the Gram matrix in fp64, whose relative error eps_64 (sigma_1 / sigma_i)^2 stays
+    below fp32's; where sigma_i is too small for that, from LAPACK's gesdd in fp64, as for a weight in fp64.
+    Signs: the largest entry of each column of U is positive.
+    """
+    count = terms(rank, full := min(weight.shape))
+    name = "svd" if count == full else f"svd-{part}-{count}"
+    parts = remembered(SVD, name, weight, lambda: triplets(weight, count, part))
+    chosen = slice(None) if rank is None else slice(0, rank)
+    if part == "minor" and rank is not None:
+        chosen = slice(len(parts.S) - rank, len(parts.S))
+    return SVD(parts.U[:, chosen], parts.S[chosen], parts.Vh[chosen])
+
+
+def triplets(weight: Tensor, count: int, part: Part) -> SVD:
+    """Compute `count` singular triplets of one end of the spectrum."""
+    wide = weight.detach().cpu().double()
+    dtype = at_least_fp32(weight[:0]).dtype
+    found = None if dtype == torch.float64 else by_gram(wide, count, smallest=part == "minor")
+    if found is None:
+        chosen = slice(min(wide.shape) - count, None) if part == "minor" else slice(0, count)
+        with one_thread():
+            U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
+        found = U[:, chosen], S[chosen], Vh[chosen]
+    U, S, Vh = found
+    sign = torch.where(U.gather(0, U.abs().argmax(dim=0, keepdim=True)) < 0, -1.0, 1.0)
+    return SVD((U * sign).to(dtype), S.to(dtype), (sign.T * Vh).to(dtype))
 
 
 def singular_values(weight: Tensor) -> Tensor:
-    """Return all `min(out, in)` singular values of `weight`, descending."""
-    return torch.linalg.svdvals(at_least_fp32(weight))
+    """Return all `min(out, in)` singular values of `weight`, descending, each exact to 1e-7 sigma_1."""
+    return remembered(Spectrum, "spectrum", weight, lambda: spectrum(weight)).S
 
 
-@remembered
-def qr(weight: Tensor) -> QR:
-    """Return the reduced QR decomposition of `weight (out, in)`."""
-    return QR(*torch.linalg.qr(at_least_fp32(weight)))
+def spectrum(weight: Tensor) -> Spectrum:
+    """Compute all singular values."""
+    wide = weight.detach().cpu().double()
+    if weight.dtype == torch.float64:
+        return Spectrum(torch.linalg.svdvals(wide))
+    return Spectrum(singular_values_by_gram(wide).float())
 
 
-@remembered
-def ldu(weight: Tensor) -> LDU:
-    """Return the row-pivoted LDU decomposition of `weight (out, in)`; singular matrices included."""
-    weight = at_least_fp32(weight)
-    rows = torch.arange(weight.shape[0], device=weight.device)
-    P, L, U = torch.linalg.lu(weight)
-    return scaled((rows.to(P.dtype) @ P).round().long(), L, U)
+def qr(weight: Tensor, *, rank: int | None = None) -> QR:
+    """Return the first `rank` columns of Q and rows of R of the reduced QR decomposition of `weight`; None: all.
+
+    The first k columns of Q depend on the first k columns of W alone, and `R = Q^T W`; computed in fp64.
+    """
+    count = terms(rank, full := min(weight.shape))
+    name = "qr" if count == full else f"qr-{count}"
+    Q, R = remembered(QR, name, weight, lambda: columns(weight, count))
+    return QR(Q[:, :rank], R[:rank])
+
+
+def columns(weight: Tensor, count: int) -> QR:
+    """Compute `count` columns of Q and rows of R."""
+    wide, dtype = weight.detach().cpu().double(), at_least_fp32(weight[:0]).dtype
+    with one_thread():
+        Q, _ = torch.linalg.qr(wide[:, :count])
+        return QR(Q.to(dtype), (Q.T @ wide).triu().to(dtype))
+
+
+def ldu(weight: Tensor, *, rank: int | None = None) -> LDU:
+    """Return the first `rank` pivots of the row-pivoted LDU decomposition of `weight`, all rows permuted; None: all.
+
+    Singular matrices included.
+    """
+    count = terms(rank, full := min(weight.shape))
+    name = "ldu" if count == full else f"ldu-{count}"
+    permutation, L, D, U = remembered(LDU, name, weight, lambda: pivots(weight, count))
+    return LDU(permutation, L[:, :rank], D[:rank], U[:rank])
+
+
+def pivots(weight: Tensor, count: int) -> LDU:
+    """Compute `count` terms of the LDU decomposition."""
+    weight = at_least_fp32(weight).cpu()
+    rows = torch.arange(weight.shape[0])
+    with one_thread():
+        P, L, U = torch.linalg.lu(weight)
+    return scaled((rows.to(P.dtype) @ P).round().long(), L[:, :count], U[:count])
 
 
 def ldu_along(weight: Tensor, permutation: Tensor) -> LDU:
@@ -77,9 +162,9 @@ def ldu_along(weight: Tensor, permutation: Tensor) -> LDU:
 
 def scaled(permutation: Tensor, L: Tensor, U: Tensor) -> LDU:
     """Divide the pivots out of the rows of the upper factor, where they can be."""
-    pivots, largest = U.diagonal(), U.abs().amax(dim=1)
-    tiny = pivots.abs() <= torch.finfo(U.dtype).eps * largest
-    D = torch.where(tiny, largest.masked_fill(largest == 0, 1.0), pivots)
+    diagonal, largest = U.diagonal(), U.abs().amax(dim=1)
+    tiny = diagonal.abs() <= torch.finfo(U.dtype).eps * largest
+    D = torch.where(tiny, largest.masked_fill(largest == 0, 1.0), diagonal)
     return LDU(permutation, L, D, U / D[:, None])
 
 

@@ -5,15 +5,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 Parts = TypeVar("Parts", bound=NamedTuple)
-VERSION = 1  # raise it when an algorithm changes
+VERSION = 2  # raise it when an algorithm changes
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
@@ -27,34 +26,63 @@ def remembered_in(folder: Path) -> Iterator[None]:
         _folder.reset(token)
 
 
-def remembered(decompose: Callable[[Tensor], Parts]) -> Callable[[Tensor], Parts]:
-    """Let `decompose` look into the folder first; outside `remembered_in` it just computes.
+def remembered(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[], Parts]) -> Parts:
+    """Return the decomposition of `weight` called `name`, on the weight's device: from the folder, or by `compute`.
 
-    Files hold whole decompositions, of which every rank takes its part, and are memory-mapped when read. They are
-    written by one rename, so that a kill leaves no half; one that cannot be read is computed again.
+    Outside `remembered_in` it is computed. Files are memory-mapped when read and written by one rename, so that a kill
+    leaves no half; one that cannot be read is computed again.
     """
-    kind: Any = decompose.__annotations__["return"]
+    folder = _folder.get()
+    if folder is None:
+        parts = compute()._asdict()
+    else:
+        path = folder / f"{name}-{VERSION}-{address(weight)}.safetensors"
+        found = entry(path, kind)
+        if found is None:
+            with only_one_at_a_time(path):
+                found = entry(path, kind)  # another process may have been computing it
+                if found is None:
+                    write(path, found := compute()._asdict())
+        parts = found
+    return kind(*(parts[field].to(weight.device) for field in kind._fields))
 
-    @wraps(decompose)
-    def lookup(weight: Tensor) -> Parts:
-        folder = _folder.get()
-        if folder is None:
-            return decompose(weight)
-        path = folder / f"{decompose.__name__}-{VERSION}-{content_hash(weight)}.safetensors"
-        parts = read(path)
-        if parts is None or parts.keys() != set(kind._fields):
-            parts = decompose(weight)._asdict()
-            write(path, parts)
-        return kind(**{name: part.to(weight.device) for name, part in parts.items()})
 
-    return lookup
+def address(weight: Tensor) -> str:
+    """Return 128 bits of XXH3 over a weight's type, shape and bytes: against mix-ups, not against forgers."""
+    from xxhash import xxh3_128  # noqa: PLC0415 - not needed without the cache
+
+    digest = xxh3_128(f"{weight.dtype} {tuple(weight.shape)}".encode())
+    digest.update(bytes_of(weight))
+    return digest.hexdigest()
+
+
+def bytes_of(weight: Tensor) -> memoryview:
+    """Return the bytes of a tensor in C order."""
+    return weight.detach().contiguous().view(torch.uint8).numpy(force=True).data
 
 
 def content_hash(weight: Tensor) -> str:
-    """Return a hash of a weight's type, shape and bytes."""
+    """Return a cryptographic hash of a weight's type, shape and bytes, for files that outlive this machine."""
     digest = hashlib.sha256(f"{weight.dtype} {tuple(weight.shape)}".encode())
-    digest.update(weight.detach().contiguous().view(torch.uint8).numpy(force=True).data)
+    digest.update(bytes_of(weight))
     return digest.hexdigest()[:32]
+
+
+def entry(path: Path, kind: type[NamedTuple]) -> dict[str, Tensor] | None:
+    """Return the fields of `kind` in `path`, or None where there is no whole file of that kind."""
+    found = read(path)
+    return found if found is not None and found.keys() == set(kind._fields) else None
+
+
+@contextmanager
+def only_one_at_a_time(path: Path) -> Iterator[None]:
+    """Keep other processes from computing what `path` will hold; the lock lies in a folder beside its folder."""
+    from filelock import FileLock  # noqa: PLC0415 - not needed without the cache
+
+    locks = path.parent.with_name(f"{path.parent.name}.locks")
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / path.name):
+        yield
 
 
 def read(path: Path) -> dict[str, Tensor] | None:

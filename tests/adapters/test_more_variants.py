@@ -100,6 +100,8 @@ def test_lora_xs_trains_a_core_between_frozen_singular_factors():
     net = adapter.apply(Net(40, 24), targets=TARGET, init_scheme=adapter.default_init(), seed=0, total_steps=1)
     delta, weight = inject.deltas(net)["body.target"], Net(40, 24).body["target"].weight
     U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    signs = U.gather(0, U.abs().argmax(0, keepdim=True)).sign()  # the largest entry of each column is positive
+    U, Vh = U * signs, Vh * signs.T
     with torch.no_grad():
         R = delta.lora_E.add_(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))
     expected = U[:, :4] * S[:4] @ R @ Vh[:4]

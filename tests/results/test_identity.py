@@ -37,7 +37,7 @@ def test_cosmetic_keys_do_not_matter():
         {"adapter": {"rank": 16, "targets": ["query", "value"]}},
         {"adapter": {"rank": 8, "targets": ["value", "query"]}},
         {"trainer": {"max_epochs": 4}},
-        {"new": None},
+        {"new": False},
     ],
 )
 def test_everything_else_matters(entries):
@@ -48,3 +48,7 @@ def test_the_data_matters_and_the_config_is_left_alone():
     before = str(CONFIG)
     assert identity(CONFIG, data="d") != identity(CONFIG, data="e")
     assert str(CONFIG) == before
+
+
+def test_an_option_that_is_null_says_nothing():
+    assert changed(new=None) == changed(adapter={**CONFIG["adapter"], "new": None}) == identity(CONFIG, data="d")

@@ -179,3 +179,23 @@ def test_real_glue_files_are_read_whole(glue_dir, load_task, name):
         assert (len(rows["train"]), len(rows["validation"])) == OFFICIAL_ROWS[name]
     frame = pd.read_parquet(glue_dir / name / "validation.parquet")
     assert rows["validation"].labels.tolist() == frame["label"].tolist()
+
+
+def test_held_out_rows_are_evaluated_and_not_trained_on(make_task):
+    def rows(**changes):
+        return sources.read_task(
+            make_task(name="synth_single", labels=("negative", "positive"), **changes), data_dir=None
+        )
+
+    held, plain = rows(holdout=100, max_train_rows=300), rows(max_train_rows=300)
+    assert {name: len(part) for name, part in held.items()} == {"train": 300, "holdout": 100}
+    assert not set(held["train"].idx) & set(held["holdout"].idx)
+    assert set(held["train"].idx) == set(plain["train"].idx)
+    whole = rows()["train"]
+    assert held["holdout"].texts[0] == [whole.texts[0][place] for place in held["holdout"].idx]
+    assert len(rows(holdout=100)["train"]) == len(whole) - 100
+
+
+def test_holding_out_everything_is_refused(make_task, toy_dir, frame):
+    with pytest.raises(ValueError, match=rf"`task.holdout` \(={len(frame)}\) must leave some of the {len(frame)}"):
+        sources.read_task(make_task(holdout=len(frame)), data_dir=toy_dir)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from xlora_bench.adapters.base import Adapter, Delta
 from xlora_bench.adapters.lora import LowRankDelta
-from xlora_bench.decompositions import svd
+from xlora_bench.decompositions import Part, svd
 from xlora_bench.init_schemes import InitScheme, Kaiming, Own, Start
 from xlora_bench.init_schemes.orthonormal import orthonormal_rows
 
@@ -83,8 +83,12 @@ class Asymmetric(Adapter):
     ) -> Start:
         """Start A and B as the plan says."""
         out_features, in_features = weight.shape
-        A = start_factor(self.plan["A"].init, rank, in_features, lambda: svd(weight).Vh, generator)
-        B = start_factor(self.plan["B"].init, rank, out_features, lambda: svd(weight).U.T, generator)
+        A = start_factor(
+            self.plan["A"].init, rank, in_features, lambda part: svd(weight, rank=rank, part=part).Vh, generator
+        )
+        B = start_factor(
+            self.plan["B"].init, rank, out_features, lambda part: svd(weight, rank=rank, part=part).U.T, generator
+        )
         if self.plan["B"].init == "he":  # fan-in of B (out, r) is r, not out
             B = Kaiming().draw(out_features, rank, generator).T
         return Start(B.T, A)
@@ -151,15 +155,17 @@ def check_learns(plan: Mapping[str, Factor], written: str) -> None:
         )
 
 
-def start_factor(init: str, rank: int, columns: int, singular: Callable[[], Tensor], generator: Generator) -> Tensor:
-    """Return a factor as `rank` rows of length `columns`; `singular()` has the singular vectors as rows."""
+def start_factor(
+    init: str, rank: int, columns: int, singular: Callable[[Part], Tensor], generator: Generator
+) -> Tensor:
+    """Return a factor as `rank` rows of length `columns`; `singular(part)` has singular vectors as its rows."""
     if init == "zero":
         return torch.zeros(rank, columns)
     if init == "rand":
         return orthonormal_rows(rank, columns, generator)
     if init == "he":
         return Kaiming().draw(rank, columns, generator)
-    return singular()[-rank:] if init.endswith("_last") else singular()[:rank]
+    return singular("minor" if init.endswith("_last") else "principal")
 
 
 def start_middle(init: str, rank: int, generator: Generator) -> Tensor:

@@ -87,8 +87,8 @@ class LoLDU(Adapter):
 
     def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
         """Train the first r diagonal entries."""
-        parts = ldu(weight)
-        z = start_z(parts.D[: start.A.shape[0]].cpu(), self.z_init, generator)
+        parts = ldu(weight, rank=start.A.shape[0])
+        z = start_z(parts.D.cpu(), self.z_init, generator)
         return DiagonalDelta(parts, z, sigma=scaling, train_sigma=self.train_sigma)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:

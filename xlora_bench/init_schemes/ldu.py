@@ -23,5 +23,5 @@ class LDUStart(InitScheme):
 
     def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
         """Take the first r pivots; the permutation is undone on the rows of L."""
-        permutation, L, D, U = ldu(weight)
-        return Start(L[torch.argsort(permutation), :rank], D[:rank, None] * U[:rank])
+        permutation, L, D, U = ldu(weight, rank=rank)
+        return Start(L[torch.argsort(permutation)], D[:, None] * U)

@@ -19,5 +19,5 @@ class QRStart(InitScheme):
 
     def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
         """Take the first r columns of Q and rows of R."""
-        Q, R = qr(weight)
-        return Start(Q[:, :rank], R[:rank])
+        Q, R = qr(weight, rank=rank)
+        return Start(Q, R)

@@ -40,8 +40,7 @@ class SingularVectors(InitScheme):
 
     def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
         """Take the r chosen singular triplets and place the singular values."""
-        U, S, Vh = svd(weight)
-        chosen = slice(0, rank) if self.part == "principal" else slice(len(S) - rank, len(S))
-        sigma = S[chosen] / scaling if self.divide_by_scaling else S[chosen]
+        U, S, Vh = svd(weight, rank=rank, part=self.part)
+        sigma = S / scaling if self.divide_by_scaling else S
         left, right = PLACES[self.sigma]
-        return Start(U[:, chosen] * sigma**left, sigma[:, None] ** right * Vh[chosen])
+        return Start(U * sigma**left, sigma[:, None] ** right * Vh)

@@ -1,5 +1,7 @@
 """Adapted `Conv1D` of transformers (GPT-2): a linear layer whose weight is stored `(in, out)`."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from xlora_bench.layers.base import adapts
@@ -17,3 +19,9 @@ class AdaptedConv1D(AdaptedLinear):
     def as_weight(self, matrix: Tensor) -> Tensor:
         """Return the transpose `(in, out)` of `matrix`."""
         return matrix.T.contiguous()
+
+    def plain_forwards(self) -> tuple[Callable[..., Tensor], ...]:
+        """Return Conv1D's own."""
+        from transformers.pytorch_utils import Conv1D  # noqa: PLC0415 - slow to import
+
+        return (Conv1D.forward,)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
+from xlora_bench.dropout import use_cheap_dropout
 from xlora_bench.models.head import head_parameter_names
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Pretrained:
                 )
         except OSError as error:
             raise self.unreachable(error) from error
+        use_cheap_dropout(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return model

@@ -13,7 +13,7 @@ import torch
 from xlora_bench import seeds
 from xlora_bench.tasks import files, hub, synthetic
 from xlora_bench.tasks.checks import checked_labels, checked_text
-from xlora_bench.tasks.task import Task
+from xlora_bench.tasks.task import HOLDOUT, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +54,16 @@ def read_task(task: Task, *, data_dir: Path | None) -> dict[str, Rows]:
 
 def read_rows(task: Task, split: str, *, data_dir: Path | None) -> Rows:
     """Return the checked rows of one split: generated, from `data_dir`, or (`data_dir=None`) from the Hub."""
-    frame, place = _read_frame(task, split, data_dir=data_dir)
+    source = task.train_split if split == HOLDOUT else split
+    frame, place = _read_frame(task, source, data_dir=data_dir)
     texts = checked_text(frame, task.text_columns, place=place)
     labels = checked_labels(frame, task.labels, place=place)
-    keep = _subset(len(labels), task.max_rows[split], split=split)
+    if split == HOLDOUT:
+        keep = _held_out(task, len(labels))
+    elif split == task.train_split and task.holdout is not None:
+        keep = _trained_on(task, len(labels))
+    else:
+        keep = _subset(len(labels), task.max_rows[split], split=split)
     return Rows(texts=tuple([column[i] for i in keep] for column in texts), labels=labels[keep], idx=keep)
 
 
@@ -88,5 +94,23 @@ def _subset(rows: int, limit: int | None, *, split: str) -> np.ndarray:
     """
     if limit is None or limit >= rows:
         return np.arange(rows)
-    order = torch.randperm(rows, generator=seeds.generator(0, "subset", split))
-    return np.sort(order[:limit].numpy())
+    return np.sort(_order(rows, split)[:limit])
+
+
+def _order(rows: int, split: str) -> np.ndarray:
+    return torch.randperm(rows, generator=seeds.generator(0, "subset", split)).numpy()
+
+
+def _held_out(task: Task, rows: int) -> np.ndarray:
+    """Return the places of the held-out rows: the last of the order of which `max_train_rows` takes the first."""
+    count = task.holdout or 0
+    if count >= rows:
+        raise ValueError(f"`task.holdout` (={count}) must leave some of the {rows} training rows of task {task.name!r}")
+    return np.sort(_order(rows, task.train_split)[rows - count :])
+
+
+def _trained_on(task: Task, rows: int) -> np.ndarray:
+    """Return the places of the training rows when some are held out."""
+    rest = rows - len(_held_out(task, rows))
+    limit = rest if task.max_train_rows is None else min(task.max_train_rows, rest)
+    return np.sort(_order(rows, task.train_split)[:limit])

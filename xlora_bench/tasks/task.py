@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Layout = Literal["auto", "packed", "padded"]
+HOLDOUT = "holdout"
+"""The split that `Task.holdout` carves off the training split."""
 CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
 REGRESSION_METRICS = ("pearson", "spearman")
 
@@ -14,7 +16,9 @@ class Task:
 
     `labels` are the class names in id order. `hub` holds the positional arguments of `datasets.load_dataset`
     (None: not on the Hub). The first of `eval_splits` is the main one, `headline` is the metric that picks
-    the best epoch. `max_length` is in word pieces with special tokens, a batch size in examples.
+    the best epoch. `max_length` is in word pieces with special tokens, a batch size in examples. `holdout` rows of the
+    training split are evaluated instead of `eval_splits` and not trained on: for choices, such as a learning rate, that
+    the reported splits must not see.
 
     Raises:
         ValueError: If a field contradicts another or is outside its range.
@@ -33,10 +37,13 @@ class Task:
     max_length: int = 128
     batch_size: int = 32
     eval_batch_size: int = 256
+    holdout: int | None = None
     layout: Layout = "auto"
 
     def __post_init__(self) -> None:
         self._freeze_sequences()
+        if self.holdout is not None:
+            object.__setattr__(self, "eval_splits", (HOLDOUT,))
         self._check_columns_and_splits()
         self._check_labels()
         self._check_metrics()
@@ -101,9 +108,10 @@ class Task:
             raise self._error("headline", self.headline, f"must be one of the task's metrics {self.metrics}")
 
     def _check_sizes(self) -> None:
-        for field in ("max_train_rows", "max_eval_rows", "max_length", "batch_size", "eval_batch_size"):
+        optional = ("max_train_rows", "max_eval_rows", "holdout")
+        for field in (*optional, "max_length", "batch_size", "eval_batch_size"):
             value = getattr(self, field)
-            if value is None and field in ("max_train_rows", "max_eval_rows"):
+            if value is None and field in optional:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise self._error(field, value, "must be a whole number of at least 1")
