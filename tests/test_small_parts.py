@@ -15,10 +15,11 @@ from xlora_bench.cell import Cell
 from xlora_bench.models.head import head_module_names, head_parameter_names
 from xlora_bench.models.pretrained import Pretrained, weights_hash
 from xlora_bench.results.record import Record
-from xlora_bench.train import record_of, train_cell
+from xlora_bench.run import identity_of
+from xlora_bench.train import Asked, record_of, train_cell
 from xlora_bench.training.loggers import RunIdentity, Wandb, flatten
 
-IDENTITY = RunIdentity(cell="c", group="g", name="n", tags=("t",), config={})
+IDENTITY = RunIdentity(cell="c", group="g", place="p", name="n", tags=("t",), config={})
 
 
 @pytest.mark.parametrize("module", [None, type(sys)("wandb")], ids=["absent", "failing"])
@@ -29,6 +30,36 @@ def test_y13_a_run_goes_on_without_wandb(module, tmp_path, monkeypatch, caplog):
     assert isinstance(logger, CSVLogger)
     assert "W&B is not available" in caplog.text
     Wandb().close(logger, {})
+
+
+@pytest.mark.parametrize(("by", "group"), [("sweep", "g"), ("cell", "p")])
+def test_runs_are_grouped_by_sweep_or_by_place_of_the_table(by, group, tmp_path, monkeypatch):
+    asked = {}
+    module = type(sys)("wandb")
+    module.init = lambda **options: asked.update(options)
+    module.Settings = dict
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    Wandb(group=by).open(tmp_path, IDENTITY)
+    assert asked["group"] == group
+    with pytest.raises(ValueError, match=r"`logger.group` \(=seed\) must be sweep or cell"):
+        Wandb(group="seed")
+
+
+def test_the_seeds_of_one_config_share_their_place(tmp_path):
+    choices = dict.fromkeys(("model", "task", "adapter", "init_scheme"), "x")
+    configs = [{"seed": seed, "adapter": {"rank": 2}, "optimizer": {"lr": lr}} for seed, lr in ((0, 1), (1, 1), (0, 2))]
+    cells = [Cell.of(one, choices=choices, data="d", results_dir=tmp_path) for one in configs]
+    first, other_seed, other_rate = (identity_of(one) for one in cells)
+    assert first.place == other_seed.place != other_rate.place
+    assert first.name != other_seed.name
+
+
+def test_a_cell_is_named_after_the_cell_it_starts_from_not_after_how_that_is_said(tmp_path):
+    def name(said, parent):
+        return Cell.of({"seed": 0, "start_from": said}, choices={}, data="d", results_dir=tmp_path, parent=parent).id
+
+    assert name(["task=mnli"], "p") == name(["task=mnli", "optimizer.lr=1"], "p")
+    assert len({name(["task=mnli"], "p"), name(["task=mnli"], "q"), name(None, None)}) == 3
 
 
 def test_nested_keys_are_flattened_by_dots():
@@ -58,19 +89,19 @@ def test_a_half_written_record_is_not_a_record(tmp_path):
 
 
 def test_a_failed_rerun_leaves_the_finished_record_and_a_failed_first_run_is_recorded(tmp_path, monkeypatch):
-    def fails(*_args):
+    def fails(*_args, **_options):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr("xlora_bench.train.run", fails)
     mine = cell({"seed": 0, "rerun": True}, tmp_path)
     with pytest.raises(RuntimeError):
-        train_cell(mine, {}, None)
+        train_cell(Asked(cell=mine, parts={}, data=None, parent=None))
     assert Record.read(mine.record_path).status == "failed"
     score = {"accuracy": 0.5, "epoch": 1}
     outcome = {"status": "done", "metrics": {"headline": "accuracy", "history": [score], "best": score, "last": score}}
     mine.end(record_of(mine, outcome, started="2026-01-01T00:00:00+00:00"))
     with pytest.raises(RuntimeError):
-        train_cell(mine, {}, None)
+        train_cell(Asked(cell=mine, parts={}, data=None, parent=None))
     assert Record.read(mine.record_path).status == "done"
 
 

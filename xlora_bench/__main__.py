@@ -28,8 +28,20 @@ def job(config: DictConfig) -> float | None:
 
 
 def main() -> None:
-    """Run the main job."""
+    """Run the main job; `--dry-run` lists its cells and what they cost."""
+    sys.argv[1:] = arguments(sys.argv[1:])
     run_clearly(job)
+
+
+def arguments(said: list[str]) -> list[str]:
+    """Return a command line for Hydra: `--dry-run` as its sweeper, the elements of `start_from` in quotes."""
+    from xlora_bench.sweeps.overrides import quoted  # noqa: PLC0415 - see `job`
+
+    rest = [quoted(argument) for argument in said if argument != "--dry-run"]
+    if len(rest) == len(said):
+        return rest
+    first = next((place for place, word in enumerate(rest) if "=" in word and not word.startswith("-")), len(rest))
+    return ["--multirun", *rest[:first], "hydra/sweeper=dry_run", *rest[first:]]  # overrides must stand together
 
 
 def run_clearly(entry: Callable[[], object]) -> None:

@@ -21,9 +21,20 @@ class Cell:
     choices: dict[str, str]
 
     @classmethod
-    def of(cls, config: dict[str, Any], *, choices: dict[str, str], data: str, results_dir: Path) -> "Cell":
-        """Return the cell of `config` on the data with fingerprint `data`, and make its folder."""
-        cell_id = identity(config, data=data)
+    def of(
+        cls,
+        config: dict[str, Any],
+        *,
+        choices: dict[str, str],
+        data: str,
+        results_dir: Path,
+        parent: str | None = None,
+    ) -> "Cell":
+        """Return the cell of `config` on the data with fingerprint `data`, and make its folder.
+
+        What a cell starts from is the cell `parent`, however `start_from` says it.
+        """
+        cell_id = identity({**config, "start_from": parent}, data=data)
         folder = results_dir / "cells" / cell_id
         folder.mkdir(parents=True, exist_ok=True)
         return cls(id=cell_id, folder=folder, config=config, choices=choices)

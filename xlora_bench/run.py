@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -12,10 +13,12 @@ from torch import nn
 from xlora_bench import seeds
 from xlora_bench.cell import Cell
 from xlora_bench.layout import choose_layout
+from xlora_bench.models import warm
 from xlora_bench.models.head import head_parameter_names
-from xlora_bench.models.pretrained import weights_hash
 from xlora_bench.remember import remembered_in
+from xlora_bench.results.identity import identity
 from xlora_bench.results.sweep import running_sweep
+from xlora_bench.start_from import load_start
 from xlora_bench.tasks.data import TextData
 from xlora_bench.tasks.tokenize import tokenizer_hash
 from xlora_bench.training.callbacks import Costs, EpochCheckpoint, EpochStreams, FactorMonitor
@@ -23,6 +26,7 @@ from xlora_bench.training.evaluation import Evaluation, best_of, collapse_reason
 from xlora_bench.training.loggers import RunIdentity, flatten
 from xlora_bench.training.module import Classifier
 from xlora_bench.training.state import save_trained
+from xlora_bench.warm import clear_garbage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +37,17 @@ class Built:
     about: dict[str, Any]
 
 
-def run(cell: Cell, parts: dict[str, Any], data: TextData) -> dict[str, Any]:
-    """Build, train (from the last checkpoint, if there is one) and evaluate; return the record's entries."""
+def run(cell: Cell, parts: dict[str, Any], data: TextData, *, start: Path | None = None) -> dict[str, Any]:
+    """Build, train (from the last checkpoint, if there is one) and evaluate; return the record's entries.
+
+    `start` holds the trained adapter of another cell, which then is the start of this one.
+    """
     started = time.perf_counter()
+    clear_garbage()
     built = build(cell, parts, data)
     classifier, costs = built.classifier, Costs()
+    if start is not None:
+        load_start(classifier.model, start, head=classifier.head)
     logger_options = instantiate(cell.config["logger"])
     logger = logger_options.open(cell.folder, identity_of(cell))
     trainer: lightning.Trainer = instantiate(
@@ -65,8 +75,7 @@ def build(cell: Cell, parts: dict[str, Any], data: TextData) -> Built:
     """Load the model, adapt it, and choose the layout of its batches."""
     task, seed = parts["task"], cell.config["seed"]
     data.setup()
-    model = parts["model"].load(num_labels=task.num_labels, seed=seeds.derive(seed, "head"))
-    weights = weights_hash(model)
+    model, weights = warm.classifier(parts["model"], num_labels=task.num_labels, seed=seeds.derive(seed, "head"))
     in_head = head_parameter_names(model)
     head = [parameter for name, parameter in model.named_parameters() if name in in_head]
     with remembered_in(data.cache_dir / "decompositions"):
@@ -79,6 +88,8 @@ def build(cell: Cell, parts: dict[str, Any], data: TextData) -> Built:
         )
     for parameter in head:
         parameter.requires_grad_(True)
+    warm.own_what_trains(adapted)
+    adapted.train()  # transformers loads in evaluation mode, and Lightning leaves it so: dropout would stay off
     split = data.splits[task.train_split]
     examples = [split[place] for place in range(min(len(split), 256))]
     collator = choose_layout(adapted, tokenizer=data.tokenizer, examples=examples, layout=task.layout)
@@ -153,11 +164,12 @@ def identity_of(cell: Cell) -> RunIdentity:
     """Return how trackers name the cell's run."""
     shown = [cell.choices[group] for group in ("model", "task", "adapter", "init_scheme")]
     rank = cell.config["adapter"].get("rank")
-    name = "-".join([*shown, *([f"r{rank}"] if rank is not None else []), f"s{cell.config['seed']}"])
+    name = "-".join([*shown, *([f"r{rank}"] if rank is not None else [])])
     return RunIdentity(
         cell=cell.id,
         group=running_sweep() or "single",
-        name=name,
+        place=f"{name}-{identity({**cell.config, 'seed': None}, data='')[:8]}",
+        name=f"{name}-s{cell.config['seed']}",
         tags=tuple(shown),
         config=flatten(cell.config),
     )

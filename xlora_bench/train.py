@@ -1,6 +1,7 @@
 """The main job: train the cell that a config names, unless its record is there already."""
 
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from xlora_bench.budget.solve import solve_budget
 from xlora_bench.cell import Cell, writable
+from xlora_bench.models import warm
 from xlora_bench.results import provenance
 from xlora_bench.results.record import Record
 from xlora_bench.results.sweep import running_sweep
 from xlora_bench.run import run
+from xlora_bench.start_from import check_parent, compose_parent
+from xlora_bench.sweeps.overrides import parent_overrides
 from xlora_bench.tasks.data import TextData
 
 log = logging.getLogger(__name__)
@@ -22,8 +27,20 @@ log = logging.getLogger(__name__)
 PARTS = ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler")
 """The config groups that make a cell; each names a class of plain options."""
 
-KEYS = {*PARTS, "trainer", "logger", "seed", "rerun", "monitor", "paths", "paper"}
+RUN = {"trainer", "logger", "seed", "start_from", "rerun", "budget", "monitor", "paths"}
+SWEEP = {"grid", "tuning", "paper"}
+KEYS = {*PARTS, *RUN, *SWEEP}
 """Every top-level key of a config."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A cell that is asked for, with what it is made of, and the one that it starts from, if any."""
+
+    cell: Cell
+    parts: dict[str, Any]
+    data: TextData
+    parent: "Asked | None"
 
 
 def train(config: DictConfig) -> float | None:
@@ -32,30 +49,78 @@ def train(config: DictConfig) -> float | None:
     Raises:
         ValueError: if an option is wrong, before anything heavy starts.
     """
+    job = HydraConfig.get()
+    choices = {group: str(choice) for group, choice in job.runtime.choices.items() if not group.startswith("hydra/")}
+    asked = ask(config, choices=choices, overrides=list(job.overrides.task))
+    asked.cell.announce(Path(job.runtime.output_dir))
+    record = ensure(asked)
+    if running_sweep() is None:  # a sweep has its own progress lines
+        log.info("%s -> %s", summary(record), asked.cell.folder)
+    return record.score
+
+
+def ask(config: DictConfig, *, choices: dict[str, str], overrides: list[str]) -> Asked:
+    """Return the cell that `config` names, composed from `overrides`, and those that come before it.
+
+    Raises:
+        ValueError: if an option is wrong.
+    """
+    choices = solve_budget(config, choices=choices, overrides=overrides)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check_keys(plain)
     parts = {name: instantiate(plain[name]) for name in PARTS}
     results_dir = writable(Path(plain["paths"]["results_dir"]).expanduser())
+    parent = None
+    if plain.get("start_from"):
+        lines = parent_overrides(overrides, start_from=plain["start_from"])
+        parents_config, parents_choices = compose_parent(HydraConfig.get(), lines)
+        parent = ask(parents_config, choices=parents_choices, overrides=lines)
+        check_parent(plain, parent.cell.config)
     data = TextData(
         parts["task"],
-        tokenizer=parts["model"].tokenizer(),
+        tokenizer=warm.tokenizer(parts["model"]),
         seed=plain["seed"],
         data_dir=Path(plain["paths"]["data_dir"]).expanduser() if plain["paths"]["data_dir"] else None,
         cache_dir=Path(plain["paths"]["cache_dir"]).expanduser(),
     )
-    job = HydraConfig.get()
-    choices = {group: str(choice) for group, choice in job.runtime.choices.items() if not group.startswith("hydra/")}
-    cell = Cell.of(plain, choices=choices, data=data.fingerprint, results_dir=results_dir)
-    cell.announce(Path(job.runtime.output_dir))
+    cell = Cell.of(
+        plain,
+        choices=choices,
+        data=data.fingerprint,
+        results_dir=results_dir,
+        parent=parent.cell.id if parent else None,
+    )
+    return Asked(cell=cell, parts=parts, data=data, parent=parent)
+
+
+def ensure(asked: Asked) -> Record:
+    """Return the record of a cell, trained now if there is none."""
+    cell = asked.cell
     with FileLock(cell.folder / "lock"):
-        record = None if plain["rerun"] else cell.finished()
-        if record is not None:
-            log.info("cell %s is recorded as %s; rerun=true trains it again", cell.id, record.status)
-        else:
-            record = train_cell(cell, parts, data)
-    if running_sweep() is None:  # a sweep has its own progress lines
-        log.info("%s -> %s", summary(record), cell.folder)
-    return record.score
+        record = None if cell.config["rerun"] else cell.finished()
+        if record is None:
+            return train_cell(asked)
+        log.info("cell %s is recorded as %s; rerun=true trains it again", cell.id, record.status)
+        return record
+
+
+def start_of(asked: Asked) -> Path | None:
+    """Return the adapter that a cell starts from, of its parent's best epoch; train the parent if need be.
+
+    Raises:
+        ValueError: if the parent failed or collapsed.
+    """
+    if asked.parent is None:
+        return None
+    parent = asked.parent.cell
+    log.info("cell %s starts from cell %s (%s)", asked.cell.id, parent.id, " ".join(asked.cell.config["start_from"]))
+    try:
+        record = ensure(asked.parent)
+    except Exception as error:
+        raise ValueError(f"the parent cell {parent.id} failed: {type(error).__name__}: {error}") from error
+    if record.status != "done":
+        raise ValueError(f"the parent cell {parent.id} {record.status} ({record.reason}): nothing to start from")
+    return parent.folder / "adapter_best.safetensors"
 
 
 def summary(record: Record) -> str:
@@ -73,17 +138,19 @@ def check_keys(plain: dict[str, Any]) -> None:
         raise ValueError(f"`seed` (={plain['seed']!r}) must be a whole number; several seeds need -m")
 
 
-def train_cell(cell: Cell, parts: dict[str, Any], data: TextData) -> Record:
-    """Train `cell` and write its record; an exception is recorded as `failed`, unless in a rerun, and raised."""
-    started = now()
+def train_cell(asked: Asked) -> Record:
+    """Train a cell and write its record; an exception is recorded as `failed`, unless in a rerun, and raised."""
+    cell, started = asked.cell, now()
     cell.start(rerun=cell.config["rerun"])
     try:
-        outcome = run(cell, parts, data)
+        outcome = run(cell, asked.parts, asked.data, start=start_of(asked))
     except Exception as error:
         failure = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         if cell.finished() is None:  # a failed rerun leaves what was recorded
             cell.end(record_of(cell, failure, started=started))
         raise
+    if asked.parent is not None:
+        outcome["hashes"]["parent"] = asked.parent.cell.id
     record = record_of(cell, outcome, started=started)
     cell.end(record)
     return record

@@ -11,12 +11,15 @@ from xlora_bench.adapters import Adapter, Baseline, Peft
 
 OWN = part("init_scheme", "own")
 PEFT = [name for name in choices("adapter") if isinstance(part("adapter", name), Peft)]
+RANDOM_START = {"peft_fourierft"}  # its paper starts from random coefficients, not from the pretrained weight
 OTHERS = [name for name in choices("adapter") if not isinstance(part("adapter", name), Adapter)]
 
 
 def small(name):
     if name == "peft_adalora":
         return part("adapter", name, "adapter.options.init_r=4", "adapter.rank=2")
+    if name == "peft_fourierft":
+        return part("adapter", name, "adapter.options.n_frequency=40", "adapter.options.scaling=10")
     return part("adapter", name, "adapter.rank=4") if name in PEFT and name != "peft_ia3" else part("adapter", name)
 
 
@@ -28,9 +31,14 @@ def applied(name, net):
 def test_output_is_unchanged_at_step_0_and_training_moves_it(name):
     base = Net(24, 24)
     net = applied(name, copy.deepcopy(base))
+    if name in RANDOM_START:
+        assert not torch.allclose(net(inputs()), base(inputs()))
+        net.base_model.disable_adapter_layers()
     for parameter in [p for n, p in net.named_parameters() if "head" in n]:
         parameter.requires_grad_(True)
     torch.testing.assert_close(net(inputs()), base(inputs()), rtol=0, atol=1e-6)
+    if name in RANDOM_START:
+        net.base_model.enable_adapter_layers()
     losses = train(net, inputs(), steps=5, method=small(name))
     assert losses[-1] < losses[0]
 

@@ -112,6 +112,8 @@ class Adapter(Method):
 
     fits: ClassVar[tuple[str, ...] | None] = None
     """Names of the init schemes that fit; None if all do whose factors can learn."""
+    rank_limited: ClassVar[bool] = True
+    """Whether a rank above `min(out, in)` is refused."""
 
     def __post_init__(self) -> None:
         if self.rank != "auto" and (not isinstance(self.rank, int) or self.rank < 1):

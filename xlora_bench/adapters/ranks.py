@@ -17,14 +17,14 @@ def resolve_rank(adapter: "Adapter", weight: Tensor, place: str) -> int:
     """Return the rank for `weight (out, in)` at `place`.
 
     Raises:
-        ValueError: if it is not in `[1, min(out, in)]`.
+        ValueError: if it is not in `[1, min(out, in)]`, or below 1 where the variant has no upper limit.
     """
     full_rank = min(weight.shape)
     rank = pattern_value(adapter.rank_pattern, place, adapter.rank)
     if rank == "auto":
         spectral = energy_rank(singular_values(weight), adapter.energy_threshold)
         return max(min(spectral, adapter.rank_max or full_rank, full_rank), min(adapter.rank_min, full_rank))
-    if not 1 <= rank <= full_rank:
+    if rank < 1 or (adapter.rank_limited and rank > full_rank):
         where = f" at `{place}`" if place else ""
         raise ValueError(
             f"`adapter.rank` (={rank}) must be at least 1 and at most min(out, in) (={full_rank}){where}; "

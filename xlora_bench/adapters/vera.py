@@ -42,6 +42,7 @@ class VeRA(Adapter):
     d_initial: float = 0.1
 
     fits: ClassVar[tuple[str, ...] | None] = ("own",)
+    rank_limited: ClassVar[bool] = False  # random features: the paper has rank 1024 on weights of 768 x 768
 
     def default_init(self) -> InitScheme:
         """Return the marker of a variant that brings its own start."""

@@ -27,14 +27,14 @@ class LowRankLinear(torch.autograd.Function):
         return output.addmm_(hidden, up.T, alpha=scaling)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of X, U and D that are needed."""
         weight, up, down, hidden, x = ctx.saved_tensors
         needs_x, _, _, trains_up, trains_down, _ = ctx.needs_input_grad
         inner = gradient @ up if needs_x or trains_down else None
         d_x = (gradient @ weight).addmm_(inner, down, alpha=ctx.scaling) if needs_x else None
         d_up = (gradient.T @ hidden).mul_(ctx.scaling) if trains_up else None
-        d_down = (inner.T @ x).mul_(ctx.scaling) if trains_down else None
+        d_down = (inner.T @ x).mul_(ctx.scaling) if inner is not None and trains_down else None
         return d_x, None, None, d_up, d_down, None
 
 
@@ -55,7 +55,7 @@ class DenseLinear(torch.autograd.Function):
         return x @ merged.T if bias is None else torch.addmm(bias, x, merged.T)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of X, U and D that are needed."""
         x, merged, up, down = ctx.saved_tensors
         needs_x, _, _, trains_up, trains_down, _ = ctx.needs_input_grad

@@ -12,10 +12,13 @@ from xlora_bench.layout.exactness import Collator, verify
 from xlora_bench.layout.pack import ROW_LENGTHS, PackedCollator
 from xlora_bench.tasks.collate import PaddedCollator
 from xlora_bench.tasks.tokenize import Example
+from xlora_bench.warm import Shelf
 
 Layout = Literal["auto", "packed", "padded"]
 SAMPLE = 16  # sentences that verify compares: two forwards of milliseconds
 log = logging.getLogger(__name__)
+
+_verdicts: Shelf[str | None] = Shelf(64)
 
 
 def choose_layout(
@@ -28,7 +31,8 @@ def choose_layout(
 ) -> Collator:
     """Return the collator of training and evaluation: packed, if that is proved exact on some of `examples`.
 
-    A few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why.
+    A few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why. A process
+    proves it once for models of the same make and samples of the same lengths.
 
     Raises:
         ValueError: `layout` is unknown, or it is `packed` and the packed logits are not the padded ones.
@@ -39,14 +43,32 @@ def choose_layout(
     if layout == "padded":
         return padded
     packed = PackedCollator(tokenizer, row_lengths=row_lengths, position_offset=position_offset(model))
-    reason = verify(model, examples=_sample(examples), padded=padded, packed=packed)
+    sample, name = _sample(examples), type(classifier_of(model)).__name__
+
+    def verdict() -> str | None:
+        reason = verify(model, examples=sample, padded=padded, packed=packed)
+        if reason is not None and layout == "auto":
+            log.warning("%s works on padded batches, not on packed ones: %s", name, reason)
+        return reason
+
+    reason = _verdicts.get((_structure(model), layout, tuple(row_lengths), _lengths(sample)), verdict)
     if reason is None:
         return packed
-    name = type(classifier_of(model)).__name__
     if layout == "packed":
         raise ValueError(f"layout=packed is not exact for {name}: {reason}; use layout=auto or layout=padded")
-    log.warning("%s works on padded batches, not on packed ones: %s", name, reason)
     return padded
+
+
+def _structure(model: nn.Module) -> tuple[object, ...]:
+    """Return what decides whether packing is exact, whatever the values of the weights: a key of the verdicts."""
+    kinds = frozenset(type(module) for module in model.modules())
+    types = frozenset(weight.dtype for weight in model.parameters())
+    config = classifier_of(model).config
+    return config.to_json_string(), config._attn_implementation, kinds, types
+
+
+def _lengths(examples: Sequence[Example]) -> tuple[int, ...]:
+    return tuple(len(example["input_ids"]) for example in examples)  # type: ignore[arg-type]
 
 
 def _sample(examples: Sequence[Example]) -> list[Example]:

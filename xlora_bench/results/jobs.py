@@ -32,6 +32,17 @@ class Job:
         return tuple(override for override in self.overrides if not override.startswith("seed="))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A cell that a sweep is going to run: its overrides, and what it is in a sweep with `tuning:`.
+
+    `tuning` holds `trial`, or `fixed` and `tuned`, both where the best trial has the values that were fixed.
+    """
+
+    overrides: tuple[str, ...]
+    tuning: tuple[str, ...] = ()
+
+
 def read_jobs(folder: Path) -> dict[int, Job]:
     """Return the jobs that have ended, by number."""
     jobs = [Job(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("[0-9]*.json")]

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.results.collect import asked_for, collect, to_frame
 from xlora_bench.results.identity import COSMETIC
-from xlora_bench.results.jobs import Job, read_jobs
+from xlora_bench.results.jobs import Job, Planned, read_jobs
 from xlora_bench.results.paper import Paper
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,13 @@ class Plan:
     title: str
     results_dir: Path
     jobs: Path
-    cells: list[list[str]]
+    cells: list[Planned]
     started: float
     process: int
     paper: Paper | None
     config: DictConfig
     loader: ConfigLoader
+    notes: list[str] = field(default_factory=list)
 
     @property
     def logs_to_wandb(self) -> bool:
@@ -93,15 +94,18 @@ def sweep_frame(plan: Plan) -> pd.DataFrame:
     jobs = read_jobs(plan.jobs)
     recorded = collect(plan.results_dir, [job.cell for job in jobs.values() if job.cell is not None])
     rows = {str(row["cell"]): cast("dict[str, Any]", row) for row in recorded.to_dict("records")}
-    found, notes = {}, []
-    for number in range(len(plan.cells)) if plan.cells else jobs:
+    cells = dict(enumerate(plan.cells)) or {n: Planned(overrides=tuple(job.overrides)) for n, job in jobs.items()}
+    found, notes = {}, [*plan.notes]
+    for number, cell in cells.items():
         job = jobs.get(number)
-        if job is None or job.cell not in rows:
-            found[str(number)] = _without_record(plan, job, plan.cells[number] if plan.cells else [])
-            continue
-        row = {**rows[job.cell], **job.choices}  # the cell may have been trained under another name
-        found[json.dumps([job.cell, job.choices])] = row
-        if job.status == "failed" and row["status"] != "failed":
+        row = rows.get(str(job.cell)) if job is not None else None
+        for kind in cell.tuning or (None,):
+            label = {} if kind is None else {"tuning": kind}
+            if job is None or row is None:
+                found[f"{number} {kind}"] = {**_without_record(plan, job, list(cell.overrides)), **label}
+            else:  # the cell may have been trained under another name
+                found[json.dumps([job.cell, job.choices, kind])] = {**row, **job.choices, **label}
+        if job is not None and row is not None and job.status == "failed" and row["status"] != "failed":
             notes.append(f"Failed: {job.cell}: {job.error}; the table shows its earlier record")
     frame = to_frame(list(found.values()))
     frame.attrs.update(unreadable=recorded.attrs["unreadable"], notes=notes)
@@ -117,11 +121,13 @@ def _name(config: DictConfig, said: list[str]) -> str:
 
 
 def _is_cosmetic(key: str) -> bool:
-    return key in COSMETIC or key.partition(".")[0] in COSMETIC
+    """Whether two sweeps that differ in `key` have the same cells."""
+    group = key.partition(".")[0]
+    return group not in ("grid", "tuning", "budget") and (key in COSMETIC or group in COSMETIC)
 
 
-def _cells(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
-    """Return the overrides of every cell, expanded by Hydra; empty if the sweeper chooses as it goes."""
+def _cells(config: DictConfig, loader: ConfigLoader) -> list[Planned]:
+    """Return the cells of Hydra's own sweeper; empty if the sweeper tells them itself or chooses as it goes."""
     sweeper = config.hydra.sweeper
     if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
         return []
@@ -132,7 +138,7 @@ def _cells(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
     except HydraException as error:  # the sweeper is about to say so itself
         log.debug("the cells of the sweep are not known: %s", error)
         return []
-    return [list(filter_overrides(cell)) for cell in cells]
+    return [Planned(overrides=tuple(filter_overrides(cell))) for cell in cells]
 
 
 def _without_record(plan: Plan, job: Job | None, overrides: list[str]) -> dict[str, Any]:

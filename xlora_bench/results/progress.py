@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from rich.console import Console
 
-from xlora_bench.results.jobs import Job, varying_keys
+from xlora_bench.results.jobs import Job, Planned, varying_keys
 
 WIDTH_WITHOUT_TERMINAL = 140
 
@@ -16,14 +16,13 @@ def console(*, error: bool = False) -> Console:
     return terminal if terminal.is_terminal else Console(stderr=error, width=WIDTH_WITHOUT_TERMINAL)
 
 
-def progress_line(job: Job, *, ended: Collection[Job], cells: Sequence[Sequence[str]], elapsed: float) -> str:
+def progress_line(job: Job, *, ended: Collection[Job], cells: Sequence[Planned], elapsed: float) -> str:
     """Return `cell k of n`, what the job was, how it ended, its group's running mean, time gone and to go.
 
-    `ended` are all jobs so far, this one among them; `cells` are the overrides of all cells, empty if not
-    known.
+    `ended` are all jobs so far, this one among them; `cells` are all cells, empty if not known.
     """
     position = f"cell {len(ended)} of {len(cells) or '?'}"
-    shown = varying_keys(cells)
+    shown = varying_keys([cell.overrides for cell in cells])
     name = " ".join(override for override in job.overrides if not cells or override.partition("=")[0] in shown)
     parts = [position, name, _outcome(job), _running_mean(job, ended), f"elapsed {duration(elapsed)}"]
     return " | ".join(part for part in [*parts, _time_left(ended, len(cells), elapsed)] if part)

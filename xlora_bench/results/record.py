@@ -65,10 +65,14 @@ class Record:
     def write(self, path: str | Path) -> None:
         """Write the record to `path`; interrupted anywhere, there is no file, the old one or this one."""
         path = Path(path)
-        content = {item.name: getattr(self, item.name) for item in fields(self)}
-        text = json.dumps(_plain(content), indent=1, allow_nan=False)
+        text = json.dumps(self.as_json(), indent=1, allow_nan=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text + "\n")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record in JSON's own types."""
+        plain: dict[str, Any] = _plain({item.name: getattr(self, item.name) for item in fields(self)})
+        return plain
 
     @property
     def score(self) -> float | None:
@@ -88,12 +92,17 @@ class Record:
         except (OSError, ValueError) as error:
             raise ValueError(f"record {path} cannot be read: {error}; delete it to train its cell again") from error
         try:
-            return cls._parse(content)
+            return cls.from_json(content)
         except (TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is not a record: {error}; delete it to train its cell again") from error
 
     @classmethod
-    def _parse(cls, content: Any) -> Self:
+    def from_json(cls, content: Any) -> Self:
+        """Return the record that `as_json` gave.
+
+        Raises:
+            ValueError: if it is not whole, or of another schema.
+        """
         names = {item.name for item in fields(cls)}
         if not isinstance(content, dict) or set(content) != names:
             wrong = sorted(names ^ set(content)) if isinstance(content, dict) else [type(content).__name__]

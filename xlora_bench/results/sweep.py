@@ -1,25 +1,30 @@
 """The Hydra callback that follows a sweep: a line per cell, and the table at the end."""
 
 import atexit
+import dataclasses
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from xlora_bench.budget.options import told
 from xlora_bench.results.collect import named
-from xlora_bench.results.jobs import Job, clear_jobs, read_jobs
+from xlora_bench.results.jobs import Job, Planned, clear_jobs, read_jobs
 from xlora_bench.results.plan import Plan, make_plan, sweep_frame
 from xlora_bench.results.progress import console, progress_line
 from xlora_bench.results.record import Record
 from xlora_bench.results.report import write_report
+from xlora_bench.results.selection import with_selections
+from xlora_bench.results.trials import BY, write_trials
 from xlora_bench.results.wandb_report import log_table
 
 log = logging.getLogger(__name__)
@@ -44,12 +49,19 @@ class SweepReport(Callback):
         self._job_started = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Find the cells of the sweep and make sure that its table comes however it ends."""
+        """Find the cells of the sweep and make sure that its table comes however it ends; a dry run has none."""
+        if str(config.hydra.sweeper.get("_target_")).endswith(".DryRunSweeper"):
+            return
         with _only_warning("this sweep goes without progress and table"):
             self._plan = make_plan(config)
             clear_jobs(self._plan.jobs)
             # Hydra leaves a sweep with a failed job without calling on_multirun_end.
             atexit.register(self._report)
+
+    def follow(self, cells: Sequence[Planned], *, notes: Sequence[str] = ()) -> None:
+        """Take the cells that the sweeper is going to run, all it knows of, and what the table must say of them."""
+        if self._plan is not None:
+            self._plan = dataclasses.replace(self._plan, cells=list(cells), notes=list(notes))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the time, to tell this job's cell from an earlier one, and which sweep this process runs."""
@@ -64,11 +76,14 @@ class SweepReport(Callback):
             return
         plan, ended = self._plan, {}
         with _only_warning("no progress line for this cell"):
-            _ended(config, job_return, plan.results_dir, started=self._job_started).write(plan.jobs)
-            ended = read_jobs(plan.jobs)
-            job = ended[int(config.hydra.job.num)]
-            elapsed = time.time() - plan.started
-            _say(progress_line(job, ended=ended.values(), cells=plan.cells, elapsed=elapsed))
+            told = _ended(config, job_return, plan.results_dir, started=self._job_started)
+            plan.jobs.mkdir(parents=True, exist_ok=True)
+            with FileLock(plan.jobs / "lock"):  # jobs that end together have their lines one after the other
+                told.write(plan.jobs)
+                ended = read_jobs(plan.jobs)
+                job = ended[int(config.hydra.job.num)]
+                elapsed = time.time() - plan.started
+                _say(progress_line(job, ended=ended.values(), cells=plan.cells, elapsed=elapsed))
         if ended and len(ended) == len(plan.cells):
             self._report()
 
@@ -100,7 +115,12 @@ def _say(line: str) -> None:
 
 
 def _report(plan: Plan) -> None:
-    table = write_report(sweep_frame(plan), plan.report, title=plan.title, paper=plan.paper)
+    frame = sweep_frame(plan)
+    if "tuning" in frame:
+        by = OmegaConf.select(plan.config, "tuning.by") or BY
+        write_trials(frame[frame["tuning"] == "trial"], plan.report, by=list(by))
+    frame = with_selections(frame, plan.results_dir)
+    table = write_report(frame, plan.report, title=plan.title, paper=plan.paper, results_dir=plan.results_dir)
     console().print(table.to_rich())
     _say(f"Files: {plan.report}")
     if plan.logs_to_wandb:
@@ -124,7 +144,7 @@ def _ended(config: DictConfig, job_return: JobReturn, results_dir: Path, *, star
     return Job(
         number=int(config.hydra.job.num),
         overrides=list(job_return.overrides or []),
-        choices=named(config.hydra.runtime.choices),
+        choices=told(config.get("budget"), choices=named(config.hydra.runtime.choices)),
         cell=cell,
         status=record.status if record else "failed",
         score=record.score if record else None,

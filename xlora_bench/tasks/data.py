@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from xlora_bench import seeds
 from xlora_bench.tasks.collate import PaddedCollator
-from xlora_bench.tasks.sources import Rows, fingerprint, read_task
+from xlora_bench.tasks.corpus import Corpus, shared_corpus
 from xlora_bench.tasks.task import Task
-from xlora_bench.tasks.tokenize import Example, TokenizedSplit, tokenized
+from xlora_bench.tasks.tokenize import Example, TokenizedSplit
 
 Collator = Callable[[Sequence[Example]], dict[str, Any]]
 
@@ -71,22 +71,18 @@ class TextData(lightning.LightningDataModule):
         self.splits: dict[str, TokenizedSplit] = {}
 
     @cached_property
-    def rows(self) -> dict[str, Rows]:
-        """The checked rows of every split."""
-        return read_task(self.task, data_dir=self.data_dir)
+    def corpus(self) -> Corpus:
+        """What is read and tokenised, once in a process."""
+        return shared_corpus(self.task, tokenizer=self.tokenizer, cache_dir=self.cache_dir, data_dir=self.data_dir)
 
     @property
     def fingerprint(self) -> str:
         """The content hash of all rows; needs no tokens."""
-        return fingerprint(self.rows)
+        return self.corpus.fingerprint
 
     def setup(self, stage: str | None = None) -> None:
         """Tokenise every split; a second call does nothing."""
-        for split, rows in self.rows.items():
-            if split not in self.splits:
-                self.splits[split] = tokenized(
-                    rows, tokenizer=self.tokenizer, max_length=self.task.max_length, cache_dir=self.cache_dir
-                )
+        self.splits = self.splits or self.corpus.splits
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Return the training batches."""

@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,14 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     if not tokenizer.is_fast:
         name = type(tokenizer).__name__
         raise ValueError(f"tokenizer {name} has no fast version: choose a model that has one")
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    return _hash_of_state(tokenizer.backend_tokenizer.to_str(), tuple(tokenizer.model_input_names))
+
+
+@lru_cache(maxsize=4)  # parsing a large vocabulary takes a tenth of a second
+def _hash_of_state(state: str, inputs: tuple[str, ...]) -> str:
     # Each call leaves its own truncation and padding behind in the backend; they are arguments, not content.
-    content = {key: value for key, value in state.items() if key not in ("truncation", "padding")}
-    content["inputs"] = tokenizer.model_input_names
+    content = {key: value for key, value in json.loads(state).items() if key not in ("truncation", "padding")}
+    content["inputs"] = list(inputs)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,10 +13,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """How a run is found again among others: its cell, its sweep and its labels."""
+    """How a run is found again among others: its cell, its sweep, its place in a table (seeds share it), its labels."""
 
     cell: str
     group: str
+    place: str
     name: str
     tags: tuple[str, ...]
     config: Mapping[str, Any]
@@ -36,7 +37,9 @@ class Csv:
 
 @dataclass(frozen=True, kw_only=True)
 class Wandb:
-    """One W&B run per cell, with the cell as its id, the sweep as its group and the flat config; offline by default.
+    """One W&B run per cell, with the cell as its id and the flat config; offline by default.
+
+    Runs are grouped by `sweep`, or by `cell` of a table: the seeds of one config.
 
     A W&B that is missing or failing is reported once and replaced by CSV files: no cell is lost to its logger.
     """
@@ -44,6 +47,11 @@ class Wandb:
     project: str = "xlora_bench"
     entity: str | None = None
     mode: Literal["offline", "online"] = "offline"
+    group: Literal["sweep", "cell"] = "sweep"
+
+    def __post_init__(self) -> None:
+        if self.group not in ("sweep", "cell"):
+            raise ValueError(f"`logger.group` (={self.group}) must be sweep or cell")
 
     def open(self, folder: Path, identity: RunIdentity) -> Logger:
         """Start the cell's run and return its logger."""
@@ -59,7 +67,7 @@ class Wandb:
                 id=identity.cell,
                 resume="allow",
                 reinit="create_new",
-                group=identity.group,
+                group=identity.group if self.group == "sweep" else identity.place,
                 job_type="train",
                 name=identity.name,
                 tags=[tag[:64] for tag in identity.tags],

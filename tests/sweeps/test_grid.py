@@ -1,0 +1,195 @@
+"""The rules of `grid:`."""
+
+import itertools
+
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from tests.names import CONF
+from tests.sweeps.conftest import lines
+from xlora_bench.sweeps.compose import Composer
+from xlora_bench.sweeps.overrides import as_text, from_lines, parent_overrides, parsed, quoted
+
+SEEDS = {"adapter": "lora,lu", "seed": "0,1"}
+
+
+def test_without_rules_the_cells_are_those_of_hydras_own_sweeper(rounds_of):
+    said = ["adapter.rank=2,4", "seed=3", "task=choice(rte,mnli)"]
+    every = [f"{key}={value}" for key, value in SEEDS.items()] + said
+    (expected,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(every), None)
+    assert lines(rounds_of(SEEDS, *said)) == expected
+
+
+def test_rules_apply_in_order_and_see_what_earlier_ones_set(rounds_of):
+    rules = [
+        {"when": {"adapter": "lu"}, "set": {"optimizer.lr": 1e-4, "adapter.alpha": "${adapter.rank}"}},
+        {"when": {"optimizer.lr": 0.0001}, "each": {"adapter.rank": [2, 4]}},
+        {"when": {"adapter.alpha": 4}, "exclude": "too wide"},  # an interpolation: 4 where the rank is 4
+    ]
+    rounds = rounds_of(SEEDS, grid=rules)
+    assert lines(rounds) == [
+        ["adapter=lora", "seed=0"],
+        ["adapter=lora", "seed=1"],
+        *(
+            ["adapter=lu", f"seed={seed}", "optimizer.lr=0.0001", "adapter.alpha=${adapter.rank}", "adapter.rank=2"]
+            for seed in (0, 1)
+        ),
+    ]
+    assert rounds.notes == ["Left out: adapter=lu adapter.rank=4: too wide"]
+
+
+def test_a_rule_sees_values_of_the_config_that_no_override_sets(rounds_of):
+    rules = [{"when": {"adapter.alpha": [16, 32], "optimizer.lr": "1e-3", "tuning": None}, "set": {"rerun": True}}]
+    assert lines(rounds_of({"adapter": "lora,tied,head"}, grid=rules)) == [
+        ["adapter=lora", "rerun=true"],
+        ["adapter=tied"],
+        ["adapter=head"],
+    ]
+
+
+def test_the_command_line_wins_over_set_and_each_and_narrows(rounds_of):
+    rules = [{"set": {"optimizer.lr": 1.0}}, {"each": {"adapter.rank": [2, 4]}}]
+    said = ("optimizer.lr=0.5", "adapter=lu", "adapter.rank=3")
+    assert lines(rounds_of(SEEDS, *said, grid=rules)) == [
+        ["adapter=lu", f"seed={seed}", "optimizer.lr=0.5", "adapter.rank=3"] for seed in (0, 1)
+    ]
+
+
+def test_cells_that_become_one_run_once(rounds_of):
+    rules = [{"when": {"adapter": "lu"}, "set": {"adapter.rank": 8}}]
+    assert lines(rounds_of({"adapter": "lora,lu", "adapter.rank": "2,8,64"}, grid=rules)) == [
+        *(["adapter=lora", f"adapter.rank={rank}"] for rank in (2, 8, 64)),
+        ["adapter=lu", "adapter.rank=8"],
+    ]
+
+
+BAD = {
+    "not a list": ({"when": {}}, "`grid`.*must be a list of rules"),
+    "not a rule": (["lora"], "rule 1 of `grid` has lora"),
+    "unknown part": ([{"if": {"adapter": "lu"}, "set": {"seed": 1}}], r"rule 1 of `grid` has \['if'\].*exclude"),
+    "does nothing": ([{"when": {"adapter": "lu"}}], "rule 1 of `grid` does nothing"),
+    "excludes and sets": ([{"exclude": "no", "set": {"seed": 1}}], "excludes and sets"),
+    "exclude without a reason": ([{"exclude": True}], "`exclude`.*must say why"),
+    "each without a list": ([{"each": {"adapter.rank": 2}}], "`each.adapter.rank`.*list"),
+    "set and each": ([{"set": {"seed": 1}, "each": {"seed": [1]}}], "`seed` in `set` and in `each`"),
+    "unknown key": (
+        [{"when": {"adapter.rnak": 2}, "set": {"seed": 1}}],
+        "`when.adapter.rnak` of rule 1.*did you mean `adapter.rank`",
+    ),
+    "all excluded": ([{"exclude": "nothing fits"}], "no cell is left"),
+    "a parent with a parent without end": ([{"set": {"start_from": ["task=mnli"]}}], "`start_from`.*never ends"),
+    "a parent that is left out": (
+        [{"when": {"task": "cola"}, "set": {"start_from": ["task=mnli"]}}, {"when": {"task": "mnli"}, "exclude": "x"}],
+        "the parent of `adapter=lora seed=0`.*left out by a rule",
+    ),
+    "a parent that is several": (
+        [
+            {"when": {"task": "cola"}, "set": {"start_from": ["task=mnli"]}},
+            {"when": {"task": "mnli"}, "each": {"seed": [1, 2]}},
+        ],
+        "is 2 cells",
+    ),
+    "a parent that is no override": ([{"set": {"start_from": ["mnli"]}}], "`mnli` is not an override"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_rules_are_named(rounds_of, case):
+    rules, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        rounds_of(SEEDS, grid=rules)
+
+
+def test_an_unknown_key_in_set_fails_before_anything_runs(rounds_of):
+    with pytest.raises(HydraException, match=r"adapter\.rnak"):
+        rounds_of(SEEDS, grid=[{"when": {"adapter": "lu"}, "set": {"adapter.rnak": 2}}])
+
+
+def test_a_rule_that_matches_nothing_is_a_warning_unless_the_command_line_narrowed(rounds_of, caplog):
+    rules = [{"when": {"adapter": "tied"}, "set": {"adapter.rank": 2}}]
+    rounds_of(SEEDS, "adapter=lora", grid=rules)
+    assert caplog.text == ""
+    rounds_of(SEEDS, "seed=0", grid=rules)
+    assert "rule 1 of `grid` matches no cell: when {'adapter': ['tied']}" in caplog.text
+
+
+RULES_WITH_PARENT = [
+    {"when": {"task": "mnli"}, "set": {"optimizer.lr": 0.5, "adapter.alpha": 3}},
+    {"when": {"task": "rte"}, "set": {"optimizer.lr": 0.25, "adapter.rank": 4, "start_from": ["task=mnli"]}},
+]
+
+
+def test_the_parent_of_a_cell_is_the_cell_that_the_rules_make_of_it(rounds_of, caplog):
+    rounds = rounds_of({"adapter": "lora,lu", "task": "rte,mnli"}, "seed=0,1", grid=RULES_WITH_PARENT)
+    composer = rounds.grid.composer
+    cells = {
+        tuple(composer.value(from_lines(line), key) for key in ("adapter", "task", "seed")): line
+        for line in lines(rounds)
+    }
+    assert len(cells) == 8
+    assert cells["lora", "rte", 1] == [
+        "adapter=lora",
+        "task=rte",
+        "seed=1",
+        "optimizer.lr=0.25",
+        "adapter.rank=4",
+        "start_from=['task=mnli','adapter.alpha=3','adapter.rank=8','optimizer.lr=0.5']",
+    ]
+    for adapter, seed in itertools.product(("lora", "lu"), (0, 1)):
+        child = cells[adapter, "rte", seed]
+        start = composer.resolved(from_lines(child))["start_from"]
+        parent = parent_overrides(child, start_from=start)
+        assert composer.signature(from_lines(parent)) == composer.signature(from_lines(cells[adapter, "mnli", seed]))
+    assert caplog.text == ""
+
+
+def test_start_from_on_the_command_line_is_the_same_and_may_name_another_seed(rounds_of):
+    (cell,) = lines(rounds_of({}, "task=rte", "start_from=['task=mnli','seed=7']", grid=RULES_WITH_PARENT[:1]))
+    assert cell == ["task=rte", "start_from=['seed=7','task=mnli','adapter.alpha=3','optimizer.lr=0.5']"]
+
+
+def test_a_rule_that_only_a_parent_matches_is_no_idle_rule(rounds_of, caplog):
+    rounds_of({"task": "rte"}, grid=RULES_WITH_PARENT)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "value", [1, 2.5e-5, True, None, "svd_left", "a b", "it's", "a\\", "[x,y]", ["a", 1], {"a": [1]}, "3"]
+)
+def test_values_from_yaml_survive_the_override_grammar(value):
+    again = parsed(f"key={as_text(value)}").value()
+    assert again == (3 if value == "3" else value)
+
+
+def test_a_start_is_written_without_quotes_in_a_shell():
+    assert quoted("start_from=[task=mnli, optimizer.lr=5e-4]") == "start_from=['task=mnli','optimizer.lr=5e-4']"
+    assert quoted("start_from=['task=mnli']") == "start_from=['task=mnli']"
+    assert quoted("adapter.modules=[a=b]") == "adapter.modules=[a=b]"
+
+
+def test_composed_cells_are_those_of_hydra():
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("paper/xlora_sst2", [], run_mode=RunMode.MULTIRUN)
+        for line in (
+            ["model=bert_base", "adapter=pissa", "adapter.rank=3", "+task.extra=1"],
+            ["targets.modules=[query]"],
+        ):
+            whole = loader.load_sweep_config(master, line)
+            ours = Composer(master, loader)
+            assert ours.choices(from_lines(line)) == dict(whole.hydra.runtime.choices)
+            OmegaConf.set_struct(whole, False)
+            del whole["hydra"]
+            assert ours.resolved(from_lines(line)) == OmegaConf.to_container(whole, resolve=True)
+
+
+def test_a_sweep_over_a_range_is_refused(rounds_of):
+    with pytest.raises(HydraException, match="is not a list of values"):
+        rounds_of({"optimizer.lr": "interval(0,1)"})

@@ -1,0 +1,85 @@
+"""Sweeps that run, with an application that leaves records without training (score: 0.5 + rank/100 + seed/1000)."""
+
+import atexit
+import sys
+
+import hydra
+import pandas as pd
+import pytest
+
+from tests.results import toy_app
+
+
+@pytest.fixture
+def sweep(conf, tmp_path, monkeypatch, capsys):
+    """Return a function that sweeps and returns what was printed and the folder of the report."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr("xlora_bench.results.report.write_figures", lambda *_args, **_options: None)
+    monkeypatch.setattr(atexit, "register", lambda _function: None)  # the table of a sweep that was stopped
+
+    def run(*arguments):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["toy", "-m", *arguments, f"paths.results_dir={tmp_path}"])
+        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(toy_app.main)()
+        (report,) = (tmp_path / "reports").iterdir()
+        return capsys.readouterr().out, report
+
+    return run
+
+
+RULES = "grid=[{when:{adapter:lu},set:{adapter.rank:4}},{when:{adapter:lora,adapter.rank:2},exclude:why not}]"
+
+
+def test_the_progress_and_the_table_have_the_cells_after_the_rules(sweep):
+    out, report = sweep("adapter=lora,lu", "adapter.rank=2,8", RULES, "seed=0,1")
+    # adapter.rank is on the command line, so the rule leaves lu's ranks alone
+    assert [line.split(" | ")[1] for line in out.splitlines() if line.startswith("cell ")] == [
+        *(
+            f"adapter={name} adapter.rank={rank} seed={seed}"
+            for name, rank in (("lora", 8), ("lu", 2), ("lu", 8))
+            for seed in (0, 1)
+        ),
+    ]
+    assert "cell 6 of 6" in out
+    table = (report / "table.md").read_text()
+    assert "- Left out: adapter=lora adapter.rank=2: why not" in table
+    assert len(pd.read_csv(report / "cells.csv")) == 6
+
+
+def test_a_failing_job_leaves_the_others_alone_and_is_raised_at_the_end(sweep, tmp_path):
+    with pytest.raises(RuntimeError, match="thirteen fails"):
+        sweep("adapter.rank=13,8,4")
+    (report,) = (tmp_path / "reports").iterdir()
+    assert sorted(pd.read_csv(report / "cells.csv").status) == ["done", "done", "failed"]
+
+
+TUNING = "tuning={seed:9,holdout:5,trials:3,space:[{adapter.rank:[2,4,13]}],by:[adapter,task]}"
+
+
+def test_trials_run_first_and_the_table_has_a_fixed_and_a_tuned_column(sweep, tmp_path):
+    with pytest.raises(RuntimeError, match="thirteen fails"):  # that trial is not the best of any
+        sweep("adapter=lora,lu", "seed=0,1", TUNING)
+    (report,) = (tmp_path / "reports").iterdir()
+    cells = pd.read_csv(report / "table.csv")
+    means = {(row.adapter, row.tuning): (row.mean, row.n) for row in cells.itertuples()}
+    assert means == {
+        (name, kind): (pytest.approx(mean), 2)
+        for name in ("lora", "lu")
+        for kind, mean in (("fixed", 0.5805), ("tuned", 0.5405))
+    }
+    trials = pd.read_csv(report / "trials.csv")
+    assert trials.score.dropna().tolist() == pytest.approx([0.529, 0.549] * 2)
+    assert set(trials.seed.dropna()) == {9}
+    assert set(trials["task.holdout"].dropna()) == {5}
+    curve = pd.read_csv(report / "expected_best.csv")
+    assert curve.expected_best.tolist() == pytest.approx([0.539, 0.544] * 2)
+    assert (report / "expected_best.png").exists()
+    assert "Tuned: lora cola: adapter.rank 4" in (report / "table.md").read_text()
+
+
+def test_a_tuned_sweep_goes_on_after_a_stop(sweep):
+    tuning = TUNING.replace(",13]", "]").replace("trials:3", "trials:2")
+    with pytest.raises(KeyboardInterrupt):  # a rank of 99 stops the application; its table comes when the process ends
+        sweep("adapter=lora", "seed=0", tuning.replace("[2,4]", "[2,99]"))
+    again, _ = sweep("adapter=lora", "seed=0", tuning)
+    assert [("already done" in line) for line in again.splitlines() if line.startswith("cell ")] == [True] + [False] * 3

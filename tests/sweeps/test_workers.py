@@ -1,0 +1,164 @@
+"""Workers: what they compute comes back, errors as they were raised; one that dies is replaced."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from xlora_bench.sweeps.cores import count_cores
+from xlora_bench.sweeps.workers import THREADS, Pool, Seat, WorkerLostError, chained, portable
+
+ROOT = Path(__file__).parents[2]
+STARTED_HERE = []
+
+
+class AwkwardError(Exception):
+    """Cannot be read back from a pickle."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def work(value, seconds=0.0):
+    STARTED_HERE.append(value)
+    time.sleep(seconds)
+    return value, os.getpid(), len(STARTED_HERE)
+
+
+def fail(error, cause=None):
+    raise error from cause
+
+
+def die(marker, attempts):
+    with marker.open("a") as file:
+        file.write(".")
+    if len(marker.read_text()) <= attempts:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work("survived")
+
+
+def here():
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return {name: os.environ[name] for name in THREADS}, cpus, os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.fixture(scope="module")
+def pool():
+    pool = Pool([Seat(threads=1)] * 2)
+    yield pool
+    pool.close()
+
+
+def outcomes(pool, calls):
+    return dict(pool.run(calls, names=[str(place) for place in range(len(calls))]))
+
+
+def test_values_come_back_by_place_from_processes_that_stay(pool):
+    seconds = [0.3, *[0.01] * 5]
+    first = outcomes(pool, [partial(work, place, wait) for place, wait in enumerate(seconds)])
+    assert [first[place][0] for place in range(6)] == list(range(6))
+    assert list(first)[-1] == 0  # yielded as they end
+    assert len({pid for _, pid, _ in first.values()}) == 2
+    again = outcomes(pool, [partial(work, 0)])
+    assert again[0][1] in {pid for _, pid, _ in first.values()}
+    assert again[0][2] > 1  # its module was there already
+
+
+def test_an_error_is_the_one_that_was_raised_and_stops_no_other(pool):
+    calls = [
+        partial(fail, ValueError("told to"), KeyError("cause")),
+        partial(fail_awkwardly),
+        partial(work, 2),
+    ]
+    found = outcomes(pool, calls)
+    assert isinstance(found[0], ValueError)
+    assert str(found[0]) == "told to"
+    assert isinstance(found[0].__cause__, KeyError)
+    assert "in fail\n" in found[0].__notes__[0]
+    assert isinstance(found[1], RuntimeError)
+    assert str(found[1]) == "AwkwardError: 1 and 2"
+    assert found[2][0] == 2
+
+
+def fail_awkwardly():
+    raise AwkwardError(1, 2)
+
+
+def test_what_would_end_the_serial_run_ends_this_one(pool):
+    with pytest.raises(KeyboardInterrupt):
+        outcomes(pool, [partial(fail, KeyboardInterrupt())])
+    assert outcomes(pool, [partial(work, 1)])[0][0] == 1
+
+
+def test_a_killed_worker_is_replaced_and_its_job_tried_once_more(tmp_path, caplog):
+    pool = Pool([Seat(threads=1)])
+    try:
+        calls = [partial(die, tmp_path / "once", 1), partial(die, tmp_path / "always", 9), partial(work, "next")]
+        found = outcomes(pool, calls)
+    finally:
+        pool.close()
+    assert found[0][0] == "survived"
+    assert isinstance(found[1], WorkerLostError)
+    assert "hydra.launcher.workers=1" in str(found[1])
+    assert found[2][0] == "next"
+    assert [(tmp_path / name).read_text() for name in ("once", "always")] == ["..", ".."]
+    assert [record.message.split(":")[0] for record in caplog.records] == ["0", "1", "1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no processes")
+def test_a_seat_holds_before_anything_is_imported():
+    cpu = min(os.sched_getaffinity(0))
+    before = dict(os.environ)
+    pool = Pool([Seat(threads=3, cpus=frozenset({cpu}), device="7")])
+    try:
+        assert outcomes(pool, [here])[0] == (dict.fromkeys(THREADS, "3"), [cpu], "7")
+    finally:
+        pool.close()
+    assert dict(os.environ) == before
+
+
+def test_errors_keep_their_chain_in_one_process_too():
+    error = ValueError("a")
+    error.__cause__ = AwkwardError(1, 2)
+    copy = chained(portable(error))
+    assert (str(copy), str(copy.__cause__), copy.__cause__.__cause__) == ("a", "AwkwardError: 1 and 2", None)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    program = (
+        "import time; from functools import partial; from tests.sweeps.test_workers import Pool, Seat, report\n"
+        f"list(Pool([Seat(threads=1)]).run([partial(report, {str(tmp_path / 'pid')!r})], names=['it']))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    while not (tmp_path / "pid").exists() or not (pid := (tmp_path / "pid").read_text()):
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 10
+    while running(pid):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def report(path):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def running(pid):
+    """Whether the process runs; a zombie, whose new parent has not looked yet, does not."""
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_there_is_a_core():
+    assert count_cores() >= 1

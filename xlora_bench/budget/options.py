@@ -1,0 +1,84 @@
+"""What a budget may say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What one cell may cost: `trainable_params` entries or `flops_per_step`, as a number or as `300k`, `1.5T`.
+
+    `count_head` says whether the task head, which always trains, is part of `trainable_params`. A step is forward and
+    backward of `task.batch_size` examples of `length` tokens (None: `task.max_length`), 2 FLOPs a multiply-add.
+    `tolerance` is relative. `targets` are target groups to choose from, the first that reaches the budget wins.
+
+    Raises:
+        ValueError: if an option is outside its range, or two budgets are given at once.
+    """
+
+    trainable_params: float | str | None = None
+    flops_per_step: float | str | None = None
+    count_head: bool = False
+    tolerance: float = 0.01
+    length: int | None = None
+    targets: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.trainable_params is not None and self.flops_per_step is not None:
+            raise ValueError(
+                f"`budget` has trainable_params (={self.trainable_params}) and flops_per_step "
+                f"(={self.flops_per_step}); the rank can meet only one of them: drop the other"
+            )
+        if not 0.0 <= self.tolerance < 1.0:
+            raise ValueError(f"`budget.tolerance` (={self.tolerance}) must be in [0, 1), for instance 0.01 for 1 %")
+        if self.length is not None and (not isinstance(self.length, int) or self.length < 1):
+            raise ValueError(f"`budget.length` (={self.length!r}) must be a whole number of tokens, at least 1")
+        if isinstance(self.targets, str) or self.targets == []:
+            raise ValueError(f"`budget.targets` (={self.targets!r}) must be a list of target groups, or null")
+        if self.key is not None and self.wanted <= 0:
+            raise ValueError(f"`budget.{self.key}` (={self.wanted:g}) must be positive")
+
+    @classmethod
+    def parse(cls, node: Mapping[str, Any] | None) -> Self | None:
+        """Return the budget of the config's node `budget`, or None if it sets none."""
+        known = {item.name for item in fields(cls)}
+        if unknown := sorted(map(str, set(node or {}) - known)):
+            raise ValueError(f"`budget.{unknown[0]}` is not a key of a budget; it has: {', '.join(sorted(known))}")
+        budget = cls(**node) if node else cls()
+        return None if budget.key is None else budget
+
+    @property
+    def key(self) -> str | None:
+        """The quantity that is bounded."""
+        return next((key for key in ("trainable_params", "flops_per_step") if getattr(self, key) is not None), None)
+
+    @property
+    def wanted(self) -> float:
+        """Its value."""
+        return number(getattr(self, str(self.key)), str(self.key))
+
+    def within(self, value: float) -> bool:
+        """Whether `value` is as near to the budget as it has to be."""
+        return abs(value - self.wanted) <= self.tolerance * self.wanted
+
+
+def number(value: float | str, key: str) -> float:
+    """Return a number that may have a unit: `300k` is 300,000."""
+    text = str(value).strip()
+    try:
+        return float(text[:-1]) * UNITS[text[-1]] if text[-1:] in UNITS else float(text)
+    except ValueError:
+        raise ValueError(f"`budget.{key}` (={value!r}) must be a number, or one with k, M, G or T") from None
+
+
+def told(node: Mapping[str, Any] | None, *, choices: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return the choices that name a job of a sweep: with its budget, and without targets that the budget chooses."""
+    node = node or {}
+    key = next((key for key in ("trainable_params", "flops_per_step") if node.get(key) is not None), None)
+    if key is None:
+        return dict(choices)
+    kept = {name: choice for name, choice in choices.items() if name != "targets" or not node.get("targets")}
+    return {**kept, "budget": f"{key}={node[key]}"}

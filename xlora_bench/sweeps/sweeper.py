@@ -1,0 +1,83 @@
+"""The sweepers: `grid`, Hydra's own with the rules of `grid:` and the rounds of `tuning:`, and `dry_run`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from xlora_bench.results.jobs import Planned
+    from xlora_bench.sweeps.rounds import Rounds
+
+
+class GridSweeper(BasicSweeper):
+    """Runs the Cartesian product of the lists after the rules of `grid:`, each cell once.
+
+    With `tuning:` the trials run first; then every reported cell runs as configured and with the values of the best
+    trial of its method. A job that fails leaves the others alone; the first error is raised after the last job.
+
+    Raises:
+        ValueError: if a rule or `tuning` is wrong, before any job starts.
+    """
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Run the sweep that the config and the `arguments` of the command line describe."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        from xlora_bench.sweeps.rounds import Rounds  # noqa: PLC0415 - pandas: only where there is a sweep
+
+        rounds = Rounds(self.config, self.hydra_context.config_loader, arguments=arguments)
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        returns: list[Sequence[JobReturn]] = []
+        started = 0
+        for cells in rounds.run(folder / "jobs"):
+            self._follow(rounds)
+            returns += self._launch(cells, first=started)
+            started += len(cells)
+        if any(job.status != JobStatus.COMPLETED for batch in returns for job in batch):
+            self.hydra_context.callbacks.on_multirun_end(config=self.config)  # Hydra skips it when an error is raised
+        for batch in returns:
+            for job in batch:
+                _ = job.return_value  # raises the error of a job that failed
+        return returns
+
+    def _launch(self, cells: "Sequence[Planned]", *, first: int) -> list[Sequence[JobReturn]]:
+        """Launch the cells in batches; their job numbers start at `first`."""
+        assert self.launcher is not None
+        returns: list[Sequence[JobReturn]] = []
+        for batch in self.split_overrides_to_chunks([list(cell.overrides) for cell in cells], self.max_batch_size):
+            returns.append(self.launcher.launch(batch, initial_job_idx=first))
+            first += len(batch)
+        return returns
+
+    def _follow(self, rounds: "Rounds") -> None:
+        """Tell the report of this sweep what is going to run."""
+        from xlora_bench.results.sweep import SweepReport  # noqa: PLC0415
+
+        assert self.hydra_context is not None
+        for callback in self.hydra_context.callbacks.callbacks:
+            if isinstance(callback, SweepReport):
+                callback.follow(rounds.cells, notes=rounds.notes)
+
+
+class DryRunSweeper(BasicSweeper):
+    """Lists the cells of a sweep with what they cost, and runs none."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives; no launcher is needed."""
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Print the cells of the sweep that the config and the `arguments` of the command line describe."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        from xlora_bench.sweeps.dry_run import dry_run  # noqa: PLC0415 - pandas, tokenizers
+
+        dry_run(self.config, self.hydra_context.config_loader, arguments=arguments)
