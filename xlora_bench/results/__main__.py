@@ -1,16 +1,20 @@
-"""`python -m xlora_bench.results RESULTS_DIR [--filter adapter=lora ...]`: the table of all cells."""
+"""`python -m xlora_bench.results RESULTS_DIR [--filter adapter=lora ...]`: the table of all cells, or as a paper's."""
 
 import argparse
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
 from xlora_bench.results.collect import collect
+from xlora_bench.results.papers import load_paper
 from xlora_bench.results.progress import console
+from xlora_bench.results.protocol import Aggregation, Selection
 from xlora_bench.results.report import write_report
+from xlora_bench.results.selection import with_selections
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,31 +30,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="KEY=VALUE",
         help="only these cells: adapter=lora adapter.rank=8",
     )
+    parser.add_argument(
+        "--paper", metavar="NAME", help="lay it out as conf/paper/NAME.yaml, with its published numbers"
+    )
+    parser.add_argument("--selection", choices=get_args(Selection), help="which epoch; half: chosen on half of dev")
+    parser.add_argument("--aggregation", choices=get_args(Aggregation), help="over seeds")
+    parser.add_argument(
+        "--reference",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="the method that the others are compared with (comparison.md); else adapter=lora",
+    )
     options = parser.parse_args(arguments)
     try:
-        _report(options.results_dir, options.filter)
+        _report(options)
     except ValueError as error:
         console(error=True).print(f"error: {error}", soft_wrap=True, markup=False, highlight=False)
         return 1
     return 0
 
 
-def _report(results_dir: Path, filters: Sequence[str]) -> None:
+def _report(options: argparse.Namespace) -> None:
+    results_dir = options.results_dir
     if not (results_dir / "cells").is_dir():
         raise ValueError(f"`{results_dir}` is not a results folder: it has no folder `cells`")
+    paper = load_paper(options.paper) if options.paper else None
     frame = collect(results_dir)
     attributes = frame.attrs
-    for item in filters:
+    for item in options.filter:
         frame = frame[_matches(frame, item)]
     frame.attrs = attributes
-    name = re.sub(r"[^\w.=-]+", "_", ",".join(filters)) or "all"
-    folder = results_dir / "reports" / name
-    table = write_report(frame, folder, title=", ".join(filters) or "All cells")
+    chosen = [text for text in (options.paper, *options.filter, options.selection, options.aggregation) if text]
+    folder = results_dir / "reports" / (re.sub(r"[^\w.=-]+", "_", ",".join(chosen)) or "all")
+    table = write_report(
+        with_selections(frame, results_dir),
+        folder,
+        title=", ".join(options.filter) or "All cells",
+        paper=paper,
+        selection=options.selection,
+        aggregation=options.aggregation,
+        results_dir=results_dir,
+        reference=_pairs(options.reference) if options.reference else None,
+    )
     terminal = console()
     terminal.print(table.to_rich())
     if attributes["missing"]:
         terminal.print(f"{len(attributes['missing'])} cells have no record: running, or stopped before their end")
     terminal.print(f"Files: {folder}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _pairs(items: Sequence[str]) -> dict[str, str]:
+    """Return `KEY=VALUE` texts as a dict."""
+    for item in items:
+        if "=" not in item:
+            raise ValueError(f"`--reference {item}` must be KEY=VALUE, such as adapter=lora")
+    return {key: value for key, _, value in (item.partition("=") for item in items)}
 
 
 def _matches(frame: pd.DataFrame, item: str) -> pd.Series:

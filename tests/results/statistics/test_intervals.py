@@ -1,0 +1,84 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from xlora_bench.results.statistics import difference_interval, done_scores, mean_interval, paired
+
+SCORES = [0.81, 0.84, 0.79, 0.86, 0.83]
+
+
+def test_t_interval_is_scipys():
+    found = mean_interval(SCORES)
+    expected = stats.ttest_1samp(SCORES, 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert found.estimate == pytest.approx(np.mean(SCORES))
+    assert (found.n, found.method, found.level) == (5, "t", 0.95)
+
+
+def test_bca_interval_is_scipys():
+    found = mean_interval(SCORES, method="bca", resamples=499)
+    expected = stats.bootstrap(
+        (SCORES,), np.mean, n_resamples=499, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+def test_bca_is_narrower_than_t_for_few_seeds():
+    t, bca = mean_interval(SCORES), mean_interval(SCORES, method="bca")
+    assert t.low < bca.low < bca.high < t.high
+
+
+def test_level_widens():
+    assert mean_interval(SCORES, level=0.99).low < mean_interval(SCORES).low
+
+
+@pytest.mark.parametrize("method", ["t", "bca"])
+def test_equal_values_have_an_interval_without_width(method):
+    found = mean_interval([0.5, 0.5, 0.5], method=method)
+    assert (found.low, found.estimate, found.high) == (0.5, 0.5, 0.5)
+    assert 0.5 in found
+    assert 0.51 not in found
+
+
+def test_difference_is_paired_by_seed():
+    first, second = {0: 0.9, 1: 0.5, 2: 0.7, 7: 0.1}, {2: 0.6, 0: 0.8, 1: 0.45, 9: 0.9}
+    found = difference_interval(first, second)
+    expected = stats.ttest_rel([0.9, 0.5, 0.7], [0.8, 0.45, 0.6]).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert found.n == 3
+    pairs = paired(first, second)
+    assert (pairs.seeds, pairs.only_first, pairs.only_second) == ([0, 1, 2], [7], [9])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([0.5]), "1 values are too few: at least 2"),
+        (lambda: mean_interval([0.5, float("nan")]), "must be finite"),
+        (lambda: mean_interval(SCORES, level=95), r"level \(=95\)"),
+        (lambda: mean_interval(SCORES, method="normal"), r"method \(='normal'\) must be one of t, bca"),
+        (lambda: difference_interval({0: 1.0}, {1: 1.0}), "0 and 1 share none"),
+        (lambda: difference_interval({0: 1.0}, {0: 0.0}), "too few"),
+        (lambda: paired({0: float("inf")}, {0: 1.0}), "must be finite"),
+        (lambda: paired({}, {0: 1.0}), "too few"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def frame(rows):
+    return pd.DataFrame(rows, columns=["adapter", "seed", "status", "score"])
+
+
+def test_only_done_runs_have_scores():
+    runs = frame([("lora", 0, "done", 0.5), ("lora", 1, "collapsed", 0.0), ("lu", 0, "failed", None)])
+    assert done_scores(runs, runs["adapter"]) == {"lora": {0: 0.5}, "lu": {}}
+
+
+def test_two_runs_with_one_seed_do_not_pair():
+    runs = frame([("lora", 3, "done", 0.5), ("lora", 3, "done", 0.6)])
+    with pytest.raises(ValueError, match="'lora' has two runs with seed 3"):
+        done_scores(runs, runs["adapter"])

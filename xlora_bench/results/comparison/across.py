@@ -1,0 +1,140 @@
+"""All methods over all tasks of one setting, such as one model and rank."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from xlora_bench.results.axes import Key
+from xlora_bench.results.comparison.columns import Column
+from xlora_bench.results.statistics.across import (
+    LEAST_METHODS,
+    average_ranks,
+    critical_difference,
+    friedman_test,
+    nemenyi_test,
+    wilcoxon_holm,
+)
+from xlora_bench.results.statistics.intervals import Interval
+from xlora_bench.results.statistics.iqm import iqm_interval
+from xlora_bench.results.statistics.pairs import paired
+from xlora_bench.results.statistics.signflip import ALPHA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Across:
+    """Methods over tasks: mean scores (tasks x methods), ranks, tests, and what they say.
+
+    `p_pairs` is Nemenyi's matrix (Wilcoxon-Holm for two methods), None if there are too few tasks or methods;
+    `iqm` are interquartile means over tasks and seeds, `iqm_difference` those of the differences to the reference.
+    """
+
+    setting: Key
+    scores: pd.DataFrame
+    ranks: pd.Series
+    friedman: float | None = None
+    p_pairs: pd.DataFrame | None = None
+    iqm: Mapping[str, Interval] = field(default_factory=dict)
+    iqm_difference: Mapping[str, Interval] = field(default_factory=dict)
+    sentences: Sequence[str] = ()
+
+
+def compare_across(
+    columns: Sequence[Column], tasks: Sequence[str], *, setting: Key, labels: Mapping[Key, str]
+) -> Across:
+    """Return the comparison over the columns of one setting, one per task.
+
+    Raises:
+        ValueError: if fewer than two methods have a done run on every task, or there are fewer than three tasks.
+    """
+    table, left_out = _means(columns, tasks, labels)
+    ranks = average_ranks(table)
+    sentences = [f"Left out, without a done run on every task: {', '.join(left_out)}."] if left_out else []
+    friedman, p_pairs, said = _tests(table)
+    everything = {name: name in table.columns for name in labels.values()}
+    iqm, difference, remarks = _iqm(columns, tasks, {key: name for key, name in labels.items() if everything[name]})
+    return Across(
+        setting=setting,
+        scores=table,
+        ranks=ranks,
+        friedman=friedman,
+        p_pairs=p_pairs,
+        iqm=iqm,
+        iqm_difference=difference,
+        sentences=[*sentences, *said, *remarks],
+    )
+
+
+def _means(
+    columns: Sequence[Column], tasks: Sequence[str], labels: Mapping[Key, str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return mean scores of the methods that have a run everywhere, over the seeds that those share on a task."""
+    complete = [name for name in labels if all(column.scores.get(name) for column in columns)]
+    if len(complete) < 2:
+        raise ValueError("fewer than two methods have a done run on every task")
+    rows = {}
+    for task, column in zip(tasks, columns, strict=True):
+        shared = set.intersection(*(set(column.scores[name]) for name in complete))
+        if not shared:
+            raise ValueError(f"on {task} no seed is done for all of {', '.join(labels[name] for name in complete)}")
+        rows[task] = {
+            labels[name]: float(np.mean([column.scores[name][seed] for seed in sorted(shared, key=str)]))
+            for name in complete
+        }
+    return pd.DataFrame.from_dict(rows, orient="index"), [labels[name] for name in labels if name not in complete]
+
+
+def _tests(table: pd.DataFrame) -> tuple[float | None, pd.DataFrame | None, list[str]]:
+    tasks, methods = table.shape
+    if methods < LEAST_METHODS:
+        try:
+            pairs = wilcoxon_holm(table)
+        except ValueError as few:
+            return None, None, [f"Not tested over tasks: {few}."]
+        p = float(pairs.to_numpy()[0, 1])
+        return None, pairs, [f"Wilcoxon's signed-rank test over {tasks} tasks: p = {p:.3g}{_separable(p)}."]
+    friedman, pairs = friedman_test(table), nemenyi_test(table)
+    distance = critical_difference(methods, tasks)
+    said = [
+        f"Friedman's test over {tasks} tasks: p = {friedman:.3g}; the {methods} methods "
+        f"{'do not all rank alike' if friedman <= ALPHA else 'cannot be told from methods that rank alike'}.",
+        f"By Nemenyi's test two methods differ if their mean ranks are more than {distance:.2f} apart, of "
+        f"{methods - 1} that they can be.",
+        _different(pairs),
+    ]
+    return friedman, pairs, said
+
+
+def _different(pairs: pd.DataFrame) -> str:
+    names, p_values = list(pairs.columns), pairs.to_numpy()
+    found = [
+        f"{names[i]} and {names[j]} (p = {p_values[i, j]:.3g})"
+        for i, j in zip(*np.triu_indices(len(names), 1), strict=True)
+        if p_values[i, j] <= ALPHA
+    ]
+    return f"Separable over tasks: {'; '.join(found)}." if found else "No two methods are separable over tasks."
+
+
+def _separable(p: float) -> str:
+    return ", separable" if p <= ALPHA else ", not separable"
+
+
+def _iqm(
+    columns: Sequence[Column], tasks: Sequence[str], labels: Mapping[Key, str]
+) -> tuple[dict[str, Interval], dict[str, Interval], list[str]]:
+    scores, differences, problems = {}, {}, []
+    for key, name in labels.items():
+        try:
+            runs = {task: list(column.scores[key].values()) for task, column in zip(tasks, columns, strict=True)}
+            scores[name] = iqm_interval(runs)
+            if all(key != column.reference for column in columns):
+                differences[name] = iqm_interval(
+                    {
+                        task: paired(column.scores[key], column.scores.get(column.reference, {})).differences
+                        for task, column in zip(tasks, columns, strict=True)
+                    }
+                )
+        except ValueError as problem:
+            problems.append(f"{name}: no interquartile mean: {problem}.")
+    return scores, differences, problems

@@ -1,0 +1,122 @@
+"""From the tidy frame to the comparison: which methods, which reference, which columns, which tasks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from xlora_bench.results.axes import Axes, Key, keys, ordered
+from xlora_bench.results.comparison.across import Across, compare_across
+from xlora_bench.results.comparison.columns import Column, compare_column
+from xlora_bench.results.comparison.stored import read_examples
+
+USUAL = {"adapter": "lora", "init_scheme": "kaiming", "targets": "attention_qv"}
+"""The reference, unless one is named: the method that agrees with most of these, the adapter first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All columns against `reference`, and all settings over their tasks."""
+
+    axes: Axes
+    reference: Key
+    labels: Mapping[Key, str]
+    columns: list[Column]
+    across: list[Across]
+    notes: list[str] = field(default_factory=list)
+
+
+def compare(
+    frame: pd.DataFrame,
+    *,
+    axes: Axes,
+    row_labels: Mapping[str, str],
+    reference: Mapping[str, str] | None = None,
+    results_dir: Path | None = None,
+) -> Comparison | None:
+    """Return the comparison of a tidy frame on the axes of its table; None if there is one method only.
+
+    The scores are the frame's `score`; trials of a tuning are left out. Scores that are not those of one epoch
+    (selection `half`) are not compared by example. `reference` names the method to compare with by its axes, such as
+    `{"adapter": "lora"}`.
+
+    Raises:
+        ValueError: if `reference` is not one of the methods.
+    """
+    if frame.attrs.get("selection") == "half":
+        results_dir = None
+    if "tuning" in frame:
+        frame = frame[frame["tuning"] != "trial"]
+    frame = frame.reset_index(drop=True)
+    methods = pd.Series(keys(frame, axes.rows), index=frame.index, dtype=object)
+    places = pd.Series(keys(frame, axes.columns), index=frame.index, dtype=object)
+    order = ordered(methods)
+    if len(order) < 2:
+        return None
+    chosen = find_reference(order, axes.rows, reference)
+    labels = {key: _text(key, row_labels) for key in order}
+    columns, notes = [], []
+    for place in ordered(places):
+        here = frame[places == place]
+        among = methods[here.index]
+        try:
+            examples = read_examples(here, among, results_dir)
+            columns.append(
+                compare_column(here, among, key=place, order=order, reference=chosen, examples=examples, labels=labels)
+            )
+        except ValueError as problem:
+            notes.append(f"{column_label(axes.columns, place) or 'The runs'}: not compared: {problem}.")
+    across, said = _across(columns, axes, labels)
+    return Comparison(axes=axes, reference=chosen, labels=labels, columns=columns, across=across, notes=[*notes, *said])
+
+
+def find_reference(order: Sequence[Key], names: Sequence[str], wanted: Mapping[str, str] | None = None) -> Key:
+    """Return the method that others are compared with: the one that is `wanted`, else the most usual one.
+
+    Raises:
+        ValueError: if no method, or more than one, is the wanted one.
+    """
+    if wanted is None:
+        return max(order, key=lambda key: [value == USUAL.get(name) for name, value in zip(names, key, strict=True)])
+    texts = [dict(zip(names, map(str, key), strict=True)) for key in order]
+    found = [key for key, text in zip(order, texts, strict=True) if {**text, **wanted} == text]
+    if len(found) != 1:
+        methods = "; ".join(" ".join(f"{name}={value}" for name, value in text.items()) for text in texts)
+        raise ValueError(
+            f"reference (={dict(wanted)}) must fit exactly one method of the table, fits {len(found)}: {methods}"
+        )
+    return found[0]
+
+
+def column_label(names: Sequence[str], key: Key) -> str:
+    """Return a column's name as text: a choice names itself, a number needs the name of its key."""
+    parts = []
+    for name, value in zip(names, key, strict=True):
+        shown = "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        parts.append(f"{name.rpartition('.')[2]} {shown}" if "." in name else shown)
+    return ", ".join(parts)
+
+
+def _across(columns: Sequence[Column], axes: Axes, labels: Mapping[Key, str]) -> tuple[list[Across], list[str]]:
+    """Return the comparison over tasks for every combination of the other column axes, and what could not be had."""
+    if "task" not in axes.columns:
+        return [], []
+    place = axes.columns.index("task")
+    names = [name for name in axes.columns if name != "task"]
+    settings: dict[Key, list[Column]] = {}
+    for column in columns:
+        settings.setdefault(column.key[:place] + column.key[place + 1 :], []).append(column)
+    found, notes = [], []
+    for setting, members in settings.items():
+        try:
+            tasks = [str(column.key[place]) for column in members]
+            found.append(compare_across(members, tasks, setting=setting, labels=labels))
+        except ValueError as problem:
+            where = f" ({column_label(names, setting)})" if setting else ""
+            notes.append(f"Not compared over tasks{where}: {problem}.")
+    return found, notes
+
+
+def _text(key: Key, labels: Mapping[str, str]) -> str:
+    return " · ".join("-" if value is None else labels.get(str(value), str(value)) for value in key)

@@ -1,0 +1,117 @@
+"""One column of a table, such as one task: the runs of every method, and each against the reference."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from xlora_bench.results.axes import Key
+from xlora_bench.results.comparison.stored import Examples
+from xlora_bench.results.comparison.versus import Versus, against_reference
+from xlora_bench.results.statistics.intervals import Interval, mean_interval
+from xlora_bench.results.statistics.pairs import Pairs, Scores, done_scores, paired
+from xlora_bench.results.statistics.separable import explain, separable_from_rest, show
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One method in one column: runs that are done, failed (or collapsed) and missing; the mean of the done ones."""
+
+    method: Key
+    n: int
+    failed: int
+    missing: int
+    mean: float
+    interval: Interval | None
+    versus: Versus | None
+    is_reference: bool
+
+    @property
+    def verdict(self) -> str:
+        """What may be said about the method against the reference."""
+        if self.is_reference:
+            return "reference"
+        if self.versus is None:
+            return "no pair: no seed is done in both" if self.n else "no run is done"
+        return self.versus.verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """The comparison of one column; `best` is separable from all other methods, `summary` says so in words."""
+
+    key: Key
+    reference: Key
+    lines: list[Line]
+    best: Key | None
+    summary: str
+    scores: Mapping[Key, Scores]
+    notes: list[str] = field(default_factory=list)
+
+
+def compare_column(
+    frame: pd.DataFrame,
+    methods: pd.Series,
+    *,
+    key: Key,
+    order: list[Key],
+    reference: Key,
+    examples: Examples,
+    labels: Mapping[Key, str],
+) -> Column:
+    """Return the comparison of one column's rows of a tidy frame, `methods` naming the method of each row.
+
+    Raises:
+        ValueError: if a method has two done runs with one seed.
+    """
+    found = cast("dict[Key, Scores]", done_scores(frame, methods))
+    scores = {name: found[name] for name in order if name in found}
+    pairs = {
+        name: paired(runs, scores[reference])
+        for name, runs in scores.items()
+        if name != reference and set(runs) & set(scores.get(reference, {}))
+    }
+    versus = against_reference(pairs, reference=reference, examples=examples)
+    named = {labels.get(name, show(name)): runs for name, runs in scores.items()}
+    return Column(
+        key=key,
+        reference=reference,
+        lines=[
+            _line(name, frame.loc[methods == name, "status"], runs, versus.get(name), is_reference=name == reference)
+            for name, runs in scores.items()
+        ],
+        best=separable_from_rest(scores),
+        summary=explain(named),
+        scores=scores,
+        notes=[*_unpaired(pairs, labels), *examples.problems],
+    )
+
+
+def _line(name: Key, statuses: pd.Series, runs: Scores, versus: Versus | None, *, is_reference: bool) -> Line:
+    counts, values = statuses.value_counts(), list(runs.values())
+    return Line(
+        method=name,
+        n=len(values),
+        failed=int(counts.get("failed", 0) + counts.get("collapsed", 0)),
+        missing=int(counts.get("missing", 0)),
+        mean=float(np.mean(values)) if values else math.nan,
+        interval=mean_interval(values) if len(values) > 1 else None,
+        versus=versus,
+        is_reference=is_reference,
+    )
+
+
+def _unpaired(pairs: Mapping[Key, Pairs], labels: Mapping[Key, str]) -> list[str]:
+    """Name the seeds that only one of two methods has done: their runs are in the means, not in the differences."""
+    notes = []
+    for name, each in pairs.items():
+        for who, seeds in (("it", each.only_first), ("the reference", each.only_second)):
+            if seeds:
+                listed = ", ".join(map(str, seeds))
+                notes.append(
+                    f"{labels.get(name, show(name))}: seed {listed} is done only for {who}, so it is in no difference."
+                )
+    return notes

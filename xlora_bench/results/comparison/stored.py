@@ -1,0 +1,101 @@
+"""The predictions behind a score: read from a cell's folder, and checked to be those that gave the score."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xlora_bench.results.statistics.resampled import weighted_score
+
+SAME = 1e-6
+"""How far a score computed again may be from the recorded one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """One column's examples: labels (n,), and each run's predictions (n,) of them by method and seed.
+
+    `problems` says which runs have no predictions here, and why.
+    """
+
+    metric: str = ""
+    labels: np.ndarray = field(default_factory=lambda: np.empty(0))
+    runs: Mapping[tuple[Hashable, Hashable], np.ndarray] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether a prediction is right or wrong."""
+        return self.metric not in ("pearson", "spearman")
+
+
+def read_examples(frame: pd.DataFrame, methods: pd.Series, results_dir: Path | None) -> Examples:
+    """Return the predictions of the done runs of one column of a table, `methods` naming the method of each row."""
+    done = frame[frame["status"] == "done"]
+    metrics = [str(name) for name in done["headline"].dropna().unique()]
+    if results_dir is None or len(metrics) != 1:
+        return Examples(problems=_impossible(results_dir, metrics))
+    runs: dict[tuple[Hashable, Hashable], np.ndarray] = {}
+    problems: dict[str, list[str]] = {}
+    examples = None
+    for (_, row), method in zip(done.iterrows(), methods[done.index], strict=True):
+        try:
+            found = _reported(row, results_dir, metrics[0])
+            if examples is not None and not _same_examples(found, examples):
+                raise ValueError("evaluated on other examples than the first run of the column")
+        except ValueError as problem:
+            problems.setdefault(str(problem), []).append(str(row["cell"]))
+            continue
+        examples = found if examples is None else examples
+        runs[method, row["seed"]] = found["prediction"].to_numpy()
+    return Examples(
+        metric=metrics[0],
+        labels=np.empty(0) if examples is None else examples["label"].to_numpy(),
+        runs=runs,
+        problems=[f"Not compared by example, {reason}: {', '.join(cells)}." for reason, cells in problems.items()],
+    )
+
+
+def _impossible(results_dir: Path | None, metrics: Sequence[str]) -> list[str]:
+    if results_dir is None:
+        return ["Not compared by example: the scores are not those of one epoch, or the cells' folder is not known."]
+    return [f"Not compared by example: {len(metrics)} headline metrics ({', '.join(metrics) or 'no run is done'})."]
+
+
+def _reported(row: "pd.Series[Any]", results_dir: Path, metric: str) -> pd.DataFrame:
+    """Return idx, label and prediction of the epoch whose score is the row's, by idx.
+
+    Raises:
+        ValueError: if there are no predictions, or those of no epoch give the score.
+    """
+    path = results_dir / "cells" / str(row["cell"]) / "predictions.parquet"
+    if not path.exists():
+        raise ValueError("no stored predictions (`rerun=true` trains again)")
+    try:
+        stored = pd.read_parquet(path, columns=["epoch", "split", "idx", "label", "prediction"])
+    except (OSError, ValueError) as error:
+        raise ValueError(f"predictions that cannot be read ({error})") from error
+    if stored.empty:
+        raise ValueError("predictions of no example")
+    stored = stored[stored["split"] == stored["split"].iloc[0]]
+    best, last = row.get("best/epoch", math.nan), int(stored["epoch"].max())
+    for epoch in dict.fromkeys([last if pd.isna(best) else int(best), last]):
+        found = stored[stored["epoch"] == epoch].sort_values("idx", kind="stable")
+        if not found.empty and abs(_score(found, metric) - float(row["score"])) <= SAME:
+            return found
+    raise ValueError(f"predictions that give another {metric} than the score, in the best epoch and in the last")
+
+
+def _score(examples: pd.DataFrame, metric: str) -> float:
+    predictions, labels = examples["prediction"].to_numpy(), examples["label"].to_numpy()
+    return float(weighted_score(metric, predictions, labels, np.ones((1, len(labels))))[0])
+
+
+def _same_examples(found: pd.DataFrame, first: pd.DataFrame) -> bool:
+    return len(found) == len(first) and all(
+        np.array_equal(found[name].to_numpy(), first[name].to_numpy()) for name in ("idx", "label")
+    )

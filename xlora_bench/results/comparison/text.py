@@ -1,0 +1,192 @@
+"""The comparison in words and tables."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from xlora_bench.results.comparison.across import Across
+from xlora_bench.results.comparison.build import Comparison, column_label
+from xlora_bench.results.comparison.columns import Column, Line
+from xlora_bench.results.statistics.intervals import Interval
+from xlora_bench.results.statistics.power import failure_interval
+from xlora_bench.results.statistics.signflip import ALPHA, pairs_needed, smallest_p
+
+HEAD = (
+    "method",
+    "done",
+    "failed",
+    "mean [95 %]",
+    "difference [95 %]",
+    "p",
+    "p Holm",
+    "p max-T",
+    "seeds and examples [95 %]",
+    "McNemar p",
+    "verdict",
+)
+PREFACE = """\
+Every method is compared with **{reference}**, run by run with the same seed. A run that failed or collapsed is counted,
+never averaged; a pair exists only where both runs are done.
+
+- mean, difference: over done runs, over pairs; t-intervals over seeds. A difference is the method minus {reference}.
+- p: exact sign-flip test over seeds. n pairs reach 2 / 2^n at best: five seeds cannot reach p < {alpha:g} ({five:g}),
+  {needed} are needed. p Holm, p max-T: corrected for all methods of a table; Holm needs more seeds the more methods it
+  has, max-T (Westfall and Young) does not.
+- verdict: separable if p max-T is at most {alpha:g}. The seeds it would need are for a difference as large and as noisy
+  as the one seen, found with probability 80 %: an order of magnitude.
+- seeds and examples: the difference if other examples as well as other seeds might have been drawn; the other columns
+  speak of these examples. McNemar: of the trained runs, twice the median p over seeds.
+- Bold: separable from every other method of its table."""
+IQM = """\
+- IQM: mean of the middle half of all runs over tasks and seeds; its interval (bootstrap of the runs within each task)
+  speaks of these tasks and other seeds. Over tasks of unlike difficulty it is a mean of the middling tasks: prefer the
+  IQM of the difference, which is paired by seed."""
+
+
+def to_markdown(comparison: Comparison, figures: Sequence[str | None]) -> str:
+    """Return the comparison as Markdown; `figures` are the file names of the diagrams, in the order of `across`."""
+    reference = comparison.labels[comparison.reference]
+    preface = PREFACE.format(reference=reference, alpha=ALPHA, five=smallest_p(5), needed=pairs_needed())
+    lines = ["# Comparison", "", preface]
+    for column in comparison.columns:
+        lines += ["", f"## {column_label(comparison.axes.columns, column.key) or 'All runs'}", ""]
+        lines += _column(column, comparison)
+    for across, figure in zip(comparison.across, figures, strict=True):
+        names = [name for name in comparison.axes.columns if name != "task"]
+        setting = column_label(names, across.setting)
+        lines += ["", f"## Over tasks{f': {setting}' if setting else ''}", "", *_across(across, figure)]
+    if comparison.notes:
+        lines += ["", "## Not compared", "", *(f"- {note}" for note in comparison.notes)]
+    return "\n".join([*lines, ""])
+
+
+def to_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return one row per column and method, full precision."""
+    rows = []
+    for column in comparison.columns:
+        place = dict(zip(comparison.axes.columns, column.key, strict=True))
+        for line in column.lines:
+            method = dict(zip(comparison.axes.rows, line.method, strict=True))
+            rows.append({**place, **method, **_values(line), "best": line.method == column.best})
+    return pd.DataFrame(rows)
+
+
+def _column(column: Column, comparison: Comparison) -> Iterator[str]:
+    yield _row(HEAD)
+    yield "|---|" + "---:|" * (len(HEAD) - 2) + "---|"
+    for line in column.lines:
+        name = comparison.labels[line.method]
+        yield _row([f"**{name}**" if line.method == column.best else name, *_cells(line)])
+    yield ""
+    yield column.summary
+    yield from _power(column)
+    if column.notes:
+        yield ""
+        yield from (f"- {note}" for note in column.notes)
+
+
+def _cells(line: Line) -> list[str]:
+    versus = line.versus
+    mean = (_with(line.interval) if line.interval else f"{line.mean:.4f}") if line.n else "-"
+    cells = [str(line.n), _failed(line), mean]
+    if versus is None:
+        return [*cells, "", "", "", "", "", "", line.verdict]
+    by_example = versus.by_example
+    crossed = by_example.seeds_and_examples if by_example else None
+    return [
+        *cells,
+        _with(versus.interval, sign=True) if versus.interval else f"{versus.difference:+.4f}",
+        *(_p(value) for value in (versus.p, versus.p_holm, versus.p_max_t)),
+        _bounds(crossed, sign=True) if crossed else "",
+        _p(versus.mcnemar),
+        line.verdict,
+    ]
+
+
+def _power(column: Column) -> Iterator[str]:
+    """Say how large a difference would have been found."""
+    found = [line.versus.detectable for line in column.lines if line.versus and line.versus.detectable]
+    seeds = {line.versus.pairs.n for line in column.lines if line.versus}
+    if not found or min(seeds) < pairs_needed():
+        return
+    low, high = f"{min(found):.4f}", f"{max(found):.4f}"
+    span = low if low == high else f"{low} to {high}, depending on the method,"
+    pairs = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
+    weaker = (
+        "" if min(seeds) > pairs_needed() + 1 else " by the t-test, somewhat less by the exact test with so few seeds"
+    )
+    yield f"With {pairs} pairs a true difference of {span} would be found with probability 80 %{weaker}."
+
+
+def _failed(line: Line) -> str:
+    runs = line.n + line.failed
+    missing = f", {line.missing} missing" if line.missing else ""
+    if not line.failed:
+        return f"0{missing}"
+    low, high = failure_interval(line.failed, runs)
+    return f"{line.failed} of {runs} ({low:.0%} to {high:.0%}){missing}"
+
+
+def _across(across: Across, figure: str | None) -> Iterator[str]:
+    yield _row(["method", "mean rank", "IQM [95 %]", "IQM of the difference [95 %]"])
+    yield "|---|---:|---:|---:|"
+    for name, rank in across.ranks.items():
+        score, difference = across.iqm.get(str(name)), across.iqm_difference.get(str(name))
+        texts = [_with(score) if score else "", _with(difference, sign=True) if difference else ""]
+        yield _row([str(name), f"{rank:.2f}", *texts])
+    yield ""
+    yield from (f"- {sentence}" for sentence in across.sentences)
+    yield IQM
+    if figure is not None:
+        yield ""
+        yield f"![Critical-difference diagram]({figure})"
+
+
+def _values(line: Line) -> dict[str, Any]:
+    versus = line.versus
+    by_example = versus.by_example if versus else None
+    return {
+        "n": line.n,
+        "failed": line.failed,
+        "missing": line.missing,
+        "mean": line.mean,
+        **_ends("mean", line.interval),
+        "pairs": versus.pairs.n if versus else 0,
+        "difference": versus.difference if versus else None,
+        **_ends("difference", versus.interval if versus else None),
+        "p_sign_flip": versus.p if versus else None,
+        "p_holm": versus.p_holm if versus else None,
+        "p_max_t": versus.p_max_t if versus else None,
+        "detectable": versus.detectable if versus else None,
+        "seeds_needed": versus.seeds_needed if versus else None,
+        "p_mcnemar": versus.mcnemar if versus else None,
+        **_ends("these_runs", by_example.these_runs if by_example else None),
+        **_ends("seeds_and_examples", by_example.seeds_and_examples if by_example else None),
+        "p_seeds_and_examples": by_example.p if by_example else None,
+        "verdict": line.verdict,
+    }
+
+
+def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    return {f"{name}_low": interval.low if interval else None, f"{name}_high": interval.high if interval else None}
+
+
+def _with(interval: Interval, *, sign: bool = False) -> str:
+    estimate = f"{interval.estimate:+.4f}" if sign else f"{interval.estimate:.4f}"
+    return f"{estimate} {_bounds(interval, sign=sign)}"
+
+
+def _bounds(interval: Interval, *, sign: bool = False) -> str:
+    low, high = (f"{end:+.4f}" if sign else f"{end:.4f}" for end in (interval.low, interval.high))
+    return f"[{low}, {high}]"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

@@ -1,0 +1,66 @@
+"""The comparison as files: `comparison.md` for people, `comparison.csv` for programs, the diagram of ranks."""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from xlora_bench.results.axes import Axes
+from xlora_bench.results.comparison.build import Comparison, column_label, compare
+from xlora_bench.results.comparison.diagram import write_diagram
+from xlora_bench.results.comparison.text import to_frame, to_markdown
+from xlora_bench.results.record import write_atomically
+from xlora_bench.results.statistics.across import LEAST_METHODS, critical_difference
+
+log = logging.getLogger(__name__)
+
+
+def write_comparison(
+    frame: pd.DataFrame,
+    folder: str | Path,
+    *,
+    axes: Axes,
+    row_labels: Mapping[str, str],
+    reference: Mapping[str, str] | None = None,
+    results_dir: Path | None = None,
+) -> Comparison | None:
+    """Write the comparison of a tidy frame on the axes of its table; nothing if there is one method only.
+
+    Files in `folder`: `comparison.md`, `comparison.csv`, and `critical_difference*.png` and `.svg` per setting with
+    enough tasks. `results_dir` is the folder that holds `cells/`, for comparisons by example.
+
+    Raises:
+        ValueError: if `reference` is not one of the methods.
+        OSError: if a file cannot be written.
+    """
+    comparison = compare(frame, axes=axes, row_labels=row_labels, reference=reference, results_dir=results_dir)
+    if comparison is None:
+        return None
+    folder = Path(folder)
+    figures = _write_diagrams(comparison, folder)
+    write_atomically(folder / "comparison.md", to_markdown(comparison, figures))
+    write_atomically(folder / "comparison.csv", to_frame(comparison).to_csv(index=False))
+    return comparison
+
+
+def _write_diagrams(comparison: Comparison, folder: Path) -> list[str | None]:
+    """Return the file name of each setting's diagram; None where there is none."""
+    names = [name for name in comparison.axes.columns if name != "task"]
+    written: list[str | None] = []
+    for across in comparison.across:
+        tasks, methods = across.scores.shape
+        if across.p_pairs is None or methods < LEAST_METHODS:
+            written.append(None)
+            continue
+        setting = re.sub(r"[^\w.=-]+", "_", column_label(names, across.setting))
+        path = folder / ("critical_difference" + (f"-{setting}" if setting else ""))
+        try:
+            distance = critical_difference(methods, tasks)
+            png, _ = write_diagram(across.ranks, across.p_pairs, path, tasks=tasks, distance=distance)
+            written.append(png.name)
+        except Exception as error:
+            log.warning("no diagram of ranks in %s: %s: %s", folder, type(error).__name__, error)
+            written.append(None)
+    return written

@@ -1,0 +1,24 @@
+"""What may be said about runs: of one group, of two methods on one task, of many methods over many tasks.
+
+Pure functions on numbers; `xlora_bench.results.comparison` reads the records and writes the sentences. How often
+each interval covers and each test errs is measured in `benchmarks/statistics_truth.py`, figures in
+`docs/statistics.md`.
+"""
+
+from xlora_bench.results.statistics.intervals import Interval, difference_interval, mean_interval
+from xlora_bench.results.statistics.pairs import Pairs, done_scores, paired
+from xlora_bench.results.statistics.separable import explain, separable_from_rest
+from xlora_bench.results.statistics.summary import separable_best, summarise
+
+__all__ = [
+    "Interval",
+    "Pairs",
+    "difference_interval",
+    "done_scores",
+    "explain",
+    "mean_interval",
+    "paired",
+    "separable_best",
+    "separable_from_rest",
+    "summarise",
+]

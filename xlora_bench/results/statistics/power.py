@@ -1,0 +1,102 @@
+"""How large a difference n seeds can find, and how many seeds a difference would need.
+
+For the paired t-test of the differences (`statsmodels.stats.power.TTestPower`, two-sided): the effect is the mean
+difference over the standard deviation of the differences. The deviation of a few seeds is itself uncertain, so
+these are orders of magnitude.
+"""
+
+import math
+
+import numpy as np
+
+from xlora_bench.results.statistics.pairs import finite
+from xlora_bench.results.statistics.signflip import ALPHA, pairs_needed
+
+POWER = 0.8
+MANY = 1000
+"""More seeds than this are not counted."""
+
+
+def detectable_difference(
+    differences: object, *, alpha: float = ALPHA, power: float = POWER, comparisons: int = 1
+) -> float:
+    """Return the true difference that as many seeds would find with probability `power` (minimum detectable effect).
+
+    `comparisons` with the same reference share `alpha` (Bonferroni). inf below `pairs_needed()` seeds, which find
+    nothing in an exact test.
+
+    Raises:
+        ValueError: if there are fewer than two differences, or one is not finite.
+    """
+    from scipy import optimize  # noqa: PLC0415 - slow to import
+
+    array = finite(differences, of="differences", at_least=2)
+    deviation = float(array.std(ddof=1))
+    if len(array) < pairs_needed(alpha=alpha):
+        return math.inf
+    if np.ptp(array) == 0:
+        return 0.0
+
+    def missing(effect: float) -> float:
+        return _power(effect, len(array), alpha / comparisons) - power
+
+    most = 1.0
+    while missing(most) < 0:
+        most *= 2
+    return deviation * float(optimize.brentq(missing, 0.0, most))
+
+
+def seeds_to_separate(
+    differences: object, *, alpha: float = ALPHA, power: float = POWER, comparisons: int = 1
+) -> float:
+    """Return how many seeds would separate a difference as large and as noisy as this one; inf beyond `MANY`.
+
+    Never below the number from which an exact test can reach `alpha` at all (`pairs_needed`). `comparisons` with the
+    same reference share `alpha` (Bonferroni).
+
+    Raises:
+        ValueError: if there are fewer than two differences, or one is not finite.
+    """
+    array = finite(differences, of="differences", at_least=2)
+    least = pairs_needed(alpha=alpha)
+    mean, deviation = abs(float(array.mean())), float(array.std(ddof=1))
+    if np.ptp(array) == 0:
+        return float(least) if mean else math.inf
+
+    def enough(n: int) -> bool:
+        return _power(mean / deviation, n, alpha / comparisons) >= power
+
+    low = high = least
+    while high < MANY and not enough(high):
+        low, high = high + 1, min(2 * high, MANY)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return float(high) if enough(high) else math.inf
+
+
+def failure_interval(failed: int, runs: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's interval of the chance that a run fails or collapses, `failed` of `runs` having done so.
+
+    Raises:
+        ValueError: if there is no run or `failed` is not between 0 and `runs`.
+    """
+    from statsmodels.stats.proportion import proportion_confint  # noqa: PLC0415 - slow to import
+
+    if runs < 1 or not 0 <= failed <= runs:
+        raise ValueError(f"{failed} failed of {runs} runs: both must be counts of runs, at least one run")
+    low, high = proportion_confint(failed, runs, alpha=1 - level, method="wilson")
+    return float(low), float(high)
+
+
+def _power(effect: float, n: int, alpha: float) -> float:
+    """Return the power of the paired t-test; by the mean over chi-squared where scipy's noncentral t is nan."""
+    from scipy import stats  # noqa: PLC0415 - slow to import
+    from statsmodels.stats.power import TTestPower  # noqa: PLC0415 - slow to import
+
+    reached = float(TTestPower().power(effect, n, alpha))
+    if not math.isnan(reached):
+        return reached
+    spread = np.sqrt(stats.chi2.ppf((np.arange(10_000) + 0.5) / 10_000, n - 1) / (n - 1))
+    bound, shift = float(stats.t.ppf(1 - alpha / 2, n - 1)) * spread, effect * math.sqrt(n)
+    return float((stats.norm.sf(bound - shift) + stats.norm.cdf(-bound - shift)).mean())
