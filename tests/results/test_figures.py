@@ -1,12 +1,18 @@
 from xml.etree import ElementTree
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from tests.results.records import grid
+from xlora_bench.results.axes import find_axes
+from xlora_bench.results.figures import _points, pareto_front
 from xlora_bench.results.report import write_report
 
-FIGURES = {f"score_vs_{what}.{kind}" for what in ("parameters", "rank") for kind in ("png", "svg")}
+AGAINST = ("parameters", "rank", "time", "memory")
+FIGURES = {f"score_vs_{what}.{kind}" for what in AGAINST for kind in ("png", "svg")}
 TABLES = {"table.md", "table.csv", "table.tex", "cells.csv"}
+COMPARISON = {"comparison.md", "comparison.csv"}
 
 
 @pytest.fixture
@@ -17,14 +23,14 @@ def frame(tmp_path):
         for rank in (2, 8)
         for seed in (0, 1)
     ]
-    return grid(tmp_path / "results", some)
+    return grid(tmp_path / "results", some).assign(**{"cost/peak_memory_bytes": 5e8})
 
 
 def test_a_report_is_complete_and_the_same_twice(frame, tmp_path):
     for name in ("first", "second"):
         write_report(frame, tmp_path / name, title="t")
-    assert {path.name for path in (tmp_path / "first").iterdir()} == FIGURES | TABLES
-    for name in FIGURES | TABLES:
+    assert {path.name for path in (tmp_path / "first").iterdir()} == FIGURES | TABLES | COMPARISON
+    for name in FIGURES | TABLES | COMPARISON:
         first, second = (tmp_path / folder / name for folder in ("first", "second"))
         assert first.read_bytes() == second.read_bytes(), name
 
@@ -64,3 +70,53 @@ def test_an_unwritable_folder_is_a_clear_error(frame, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         write_report(frame, tmp_path / "file" / "r", title="t")
+
+
+# The Pareto front
+
+
+def points(*rows):
+    """One panel of (x, mean, bad)."""
+    frame = pd.DataFrame(rows, columns=["x", "mean", "bad"])
+    return frame.assign(panel=[("sst2",)] * len(frame))
+
+
+@pytest.mark.parametrize(
+    ("rows", "front"),
+    [
+        ([(1, 0.5, 0), (2, 0.6, 0), (3, 0.55, 0)], [True, True, False]),  # dearer and worse
+        ([(3, 0.9, 0), (1, 0.5, 0), (2, 0.7, 0)], [True, True, True]),  # in any order
+        ([(1, 0.5, 0), (1, 0.6, 0)], [False, True]),  # as dear, worse
+        ([(1, 0.5, 0), (2, 0.5, 0)], [True, False]),  # dearer, as good
+        ([(1, 0.9, 1), (2, 0.5, 0)], [False, True]),  # the best only if one leaves out what collapsed
+    ],
+)
+def test_the_front_is_what_no_other_beats(rows, front):
+    assert list(pareto_front(points(*rows))) == front
+
+
+def test_the_front_agrees_with_its_definition():
+    generator = np.random.default_rng(0)
+    frame = points(*((x, mean, 0) for x, mean in generator.integers(0, 12, (60, 2)))).drop_duplicates(["x", "mean"])
+    beaten = [
+        any(o.x <= p.x and o.mean >= p.mean and (o.x, o.mean) != (p.x, p.mean) for o in frame.itertuples())
+        for p in frame.itertuples()
+    ]
+    assert list(pareto_front(frame)) == [not b for b in beaten]
+
+
+def test_each_panel_has_its_front():
+    frame = points((1, 0.9, 0), (2, 0.5, 0)).assign(panel=[("sst2",), ("mrpc",)])
+    assert list(pareto_front(frame)) == [True, True]
+
+
+def test_cost_and_score_of_a_point_are_means_over_its_seeds(tmp_path):
+    cells = [
+        {"seed": 0, "score": 0.5, "cost": {"train_seconds": 2.0}},
+        {"seed": 1, "score": 0.7, "cost": {"train_seconds": 4.0}},
+        {"seed": 2, "score": 0.1, "cost": {"train_seconds": 99.0}, "status": "collapsed"},
+    ]
+    frame = grid(tmp_path, cells).assign(**{"cost/train_seconds": [cell["cost"]["train_seconds"] for cell in cells]})
+    (point,) = _points(frame, find_axes(frame), "cost/train_seconds").to_dict("records")
+    assert (point["x"], point["mean"], point["n"], point["bad"], point["front"]) == (3.0, 0.6, 2, 1, False)
+    assert point["x_std"] == pytest.approx(2**0.5)

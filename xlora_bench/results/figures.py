@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 FIGURES = {
     "score_vs_parameters": ("parameters/trainable", "trainable parameters, head included"),
     "score_vs_rank": ("adapter.rank", "rank"),
+    "score_vs_time": ("cost/train_seconds", "training time, seconds"),
+    "score_vs_memory": ("cost/peak_memory_bytes", "peak memory, bytes"),
 }
 """File name -> the column on the horizontal axis and its label."""
+COSTS = ("score_vs_parameters", "score_vs_time", "score_vs_memory")
+"""Figures against something to be saved: they show the Pareto front."""
+NOTES = ("hollow: some runs\ncollapsed or failed", "Pareto front\nof the means")
+"""What the legend says besides the methods."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by the colour-blind; without the yellow, which is lost on white."""
 MARKERS = "osD^vPX*<>"
 STYLES = ("-", "--", ":")
-DODGE = {"score_vs_parameters": 0.05, "score_vs_rank": 0.2}
+DODGE = {"score_vs_parameters": 0.05, "score_vs_rank": 0.2, "score_vs_time": 0.0, "score_vs_memory": 0.0}
 """Decades over which methods at one place are spread sideways: error bars must not hide each other."""
 
 
@@ -41,20 +47,38 @@ def write_figures(frame: pd.DataFrame, folder: str | Path, *, axes: Axes, labels
 
 
 def _points(frame: pd.DataFrame, axes: Axes, column: str) -> pd.DataFrame:
-    """Return `panel`, `method`, `x`, `mean`, `std` of the groups that have a score and a place on x."""
+    """Return `panel`, `method`, `rank`, `x`, `x_std`, `mean`, `std`, `bad`, `front` of groups with a score and an x.
+
+    A group is what differs only in the seed; `x` is its mean cost. `bad` counts runs that collapsed or failed: their
+    group is drawn hollow and is never on the front.
+    """
     panels = [name for name in axes.columns if name != "adapter.rank"]
-    place = {
-        "panel": pd.Series(keys(frame, panels), index=frame.index, dtype=object),
-        "method": pd.Series(keys(frame, axes.rows), index=frame.index, dtype=object),
-        "rank": pd.Series(keys(frame, ["adapter.rank"]), index=frame.index, dtype=object),
-        "x": pd.to_numeric(frame[column], errors="coerce") if column in frame else math.nan,
-    }
-    groups = summarise(frame.assign(**place), ["panel", "method", "rank", "x"], "score")
-    return groups[(groups["n"] > 0) & (groups["x"] > 0)].reset_index(drop=True)
+    names = {"panel": panels, "method": axes.rows, "rank": ["adapter.rank"]}
+    place = {name: pd.Series(keys(frame, of), index=frame.index, dtype=object) for name, of in names.items()}
+    cost = pd.to_numeric(frame[column], errors="coerce") if column in frame else math.nan
+    placed = frame.assign(**place, x=cost)
+    done = placed[(placed["status"] == "done") & placed["score"].notna()]
+    costs = done.groupby(list(names), dropna=False, sort=False)["x"].agg(x="mean", x_std="std").reset_index()
+    groups = summarise(placed, list(names), "score").merge(costs, on=list(names), how="left")
+    groups["bad"] = groups["n_collapsed"] + groups["n_failed"]
+    points = groups[(groups["n"] > 0) & (groups["x"] > 0)].reset_index(drop=True)
+    return points.assign(front=pareto_front(points))
+
+
+def pareto_front(points: pd.DataFrame) -> pd.Series:
+    """Return which points no other of their panel beats: none costs at most as much (`x`) and scores higher (`mean`),
+    or costs less and scores as high. It is the front of the means; their spread is not weighed.
+    """
+    front: set[int] = set()
+    for _, panel in points[points["bad"] == 0].groupby("panel", sort=False):
+        ranked = panel.sort_values(["x", "mean"], ascending=[True, False])
+        best = ranked["mean"].cummax().shift(fill_value=-math.inf)
+        front |= set(ranked.index[ranked["mean"] > best])
+    return pd.Series(points.index.isin(front), index=points.index)
 
 
 def _score(frame: pd.DataFrame) -> str:
-    return f"{', '.join(map(str, frame['headline'].dropna().unique()))} (best epoch)"
+    return f"{', '.join(map(str, frame['headline'].dropna().unique()))} ({frame.attrs.get('selection', 'best')} epoch)"
 
 
 def _write(points: pd.DataFrame, path: Path, *, label: str, score: str, labels: dict[str, str]) -> list[Path]:
@@ -68,6 +92,8 @@ def _write(points: pd.DataFrame, path: Path, *, label: str, score: str, labels: 
     grid = figure.subplots(height, width, squeeze=False, sharex=True)
     for panel, drawn in zip(panels, grid.flat, strict=False):
         _draw(drawn, points[points["panel"] == panel], methods, labels=labels, dodge=DODGE[path.name])
+        if path.name in COSTS:
+            _draw_front(drawn, points[points["panel"] == panel])
         _set_ticks(drawn, points["x"])
         drawn.set_title(_text(panel, {}), fontsize=10)
     for drawn in grid.flat[len(panels) :]:
@@ -77,6 +103,7 @@ def _write(points: pd.DataFrame, path: Path, *, label: str, score: str, labels: 
     handles = {
         text: handle for drawn in grid.flat for handle, text in zip(*drawn.get_legend_handles_labels(), strict=True)
     }
+    handles = dict(sorted(handles.items(), key=lambda item: item[0] in NOTES))  # methods first
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
     with rc_context({"svg.hashsalt": path.name}):  # the same points give the same file
         figure.savefig(path.with_suffix(".png"), dpi=200)
@@ -92,20 +119,47 @@ def _draw(
         line = points[points["method"] == method].sort_values("x")
         if line.empty:
             continue
+        at = line["x"] * 10 ** (dodge * ((index + 0.5) / len(methods) - 0.5))
+        look: dict[str, Any] = {
+            "color": COLOURS[index % len(COLOURS)],
+            "marker": MARKERS[index % len(MARKERS)],
+            "markersize": 5,
+        }
         panel.errorbar(
-            line["x"] * 10 ** (dodge * ((index + 0.5) / len(methods) - 0.5)),
+            at,
             line["mean"],
             yerr=line["std"].fillna(0.0),
+            xerr=line["x_std"].fillna(0.0) if (line["x_std"] > 0).any() else None,
             label=_text(method, labels),
-            color=COLOURS[index % len(COLOURS)],
             linestyle=STYLES[index // len(COLOURS) % len(STYLES)],
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=5,
             linewidth=1.2,
             capsize=2.5,
+            **look,
         )
+        bad = line["bad"] > 0
+        panel.plot(at[bad], line["mean"][bad], linestyle="", markerfacecolor="white", zorder=4, **look)
+        if bad.any():
+            panel.plot([], [], linestyle="", marker="o", color="#666666", markerfacecolor="white", label=NOTES[0])
     panel.grid(alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_front(panel: "Panel", points: pd.DataFrame) -> None:
+    """Draw the best mean score that each cost buys as a step line behind the points."""
+    front = points[points["front"]].sort_values("x")
+    if len(points) > 1 and not front.empty:
+        end = max(points["x"].max(), front["x"].iloc[-1])
+        panel.plot(
+            [*front["x"], end],
+            [*front["mean"], front["mean"].iloc[-1]],
+            drawstyle="steps-post",
+            color="#999999",
+            linewidth=5,
+            alpha=0.35,
+            solid_capstyle="butt",
+            label=NOTES[1],
+            zorder=0,
+        )
 
 
 def _set_ticks(panel: "Panel", values: pd.Series) -> None:
@@ -118,7 +172,8 @@ def _set_ticks(panel: "Panel", values: pd.Series) -> None:
         panel.xaxis.set_major_locator(FixedLocator(ticks))
     else:
         wide = ticks[-1] / ticks[0] > 4
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(4))
+        subs = (1, 2, 5) if ticks[-1] / ticks[0] < 200 else (1,)
+        panel.xaxis.set_major_locator(LogLocator(subs=subs) if wide else MaxNLocator(4))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
 
@@ -128,7 +183,7 @@ def _text(key: Key, labels: dict[str, str]) -> str:
 
 
 def _short(value: float) -> str:
-    for limit, unit in ((1e6, "M"), (1e3, "k")):
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:.3g}{unit}"
     return f"{value:g}"
