@@ -74,7 +74,7 @@ def svd(weight: Tensor, *, rank: int | None = None, part: Part = "principal") ->
 
     Exact to fp32 rounding: `|U S Vh - W_r| <= 1e-6 sigma_1` against the decomposition in fp64, columns orthonormal to
     1e-6. From the eigenvectors of the Gram matrix in fp64, whose relative error eps_64 (sigma_1 / sigma_i)^2 stays
-    below fp32's; where sigma_i is too small for that, from LAPACK's gesdd in fp64, as for a weight in fp64.
+    below fp32's (see `by_gram`); a weight in fp64, and all triplets of one with tiny sigma_i, by LAPACK's gesdd.
     Signs: the largest entry of each column of U is positive.
     """
     count = terms(rank, full := min(weight.shape))

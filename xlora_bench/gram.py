@@ -8,7 +8,7 @@ from torch import Tensor
 from xlora_bench.threads import one_thread
 
 SMALLEST = 1e-9
-"""Eigenvalues below this share of the Gram matrix's 1-norm are left to another algorithm: see `by_gram`."""
+"""Eigenvalues below this share of the Gram matrix's 1-norm need another step: see `by_gram`."""
 
 
 def by_gram(matrix: Tensor, count: int, *, smallest: bool = False) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -16,17 +16,22 @@ def by_gram(matrix: Tensor, count: int, *, smallest: bool = False) -> tuple[Tens
 
     `W W^T = U S^2 U^T` by LAPACK's syevr, which finds the `count` largest (or smallest) eigenvectors alone, then
     `S Vh = U^T W` row by row; for a tall matrix the same with `W^T W`. The angles between the rows of Vh are off by
-    about eps_64 (sigma_1 / sigma_i)^2, at most some 1e-7; None where a wanted sigma_i is too small for that.
+    about eps_64 (sigma_1 / sigma_i)^2, at most some 1e-7. Where a wanted sigma_i is too small for that, the subspace
+    is good all the same, and the small matrix `U^T W` is decomposed by LAPACK's gesdd; None if it is no smaller.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     wide = matrix.T if tall else matrix
     with one_thread():
         squares, vectors, norm = eigenpairs(wide, count, smallest=smallest)
-        if not squares[-1] > SMALLEST * norm:
-            return None
         other = vectors.T @ wide
-    S = other.norm(dim=1)
-    other /= S[:, None]
+        if squares[-1] > SMALLEST * norm:
+            S = other.norm(dim=1)
+            other /= S[:, None]
+        elif count < len(vectors):
+            turn, S, other = torch.linalg.svd(other, full_matrices=False)
+            vectors = vectors @ turn
+        else:
+            return None
     return (other.T, S, vectors.T) if tall else (vectors, S, other)
 
 

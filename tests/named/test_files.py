@@ -14,7 +14,7 @@ from tests.names import part
 from tests.test_conformance import VARIANTS
 from xlora_bench import inject
 from xlora_bench.adapters import LoLDU, LoRA
-from xlora_bench.decompositions import ldu_along
+from xlora_bench.decompositions import LDU, ldu_along
 from xlora_bench.targets import Targets
 
 
@@ -139,8 +139,9 @@ def test_d15_loldu_reloads_where_another_lapack_pivots_otherwise(how, tmp_path, 
     perturb(inject.adapter_parameters(net, "a"))
     inject.save_adapter(net, "a", tmp_path / "a.safetensors")
 
-    def other_lapack(weight):
-        return ldu_along(weight, torch.arange(len(weight)).flip(0))
+    def other_lapack(weight, *, rank):
+        permutation, L, D, U = ldu_along(weight, torch.arange(len(weight)).flip(0))
+        return LDU(permutation, L[:, :rank], D[:rank], U[:rank])
 
     monkeypatch.setattr("xlora_bench.adapters.loldu.ldu", other_lapack)
     fresh = roberta(2)

@@ -1,6 +1,8 @@
 from tests.results.records import grid
 from xlora_bench.results.__main__ import main
 
+STARTS = ("kaiming", "svd_left")
+
 
 def test_prints_and_writes_the_table_of_a_folder(tmp_path, capsys):
     grid(tmp_path, [{"adapter": "lora", "score": 0.25}, {"adapter": "lu", "score": 0.75}])
@@ -27,3 +29,19 @@ def test_says_what_is_wrong(tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert len(error.strip().splitlines()) == 1
+
+
+def test_lays_cells_out_as_a_paper_does(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("xlora_bench.results.report.write_figures", lambda *_, **__: None)
+    cells = [
+        {"model": "distilbert", "rank": 2, "init_scheme": start, "seed": seed} for start in STARTS for seed in (0, 1)
+    ]
+    grid(tmp_path, cells)
+    assert main([str(tmp_path), "--paper", "xlora_sst2", "--filter", "model=distilbert"]) == 0
+    text = (tmp_path / "reports" / "xlora_sst2_model=distilbert" / "table.md").read_text()
+    assert "# X-LoRA on SST-2 (validation accuracy)" in text
+    assert "| svd L | 0.5000 ± 0.0000 (2) [0.843] |" in text
+    assert "optimizer.lr: published 2e-05, measured 0.001" in text
+    for name, message in (("lora", "not one of the papers: asym_roberta_large"), ("quickstart", "no published table")):
+        assert main([str(tmp_path), "--paper", name]) == 1
+        assert message in capsys.readouterr().err

@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import open_dict
 
 from tests.results.records import grid
-from xlora_bench.results.jobs import Job, read_jobs
+from xlora_bench.results.jobs import Job, Planned, read_jobs
 from xlora_bench.results.progress import duration, progress_line
 from xlora_bench.results.sweep import SweepReport
 from xlora_bench.results.tabulate import build_table
@@ -42,6 +42,7 @@ hydra: {mode: MULTIRUN, sweeper: {params: {adapter.rank: "2,8"}}}
 paper:
   title: A published table
   source: nowhere
+  status: memory
   rows: [adapter]
   columns: [model, adapter.rank]
   published: [{adapter: lora, model: bert, adapter.rank: 2, value: 0.5}]
@@ -190,7 +191,7 @@ def test_a_wrong_paper_is_a_warning_and_no_failure(app, caplog):
     with initialize_config_dir(str(folder / "conf"), version_base="1.3"):
         config = compose("paper/small", ["paper.source=''"], return_hydra_config=True)
         SweepReport().on_multirun_start(config)
-    assert "`paper.source` is empty" in caplog.text
+    assert "has no `source`; say where it was published" in caplog.text
 
 
 def test_wandb_absent_is_a_warning(tmp_path, monkeypatch, caplog):
@@ -212,7 +213,7 @@ def test_jobs_are_read_back_and_partial_files_are_not(tmp_path):
 
 
 def test_time_left_goes_by_the_cells_trained_now():
-    cells = [[f"seed={number}"] for number in range(4)]
+    cells = [Planned(overrides=(f"seed={number}",)) for number in range(4)]
     ended = [job(0, reused=True), job(1)]
     assert progress_line(ended[1], ended=ended, cells=cells, elapsed=30.0).endswith("elapsed 30 s | left 1 min 00 s")
     assert "left" not in progress_line(ended[0], ended=ended[:1], cells=cells, elapsed=30.0)

@@ -11,7 +11,7 @@ from xlora_bench.results.collect import OUTCOME
 
 METHOD = ("adapter", "init_scheme", "targets", "optimizer", "scheduler")
 """Config groups that make a method, the rows of a table; rank, model, task and budget are its columns."""
-FIRST = ("adapter", "init_scheme", "targets", "model", "task", "adapter.rank")
+FIRST = ("adapter", "init_scheme", "targets", "model", "task", "budget", "tuning", "adapter.rank")
 """Axes that win over others which say the same (alpha tied to the rank is no axis of its own)."""
 
 Key = tuple[Any, ...]
@@ -51,7 +51,7 @@ def find_axes(frame: pd.DataFrame) -> Axes:
 def keys(frame: pd.DataFrame, names: Sequence[str]) -> list[Key]:
     """Return the values of the columns `names`, row by row; NaN is None, so that equal keys are equal."""
     values = [frame[name] if name in frame else pd.Series([None] * len(frame)) for name in names]
-    return [tuple(None if _is_nan(value) else value for value in key) for key in zip(*values, strict=True)] or [
+    return [tuple(None if is_missing(value) else value for value in key) for key in zip(*values, strict=True)] or [
         () for _ in range(len(frame))
     ]
 
@@ -87,5 +87,6 @@ def _ranks(values: Iterable[Any]) -> dict[Any, int]:
     return {value: rank for rank, value in enumerate([*numbers, *others])}
 
 
-def _is_nan(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a frame holds nothing."""
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

@@ -14,16 +14,20 @@ from xlora_bench.results.record import Record
 
 log = logging.getLogger(__name__)
 
-OUTCOME = ("cell", "status", "reason", "seed", "headline", "score", "score_last", "started", "finished")
+OUTCOME = (
+    *("cell", "status", "reason", "seed", "headline"),
+    *("score", "score_best", "score_last", "score_half", "started", "finished"),
+)
 """Columns that every frame has; a column with a `/` was measured, all others say what was asked for."""
 
 
 def collect(results_dir: str | Path, cells: Sequence[str] | None = None) -> pd.DataFrame:
     """Return one row per recorded cell of a results folder: all of them by time, or `cells` in their order.
 
-    Columns: those in `OUTCOME` (`score`: headline metric at its best epoch, `score_last`: at the last one),
-    the choices (`adapter`), the config's keys (`adapter.rank`), and what was measured (`best/accuracy`,
-    `last/loss`, `parameters/adapter`, `cost/train_seconds`, `hashes/data`, `code/commit`).
+    Columns: those in `OUTCOME` (`score_best`: headline metric at its best epoch, `score_last`: at the last one,
+    `score_half`: see `selection.with_selections`; `score`: the one that is reported, at first `score_best`), the
+    choices (`adapter`), the config's keys (`adapter.rank`), and what was measured (`best/accuracy`, `last/loss`,
+    `parameters/adapter`, `cost/train_seconds`, `hashes/data`, `code/commit`, `versions/torch`).
     `frame.attrs["unreadable"]` maps files that are not records to the reason; `frame.attrs["missing"]` lists
     cells without a record.
     """
@@ -75,12 +79,13 @@ def _row(record: Record) -> dict[str, Any]:
         "reason": record.reason,
         "headline": headline,
         "score": _score(best, headline),
+        "score_best": _score(best, headline),
         "score_last": _score(last, headline),
         "started": record.started,
         "finished": record.finished,
     }
     parts = {"best": best, "last": last}
-    parts |= {name: getattr(record, name) for name in ("parameters", "cost", "hashes", "code")}
+    parts |= {name: getattr(record, name) for name in ("parameters", "cost", "hashes", "code", "versions")}
     measured = {f"{part}/{key}": value for part, values in parts.items() for key, value in values.items()}
     return {**asked_for(record.config, record.choices), "seed": record.seed, **outcome, **measured}
 

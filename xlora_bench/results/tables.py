@@ -1,6 +1,5 @@
 """A table: runs grouped by what differs between them, with spread, failures and published numbers."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -12,6 +11,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from xlora_bench.results.axes import Axes, Key
+from xlora_bench.results.entries import Entry
+from xlora_bench.results.protocol import Aggregation
 
 LATEX = str.maketrans(
     {
@@ -32,48 +33,15 @@ LATEX = str.maketrans(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One place of a table: `n` done runs, what became of the others, what was published."""
-
-    mean: float = math.nan
-    std: float = math.nan
-    n: int = 0
-    collapsed: int = 0
-    failed: int = 0
-    missing: int = 0
-    bold: bool = False
-    published: float | None = None
-    comparable: bool = False
-
-    @property
-    def difference(self) -> float | None:
-        """Measured minus published; None if either is not there, or if they are not comparable."""
-        if self.published is None or not self.comparable or not self.n:
-            return None
-        return self.mean - self.published
-
-    @property
-    def measured(self) -> str:
-        """Mean, spread and number of the done runs as text; empty if there is none."""
-        if not self.n:
-            return ""
-        spread = f" ± {self.std:.4f}" if self.n > 1 else ""
-        return f"{self.mean:.4f}{spread} ({self.n})"
-
-    @property
-    def remarks(self) -> str:
-        """The runs that gave no score, and the published value in brackets, as text."""
-        counts = {"collapsed": self.collapsed, "failed": self.failed, "missing": self.missing}
-        texts = [f"{count} {name}" for name, count in counts.items() if count]
-        if self.published is not None:
-            texts.append(f"[{self.published:.3f}]")
-        return ", ".join(texts) if texts or self.n else "-"
+COMPARED = "Measured against published"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Row keys, column keys, the entry at each pair; columns in `published_only` were not measured."""
+    """Row keys, column keys, the entry at each pair; columns in `published_only` were not measured.
+
+    Places that were both measured and published are listed once more, with their difference or why there is none.
+    """
 
     title: str
     headline: str
@@ -84,6 +52,8 @@ class Table:
     row_labels: dict[str, str] = field(default_factory=dict)
     published_only: frozenset[Key] = frozenset()
     notes: list[str] = field(default_factory=list)
+    selection: str = "best"
+    aggregation: Aggregation = "mean"
 
     def to_rich(self) -> Group:
         """Return the table for a terminal: one part per value of the first column axis."""
@@ -98,6 +68,11 @@ class Table:
                 entries = [self.entries[row, column] for column in columns]
                 part.add_row(*map(Text, self._row_label(row)), *map(_rich, entries))
             parts.append(part)
+        if lines := self.compared():
+            part = RichTable(*self._compared_head(), title=COMPARED, title_justify="left")
+            for line in lines:
+                part.add_row(*map(Text, line))
+            parts.append(part)
         return Group(*parts, *(Text(note, style="dim") for note in self.notes))
 
     def to_markdown(self) -> str:
@@ -110,6 +85,10 @@ class Table:
             for row in self.rows:
                 entries = [self.entries[row, column] for column in columns]
                 lines.append(_markdown_row([*self._row_label(row), *map(_markdown, entries)]))
+        if compared := self.compared():
+            head = self._compared_head()
+            lines += ["", f"## {COMPARED}", "", _markdown_row(head), "|" + "---|" * len(head)]
+            lines += map(_markdown_row, compared)
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
 
     def to_latex(self) -> str:
@@ -126,8 +105,9 @@ class Table:
             texts = [_latex(label) for label in self._row_label(row)]
             texts += [_latex_entry(self.entries[row, column]) for column in self.columns]
             lines.append(" & ".join(texts) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", *self._latex_compared()]
         notes = [rf"\par\footnotesize {_latex(note)}" for note in self.notes]
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
+        return "\n".join([*lines, *notes, r"\end{table}", ""])
 
     def to_csv(self) -> str:
         """Return the table as CSV: one line per entry, full precision."""
@@ -135,13 +115,34 @@ class Table:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line per entry, full precision."""
-        lines = []
-        for (row, column), entry in self.entries.items():
-            values = {name: value for name, value in vars(entry).items() if name not in ("bold", "comparable")}
-            place = dict(zip(self.axes.names, (*row, *column), strict=True))
-            stands_out = {"metric": self.headline, "separable_best": entry.bold}
-            lines.append({**place, **stands_out, **values, "difference": entry.difference})
+        about = {"metric": self.headline, "selection": self.selection}
+        lines = [
+            {**dict(zip(self.axes.names, (*row, *column), strict=True)), **about, **entry.numbers(self.aggregation)}
+            for (row, column), entry in self.entries.items()
+        ]
         return pd.DataFrame(lines)
+
+    def compared(self) -> list[list[str]]:
+        """Return a line of texts for each place that was measured and published."""
+        places = [(row, column) for row in self.rows for column in self.columns]
+        both = [place for place in places if self.entries[place].runs and self.entries[place].published]
+        return [
+            [*self._row_label(row), *map(_show, column), *self.entries[row, column].compared()] for row, column in both
+        ]
+
+    def _compared_head(self) -> list[str]:
+        about = ["published", "measured", "difference", "interval", "inside", "why refused"]
+        return [*self.axes.names, *about]
+
+    def _latex_compared(self) -> Iterator[str]:
+        if lines := self.compared():
+            head = self._compared_head()
+            yield rf"\par\medskip {_latex(COMPARED)}\par"
+            yield rf"\begin{{tabular}}{{{'l' * len(head)}}}"
+            yield r"\toprule"
+            for line in (head, *lines):
+                yield " & ".join(map(_latex, line)) + r" \\" + (r" \midrule" if line is head else "")
+            yield from (r"\bottomrule", r"\end{tabular}")
 
     def _parts(self) -> Iterator[tuple[str, list[Key]]]:
         """Yield the columns by the value of the first of several column axes, which names them."""

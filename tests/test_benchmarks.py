@@ -1,0 +1,65 @@
+"""What `make bench` computes from its clocks."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+pytest.importorskip("loralib", reason="the extra `bench` is not installed")
+
+from benchmarks import models
+from benchmarks.batches import made, packed
+from benchmarks.growth import of_size
+from benchmarks.limit import flops
+from benchmarks.step import training_step
+from benchmarks.sweeps import Grid, spread_over
+from benchmarks.tables import publish
+from benchmarks.timing import interleaved, ratios
+
+
+def test_ratios_are_paired_item_by_item():
+    seconds = pd.DataFrame({"a": [1.0, 10.0, 2.0], "b": [2.0, 5.0, 8.0]})  # b / a: 2, 0.5, 4
+    frame = ratios(seconds, reference="a")
+    assert frame.loc["b", ["ratio", "low", "high", "ms"]].tolist() == [2.0, 1.25, 3.0, 5000.0]
+    assert frame.loc["a", "ratio"] == 1
+
+
+def test_everybody_takes_a_turn_on_each_item_and_another_one_comes_first():
+    calls = []
+    works = {name: lambda item, name=name: calls.append((item, name)) for name in "ab"}
+    seconds = interleaved(works, [0, 1], prepare=lambda name, item: 10 * item)
+    assert calls == [(0, "a"), (0, "b"), (0, "a"), (0, "b"), (10, "b"), (10, "a")]  # the first two are to warm up
+    assert seconds.shape == (2, 2)
+
+
+def test_the_limit_counts_the_products_that_torch_computes_on_full_rows():
+    lengths, width = np.full(8, 16), 384
+    batch = packed()(made([[7] * length for length in lengths]))
+    assert batch["input_ids"].numel() == lengths.sum()  # two rows of 64 without padding
+    net = models.train_head(models.floor(models.minilm(), targets="all-linear"))
+    with FlopCounterMode(display=False) as counter:
+        training_step(net)(batch)
+    counted = counter.get_flop_counts()["Global"]
+    linear = sum(counted[op] for op in (torch.ops.aten.addmm, torch.ops.aten.mm))
+    head = 2 * len(lengths) * (width * width * 2 + width * 2 * 3)  # pooler: y and dx; classifier: y, dx, dW
+    assert linear - head == flops(lengths, train=True)
+    assert flops(lengths, train=False) * 2 - flops(lengths, train=True) == 2 * 3 * width**2 * lengths.sum()
+
+
+def test_sampled_baseline_cells_spread_over_the_grid():
+    points = Grid(seeds=(0, 1, 2)).points()
+    assert len(points) == len(set(points)) == 45
+    assert [points.index(point) for point in spread_over(points, 3)] == [7, 22, 37]
+    assert spread_over(points, None) == points
+    assert [len(of_size(count).points()) for count in (5, 15, 45)] == [5, 15, 45]
+    with pytest.raises(ValueError, match=r"`--cells` \(=7\) must be 5 or a multiple of 15"):
+        of_size(7)
+
+
+def test_a_table_is_written_for_readers_and_for_programs(tmp_path):
+    publish("x", pd.DataFrame({"step": ["a"], "ms": [1.23456]}), title="T", notes="Why.", folder=tmp_path)
+    text = (tmp_path / "x.md").read_text()
+    assert text.startswith("# T\n")
+    assert "\nWhy.\n\n| step | ms |\n| --- | --- |\n| a | 1.235 |\n" in text
+    assert pd.read_csv(tmp_path / "x.csv").to_dict("records") == [{"step": "a", "ms": 1.23456}]
