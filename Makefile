@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint type clean
+.PHONY: help setup quickstart test bench lint type clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,6 +21,10 @@ quickstart: setup ## Compare variants on an embedded model and task; ends with a
 
 test: setup ## Run the tests on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+
+bench: setup ## Measure speed into benchmarks/results; DATA=dir with GLUE, FULL=1 for all of it
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks $(if $(DATA),--data-dir $(DATA)) $(if $(FULL),--full)
 
 lint: setup ## Check style
 	$(BIN)/ruff check .

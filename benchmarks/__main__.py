@@ -1,0 +1,66 @@
+"""All benchmarks, one after the other, each a process of its own; killed and started again it goes on.
+
+    python -m benchmarks [--data-dir DIR] [--full]
+
+A part that is done is not run again until all are (`.bench/done`); then the next start measures anew. Without `--full`
+the sweeps are small, with one cell of the baseline.
+"""
+
+import argparse
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.sweeps import WORK
+
+PARTS: dict[str, Sequence[str]] = {
+    "step": ("--rounds", "15"),
+    "layout": ("--rounds", "8"),
+    "init": ("--rounds", "1"),
+    "cells": (),
+    "end_to_end": ("--rows", "1000", "--starts", "kaiming", "svd_both", "--ranks", "2", "16", "--cells", "1"),
+    "growth": ("--cells", "5", "--rows", "500", "2000"),
+}
+FULL: dict[str, Sequence[str]] = {
+    "step": ("--rounds", "40"),
+    "layout": ("--rounds", "20"),
+    "init": ("--rounds", "3"),
+    "cells": ("--processes", "100"),
+    "end_to_end": ("--seeds", "0", "1", "2"),
+    "growth": (),
+}
+DATA = ("step", "layout", "end_to_end", "growth")
+"""Parts that take `--data-dir`."""
+log = logging.getLogger("benchmarks")
+
+
+def main() -> None:
+    """Run every part that is not done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--full", action="store_true", help="the sizes of docs/speed.md: hours on two cores")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name, arguments in (FULL if options.full else PARTS).items():
+        data = ["--data-dir", str(options.data_dir)] if options.data_dir and name in DATA else []
+        run(name, [*arguments, *data])
+    shutil.rmtree(WORK / "done")
+
+
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Run one part, unless it was done with these arguments."""
+    mark = WORK / "done" / " ".join([name, *arguments]).replace("/", "|")
+    if mark.exists():
+        log.info("%s is done", name)
+        return
+    log.info("\n== python -m benchmarks.%s %s", name, " ".join(arguments))
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+if __name__ == "__main__":
+    main()

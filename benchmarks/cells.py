@@ -1,0 +1,192 @@
+"""Fixed cost of a cell and memory of a process that runs many; and that both ways give the same results.
+
+    python -m benchmarks.cells                       # 100 tiny cells in one process
+    python -m benchmarks.cells --processes 100       # and each of the first 100 as a process of its own
+
+A tiny cell is one step on 16 sentences and one evaluation on 16. Its fixed cost is everything but that step and that
+evaluation. Seconds are of the CPU, which other work on the machine blurs less than it does the clock.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pandas as pd
+import psutil
+import torch
+
+import xlora_bench.run
+import xlora_bench.train
+from benchmarks.tables import RESULTS, log, publish, show_log
+from xlora_bench.__main__ import main as xlora_bench_main
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.cell import Cell
+from xlora_bench.models import warm
+from xlora_bench.training.callbacks import EpochCheckpoint
+from xlora_bench.training.module import Classifier
+
+TINY = (
+    "task=synth_single",
+    "task.max_train_rows=16",
+    "task.max_eval_rows=16",
+    "task.batch_size=16",
+    "trainer.max_epochs=1",
+    "optimizer.lr=3e-3",
+    "monitor.every_n_steps=1",
+)
+ADAPTERS = ("lora", "pissa", "bitfit", "orthogonal_qr")
+
+PARTS = {
+    "options, data": (xlora_bench.train, "ask"),
+    "model": (warm, "classifier"),
+    "adapter": (Adapter, "apply"),
+    "layout": (xlora_bench.run, "choose_layout"),
+    "fit": (xlora_bench.run.lightning.Trainer, "fit"),
+    "step": (Classifier, "optimizer_step"),
+    "evaluation": (Classifier, "validation_step"),
+    "checkpoint": (EpochCheckpoint, "on_train_epoch_end"),
+    "record": (Cell, "end"),
+}
+"""What is clocked; `step`, `evaluation` and `checkpoint` are within `fit`."""
+
+
+def main() -> None:
+    """Publish the cost of the parts and the memory; fail if processes of their own give other results."""
+    options = parse()
+    show_log()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        cells = in_one_process(Path(folder) / "one", options.cells)
+        report(cells, options.results)
+        if options.processes:
+            alone = as_processes(Path(folder) / "many", Path(folder) / "one", options.processes)
+            publish("cells_alone", alone, title="Tiny cells as processes of their own", folder=options.results)
+
+
+def parse() -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def in_one_process(folder: Path, cells: int) -> pd.DataFrame:
+    """Return a row per cell: CPU seconds of its parts, of all, and between it and the one before; resident bytes."""
+    rows: list[dict[str, float]] = []
+    clocked: dict[str, float] = {}
+    train, ended = xlora_bench.train.train, time.process_time()
+
+    def clocked_train(config: Any) -> float | None:
+        nonlocal ended
+        clocked.clear()
+        wall, start = time.perf_counter(), time.process_time()
+        score = train(config)
+        between, ended = start - ended, time.process_time()
+        rows.append(
+            {**dict.fromkeys(PARTS, 0.0), **clocked, "cell": ended - start, "between": between}
+            | {"wall": time.perf_counter() - wall, "resident": psutil.Process().memory_info().rss}
+        )
+        return score
+
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(xlora_bench.train, "train", clocked_train))
+        for name, (owner, attribute) in PARTS.items():
+            patches.enter_context(clock(owner, attribute, clocked, name))
+        seeds = ",".join(str(seed) for seed in range(-(-cells // len(ADAPTERS))))
+        run(["-m", *TINY, f"adapter={','.join(ADAPTERS)}", f"seed={seeds}", *paths(folder)])
+    return pd.DataFrame(rows)
+
+
+@contextmanager
+def clock(owner: Any, attribute: str, clocked: dict[str, float], name: str) -> Iterator[None]:
+    """Add the CPU seconds of every call of `owner.attribute` to `clocked[name]`."""
+    plain: Callable[..., Any] = getattr(owner, attribute)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.process_time()
+        try:
+            return plain(*args, **kwargs)
+        finally:
+            clocked[name] = clocked.get(name, 0.0) + time.process_time() - start
+
+    with mock.patch.object(owner, attribute, timed):
+        yield
+
+
+def run(arguments: list[str]) -> None:
+    """Run the main job in this process."""
+    with mock.patch.object(sys, "argv", ["xlora_bench", *arguments]):
+        xlora_bench_main()
+
+
+def paths(folder: Path) -> list[str]:
+    """Return the overrides that keep a run's files in `folder`."""
+    return [f"paths.results_dir={folder}", f"paths.cache_dir={folder.parent / 'cache'}"]
+
+
+def report(cells: pd.DataFrame, folder: Path) -> None:
+    """Publish the median CPU milliseconds of the parts of warm cells, and the memory after some of them."""
+    later = cells.iloc[len(ADAPTERS) :]  # the first of each kind fills the caches
+    parts = later.assign(fixed=later["cell"] - later["step"] - later["evaluation"])
+    parts["in fit, rest"] = parts["fit"] - parts["step"] - parts["evaluation"] - parts["checkpoint"]
+    named = parts.drop(columns=["resident", "fit"])
+    table = pd.DataFrame({"part": named.columns, "ms": 1e3 * named.median().to_numpy()})
+    publish("cells_cost", table, title=f"A tiny warm cell, median of {len(later)}", folder=folder)
+    places = [place for place in (0, 9, len(cells) // 2, len(cells) - 1) if place < len(cells)]
+    resident = cells["resident"].to_numpy()[places] / 2**20
+    memory = pd.DataFrame({"after cell": [place + 1 for place in places], "resident MiB": resident})
+    publish("cells_memory", memory, title="Memory of one process over its cells", folder=folder)
+
+
+def as_processes(folder: Path, reference: Path, cells: int) -> pd.DataFrame:
+    """Run the first `cells` cells as processes of their own; return their wall and CPU seconds.
+
+    Raises:
+        ValueError: if a result differs in one bit.
+    """
+    rows = []
+    for path in sorted(reference.glob("cells/*/record.json"))[:cells]:
+        record = json.loads(path.read_text())
+        overrides = [f"adapter={record['choices']['adapter']}", f"seed={record['seed']}", *paths(folder)]
+        start, cpu = time.perf_counter(), os.times()
+        subprocess.run([sys.executable, "-m", "xlora_bench", *TINY, *overrides], check=True, capture_output=True)
+        spent = os.times()
+        rows.append(
+            {
+                "wall": time.perf_counter() - start,
+                "cpu": spent.children_user + spent.children_system - cpu.children_user - cpu.children_system,
+            }
+        )
+        if difference := differing(path.parent, folder / "cells" / path.parent.name):
+            raise ValueError(f"{' '.join(overrides)}: {difference} differs from the cell among others")
+        log.info("%d of %d alone: the same bits, %.1f s", len(rows), cells, rows[-1]["wall"])
+    frame = pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"cells": [len(frame)], "wall s, median": frame.wall.median(), "cpu s, median": frame.cpu.median()}
+    )
+
+
+def differing(one: Path, other: Path) -> str | None:
+    """Return the first result file of a cell that is not the same to the bit, or None."""
+    for name in ("adapter.safetensors", "adapter_best.safetensors", "predictions.parquet", "factors.csv"):
+        contents = [(folder / name).read_bytes() if (folder / name).exists() else None for folder in (one, other)]
+        if contents[0] != contents[1]:
+            return name
+    records = [json.loads((folder / "record.json").read_text()) for folder in (one, other)]
+    keys = ("status", "reason", "hashes", "parameters", "ranks", "metrics")
+    return next((key for key in keys if records[0][key] != records[1][key]), None)
+
+
+if __name__ == "__main__":
+    main()

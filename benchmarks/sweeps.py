@@ -1,0 +1,168 @@
+"""The same grid of cells as our sweep and as one process per cell of the baseline's script; both timed from outside."""
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from benchmarks.tables import log
+from xlora_bench import seeds
+from xlora_bench.__main__ import CONFIGS
+from xlora_bench.tasks.data import EpochSampler
+from xlora_bench.tasks.sources import Rows, read_rows
+
+STARTS = ("kaiming", "svd_nosigma", "svd_right", "svd_both", "svd_left")
+RANKS = (2, 16, 64)
+WORK = Path(".bench")
+"""Baseline cells that are done stay here, by versions: they take minutes and do not depend on our code."""
+
+
+class Point(NamedTuple):
+    """One cell of the grid."""
+
+    start: str
+    rank: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """`starts x ranks x seeds` on `rows` training rows of SST-2, or of the embedded task without `data_dir`."""
+
+    rows: int = 2000
+    starts: Sequence[str] = STARTS
+    ranks: Sequence[int] = RANKS
+    seeds: Sequence[int] = (0,)
+    data_dir: Path | None = None
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return "synth_single" if self.data_dir is None else "sst2"
+
+    def points(self) -> list[Point]:
+        """Return all cells."""
+        return [Point(start, rank, seed) for seed in self.seeds for start in self.starts for rank in self.ranks]
+
+    def splits(self) -> tuple[Rows, Rows]:
+        """Return the training and the evaluation rows that our cells use."""
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose("config", overrides=[f"task={self.task}", f"task.max_train_rows={self.rows}"])
+        task = instantiate(config.task)
+        train, evaluation = (read_rows(task, name, data_dir=self.data_dir) for name in list(task.splits)[:2])
+        return train, evaluation
+
+
+def run_ours(grid: Grid, *, launcher: str) -> tuple[float, pd.DataFrame]:
+    """Return the seconds of our sweep, from nothing (no caches, no results), and a row per cell."""
+    folder = WORK / "ours"
+    shutil.rmtree(folder, ignore_errors=True)
+    overrides = [
+        "model=minilm",
+        f"task={grid.task}",
+        f"task.max_train_rows={grid.rows}",
+        "task.batch_size=32",
+        "optimizer.lr=1e-3",
+        "trainer.max_epochs=1",
+        f"init_scheme={','.join(grid.starts)}",
+        f"adapter.rank={','.join(map(str, grid.ranks))}",
+        f"seed={','.join(map(str, grid.seeds))}",
+        f"paths.results_dir={folder}/results",
+        f"paths.cache_dir={folder}/cache",
+        f"hydra/launcher={launcher}",
+        *([f"paths.data_dir={grid.data_dir}"] if grid.data_dir else []),
+    ]
+    command = [sys.executable, "-m", "xlora_bench", "--config-name", "paper/xlora_sst2", *overrides]
+    seconds = timed(command, log_to=WORK / "ours.log")
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "results").rglob("record.json")]
+    shutil.rmtree(folder)
+    rows = pd.DataFrame([row_of(record) for record in records])
+    if len(rows) != len(grid.points()):
+        raise RuntimeError(f"our sweep left {len(rows)} of {len(grid.points())} records; see {WORK / 'ours.log'}")
+    return seconds, rows
+
+
+def row_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what is compared of a record."""
+    costs = {name: value for name, value in record["cost"].items() if name.endswith("_seconds")}
+    place = {"start": record["choices"]["init_scheme"], "rank": record["config"]["adapter"]["rank"]}
+    return {**place, "seed": record["seed"], "ours": record["metrics"]["last"]["accuracy"], **costs}
+
+
+def run_baseline(grid: Grid, points: Sequence[Point]) -> pd.DataFrame:
+    """Return seconds and accuracy of each of `points` as a process of its own; those done already are read."""
+    train, evaluation = grid.splits()
+    rows = []
+    for number, point in enumerate(points, start=1):
+        done = WORK / "baseline" / f"{versions()}-{grid.task}-{grid.rows}-{'-'.join(map(str, point))}.json"
+        if not done.exists():
+            log.info("baseline cell %d of %d: %s", number, len(points), point)
+            baseline_cell(point, train, evaluation, done)
+        rows.append({**point._asdict(), **json.loads(done.read_text(encoding="utf-8"))})
+    return pd.DataFrame(rows)
+
+
+def baseline_cell(point: Point, train: Rows, evaluation: Rows, done: Path) -> None:
+    """Run one baseline cell on the rows of ours, in the order of ours, from the head of ours; note its outcome."""
+    folder = WORK / "rows"
+    folder.mkdir(parents=True, exist_ok=True)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    order = list(EpochSampler(len(train), seed=point.seed))
+    frame_of(train).iloc[order].to_parquet(folder / "train.parquet")
+    frame_of(evaluation).to_parquet(folder / "validation.parquet")
+    out = WORK / "outcome.json"
+    options = {
+        "--rows": folder,
+        "--out": out,
+        "--start": "pissa" if point.start == "svd_both" else "lora",
+        "--rank": point.rank,
+        "--seed": point.seed,
+        "--model-seed": seeds.derive(point.seed, "head"),
+    }
+    arguments = [str(part) for pair in options.items() for part in pair]
+    seconds = timed([sys.executable, "-m", "benchmarks.baseline_trainer", *arguments], log_to=WORK / "baseline.log")
+    outcome = json.loads(out.read_text(encoding="utf-8"))
+    done.write_text(json.dumps({"seconds": seconds, "baseline": outcome["accuracy"]}), encoding="utf-8")
+
+
+def frame_of(rows: Rows) -> pd.DataFrame:
+    """Return the rows as the baseline reads them."""
+    return pd.DataFrame({"text": rows.texts[0], "label": rows.labels})
+
+
+def timed(command: Sequence[str], *, log_to: Path) -> float:
+    """Return the seconds of a command from its start to its end.
+
+    Raises:
+        RuntimeError: if it fails; `log_to` holds what it said.
+    """
+    log_to.parent.mkdir(parents=True, exist_ok=True)
+    with log_to.open("w", encoding="utf-8") as file:
+        start = time.perf_counter()
+        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        seconds = time.perf_counter() - start
+    if code:
+        raise RuntimeError(f"`{' '.join(command)}` ended with {code}; see {log_to}")
+    return seconds
+
+
+def versions() -> str:
+    """Return what a baseline cell depends on, for its file's name."""
+    return "-".join(importlib.metadata.version(package) for package in ("torch", "transformers", "peft"))
+
+
+def spread_over(points: Sequence[Point], count: int | None) -> list[Point]:
+    """Return `count` of the points, evenly spread; all of them for None."""
+    if count is None or count >= len(points):
+        return list(points)
+    return [points[(2 * place + 1) * len(points) // (2 * count)] for place in range(count)]

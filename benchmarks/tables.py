@@ -1,0 +1,68 @@
+"""Results as Markdown for readers and CSV for programs."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from xlora_bench.quiet import quiet
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "transformers", "peft", "lightning")
+log = logging.getLogger("benchmarks")
+
+
+def show_log() -> None:
+    """Let the benchmarks' log reach the terminal, and of others only what is worth it."""
+    quiet()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.INFO)
+
+
+def publish(name: str, frame: pd.DataFrame, *, title: str, notes: str = "", folder: Path = RESULTS) -> None:
+    """Write `<folder>/<name>.md` and `.csv`: a table, what it was measured on, and what to know about it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+    parts = [f"# {title}", machine(), *([notes.strip()] if notes else []), markdown(frame)]
+    (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    log.info("\n%s\n\n%s", title, frame.to_string(index=False, float_format="%.4g"))
+
+
+def machine() -> str:
+    """Return a line about processor, threads and versions."""
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
+    load = f", load {os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{load}; "
+        f"Python {platform.python_version()}, {versions}."
+    )
+
+
+def processor() -> str:
+    """Return the processor's name and the widest vector units that torch found."""
+    names = [line.split(":", 1)[1].strip() for line in cpuinfo() if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def cpuinfo() -> list[str]:
+    """Return what Linux says about the processor, line by line."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Return a pipe table; numbers to four digits."""
+    cells = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
+    lines = [list(frame.columns), ["---"] * frame.shape[1], *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def shown(value: object) -> str:
+    """Return a table cell."""
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:.4g}"
+    return str(value)
