@@ -14,29 +14,29 @@ class MagnitudeDelta(LowRankDelta):
     """A low-rank delta with a trained length `magnitude (out,)` for each row of the adapted weight."""
 
     additive = False
+    squares: Tensor
 
     def __init__(self, weight: Tensor, start: Start, *, scaling: float) -> None:
         super().__init__(start, scaling=scaling)
-        self.magnitude = nn.Parameter(row_norms(weight, torch.zeros(1), torch.zeros(1), 0.0))
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        norms = torch.linalg.vector_norm(weight, dim=1, dtype=wide)  # nothing of the weight's size is made
+        self.register_buffer("squares", norms.square(), persistent=False)
+        self.magnitude = nn.Parameter(self.squares.sqrt())
 
     def row_scale(self, weight: Tensor) -> Tensor:
         """Return `magnitude / ||W + update||` per row `(out,)`; the norm is a constant for the gradient."""
-        with torch.no_grad():
-            norms = row_norms(weight, *self.factors(), self.scaling)
-        return self.magnitude / norms
+        return self.magnitude / self.row_norms(weight)
 
+    @torch.no_grad()
+    def row_norms(self, weight: Tensor) -> Tensor:
+        """Return the row norms of `W + s up down (out, in)` without forming the sum.
 
-def row_norms(weight: Tensor, up: Tensor, down: Tensor, scaling: float) -> Tensor:
-    """Return the row norms of `W + s up down (out, in)` without forming the sum.
-
-    `||w_i + s u_i D||^2 = ||w_i||^2 + 2 s u_i . (D w_i) + s^2 u_i (D D^T) u_i^T`.
-    """
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    squares = torch.linalg.vector_norm(weight, dim=1, dtype=wide).square()  # nothing of the weight's size is made
-    if scaling:
-        cross = (up * (weight @ down.T.to(weight.dtype)).to(wide)).sum(dim=1)
-        squares = squares + 2 * scaling * cross + scaling**2 * (up @ (down @ down.T) * up).sum(dim=1)
-    return squares.clamp_min(0).sqrt()
+        `||w_i + s u_i D||^2 = ||w_i||^2 + 2 s u_i . (D w_i) + s^2 u_i (D D^T) u_i^T`, the first term kept.
+        """
+        up, down = self.factors()
+        cross = (up * (weight @ down.T.to(weight.dtype)).to(up.dtype)).sum(dim=1)
+        added = 2 * self.scaling * cross + self.scaling**2 * (up @ (down @ down.T) * up).sum(dim=1)
+        return (self.squares + added).clamp_min(0).sqrt()
 
 
 @dataclass(frozen=True, kw_only=True)

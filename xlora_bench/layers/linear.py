@@ -33,7 +33,9 @@ class AdaptedLinear(AdaptedLayer):
         if delta is None:
             return super().forward(x)
         up, down = delta.factors()
-        return low_rank_linear(x, self.weight_matrix(), self.bias, up, down, scaling=delta.scaling)
+        weight = self.weight_matrix()
+        output = low_rank_linear(x, weight, self.bias, up, down, scaling=delta.scaling)
+        return output if delta.additive else rescaled(output, self.bias, delta.row_scale(weight))
 
     def one_dtype(self, x: Tensor) -> bool:
         """Whether input, weight and factors (never below fp32) have one dtype, and nothing casts behind our back."""
@@ -41,7 +43,7 @@ class AdaptedLinear(AdaptedLayer):
         return x.dtype == self.weight.dtype == wide and not torch.is_autocast_enabled(x.device.type)
 
     def only_delta(self) -> "Delta | None":
-        """Return the delta of a frozen, unhooked layer, if it is the only one and just a product of two factors."""
+        """Return the delta of a frozen, unhooked layer, if it is the only one and nothing is dropped."""
         base = self.base_layer
         frozen = not any(parameter.requires_grad for parameter in base.parameters())
         unhooked = type(base).forward in self.plain_forwards() and not (base._forward_hooks or base._forward_pre_hooks)
@@ -52,8 +54,8 @@ class AdaptedLinear(AdaptedLayer):
         ):
             return None
         deltas = [self.deltas[name] for name, weight in self.active.items() if weight == 1.0]
-        simple = len(deltas) == len(self.active) == 1 and deltas[0].additive
-        return deltas[0] if simple and not (self.training and deltas[0].dropout) else None
+        alone = len(deltas) == len(self.active) == 1
+        return deltas[0] if alone and not (self.training and deltas[0].dropout) else None
 
     def plain_forwards(self) -> tuple[Callable[..., Tensor], ...]:
         """Return the forwards that are `x W^T + b`; a class of one's own may do more."""
@@ -64,3 +66,8 @@ class AdaptedLinear(AdaptedLayer):
         up, down = delta.factors()
         x = drop(x.to(down.dtype), delta.dropout, training=self.training)
         return F.linear(F.linear(x, down) * delta.scaling, up)
+
+
+def rescaled(output: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
+    """Return `g (y - b) + b` for `y (..., out)`, rows scaled by `g (out,)`: y itself, to the bit, where g is 1."""
+    return output * scale if bias is None else torch.addcmul((1 - scale) * bias, output, scale)
