@@ -31,9 +31,12 @@ hydra: {sweep: {dir: "${paths.results_dir}/sweeps/${now:%H-%M-%S-%f}"}}
 """
 PARALLEL = ("hydra/launcher=parallel", "hydra.launcher.workers=2", "hydra.launcher.threads=1")
 
-pytestmark = pytest.mark.skipif(
-    count_cores() < 2 or not hasattr(os, "sched_getaffinity"), reason="two bound workers need two cores"
-)
+pytestmark = [
+    pytest.mark.xdist_group("launcher"),  # so that the shared sweep runs once
+    pytest.mark.skipif(
+        count_cores() < 2 or not hasattr(os, "sched_getaffinity"), reason="two bound workers need two cores"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
