@@ -45,7 +45,7 @@ class Plan:
     @property
     def logs_to_wandb(self) -> bool:
         """Whether the runs of this sweep are logged to W&B."""
-        return OmegaConf.select(self.config, "hydra.runtime.choices.logger") == "wandb"
+        return str(OmegaConf.select(self.config, "hydra.runtime.choices.logger")).startswith("wandb")
 
     @property
     def report(self) -> Path:
