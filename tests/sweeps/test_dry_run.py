@@ -4,12 +4,13 @@ import sys
 
 import pytest
 
+from tests.names import configured
 from tests.results.records import record
 from xlora_bench.__main__ import main
 from xlora_bench.models.pretrained import Pretrained
 from xlora_bench.run import total_steps
 from xlora_bench.sweeps import costs
-from xlora_bench.sweeps.costs import EFFICIENCY, FIXED_SECONDS, cost_of
+from xlora_bench.sweeps.costs import EFFICIENCY, FIXED_SECONDS, cost_of, passes_of
 from xlora_bench.sweeps.known import Known
 from xlora_bench.sweeps.sizes import ENCODERS, Encoder, Rows, encoder_of, rows_of
 
@@ -102,7 +103,7 @@ def test_seconds_follow_the_operations_of_the_encoder(monkeypatch):
     assert cost_of(config(), rows, encoder, measured=None).seconds == pytest.approx(
         FIXED_SECONDS + flops / (EFFICIENCY * 2e9)
     )
-    full = {**config(), "adapter": {"_target_": "xlora_bench.adapters.Full"}}
+    full = {**config(), "adapter": {"_target_": "xlora_bench.adapters.Baseline", "trainable": [".*"]}}
     more = 3 * 20 * 100 * encoder.flops_per_token(20) / (EFFICIENCY * 2e9)
     assert cost_of(full, rows, encoder, measured=None).seconds == pytest.approx(
         FIXED_SECONDS + flops / (EFFICIENCY * 2e9) + more
@@ -145,4 +146,11 @@ def test_recorded_cells_are_found_by_config_and_data_and_give_the_speed(tmp_path
     }
     assert {place for place, here in found.items() if here} == {(0, "d"), (0, None), (1, "d"), (1, None)}
     assert known.speed(config()) == 200.0
-    assert known.speed({**config(), "adapter": {"_target_": "xlora_bench.adapters.Head"}}) is None
+    assert known.speed({**config(), "adapter": {"_target_": "xlora_bench.adapters.Baseline", "trainable": []}}) is None
+
+
+@pytest.mark.parametrize(
+    ("adapter", "passes"), [("lora", 2.0), ("bitfit", 2.0), ("full", 3.0), ("head", 1.0), ("peft", 2.0)]
+)
+def test_a_training_step_is_worth_the_passes_of_what_trains(adapter, passes):
+    assert passes_of(configured(f"adapter={adapter}")) == passes

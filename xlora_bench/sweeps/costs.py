@@ -13,8 +13,6 @@ EFFICIENCY = 0.5
 """Share of a plain matrix product's speed that a training step reaches: attention, norms and optimizer are the rest."""
 FIXED_SECONDS = 2.0
 """Of a cell in a warm process, before its first step and after its last."""
-PASSES = {"Full": 3.0, "Head": 1.0}
-"""Forward passes' worth of work of a training step, by baseline: a frozen weight costs no gradient of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +46,14 @@ def cost_of(config: Mapping[str, Any], rows: Rows | None, encoder: Encoder | Non
 
 
 def passes_of(config: Mapping[str, Any]) -> float:
-    """Return how many forward passes a training step is worth."""
-    return PASSES.get(str(config["adapter"]["_target_"]).rpartition(".")[2], 2.0)
+    """Return how many forward passes a training step is worth: a frozen weight costs no gradient of its own.
+
+    One if the head alone trains, three if everything does, else two.
+    """
+    trainable = config["adapter"].get("trainable")  # patterns of a baseline; a variant has none
+    if trainable is None:
+        return 2.0
+    return 3.0 if ".*" in trainable else 2.0 if trainable else 1.0
 
 
 @cache
