@@ -4,7 +4,7 @@ import statistics
 import pandas as pd
 import pytest
 
-from xlora_bench.results.statistics import separable_best, summarise
+from xlora_bench.results.statistics import summarise
 
 
 def test_mean_and_spread_are_those_of_the_done_runs():
@@ -18,22 +18,3 @@ def test_mean_and_spread_are_those_of_the_done_runs():
     assert math.isnan(summary.loc["b", "std"])
     assert summary.loc["c", ["n", "n_collapsed"]].tolist() == [0, 1]
     assert math.isnan(summary.loc["c", "mean"])
-
-
-@pytest.mark.parametrize(
-    ("groups", "best"),
-    [
-        ({"a": (0.9, 0.01), "b": (0.8, 0.05)}, "a"),
-        ({"a": (0.9, 0.01), "b": (0.8, 0.11)}, None),
-        ({"a": (0.9, 0.11), "b": (0.8, 0.01)}, None),
-        ({"a": (0.75, 0.25), "b": (0.5, 0.0)}, None),
-        ({"b": (0.8, 0.01), "a": (0.9, 0.01), "c": (0.1, 0.9)}, "a"),
-        ({"a": (0.9, math.nan), "b": (0.1, 0.01)}, None),
-        ({"a": (0.9, 0.01), "b": (0.1, math.nan)}, None),
-        ({"a": (0.9, 0.01), "b": (math.nan, math.nan)}, None),
-        ({"a": (0.9, 0.01)}, None),
-        ({}, None),
-    ],
-)
-def test_the_best_stands_out_only_beyond_the_larger_spread(groups, best):
-    assert separable_best(groups) == best

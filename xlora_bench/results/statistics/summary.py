@@ -1,12 +1,8 @@
 """What may be said about a group of runs that differ only in their seed."""
 
-import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import pandas as pd
-
-Name = TypeVar("Name", bound=Hashable)
 
 
 def summarise(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -32,18 +28,3 @@ def summarise(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFram
         n_failed=("n_failed", "sum"),
         n_missing=("n_missing", "sum"),
     ).reset_index()
-
-
-def separable_best(groups: Mapping[Name, tuple[float, float]]) -> Name | None:
-    """Return the best of `groups` (name -> mean, std), or None if it does not stand out.
-
-    It stands out if its mean minus the next best mean exceeds the larger of their two stds. A group of one
-    run has no std: it neither stands out nor can anything stand out against it.
-    """
-    ranked = sorted((name for name in groups if not math.isnan(groups[name][0])), key=lambda name: -groups[name][0])
-    if len(ranked) < 2:
-        return None
-    (first, first_std), (second, second_std) = groups[ranked[0]], groups[ranked[1]]
-    if math.isnan(first_std) or math.isnan(second_std):
-        return None
-    return ranked[0] if first - second > max(first_std, second_std) else None
