@@ -22,7 +22,7 @@ def test_every_method_has_three_trials_and_rows_of_its_task():
         assert kinds.count("fixed") == len(ADAPTERS) * len(TASKS) * 2
         for cell in rounds.cells:
             said = dict(override.split("=", 1) for override in cell.overrides)
-            assert said["task.max_train_rows"] == {"sst2": "2048", "rte": "512"}[said["task"]]
+            assert said["task.max_train_rows"] == {"sst2": "1024", "rte": "128"}[said["task"]]
             assert (said["seed"] == "1000") == ("task.holdout" in said) == ("trial" in cell.tuning)
             assert said.get("adapter.rank") == ("384" if said["adapter"] == "loldu" else None)
     for part in ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler", "logger"):
