@@ -2,6 +2,7 @@
 
     python -m benchmarks.cells                       # 100 tiny cells in one process
     python -m benchmarks.cells --processes 100       # and each of the first 100 as a process of its own
+    python -m benchmarks.cells --threads 2           # both on two threads: a sum's last bits depend on how many
 
 A tiny cell is one step on 16 sentences and one evaluation on 16. Its fixed cost is everything but that step and that
 evaluation. Seconds are of the CPU, which other work on the machine blurs less than it does the clock.
@@ -63,12 +64,14 @@ def main() -> None:
     """Publish the cost of the parts and the memory; fail if processes of their own give other results."""
     options = parse()
     show_log()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         cells = in_one_process(Path(folder) / "one", options.cells)
         report(cells, options.results)
         if options.processes:
-            alone = as_processes(Path(folder) / "many", Path(folder) / "one", options.processes)
+            alone = as_processes(
+                Path(folder) / "many", Path(folder) / "one", options.processes, threads=options.threads
+            )
             publish("cells_alone", alone, title="Tiny cells as processes of their own", folder=options.results)
 
 
@@ -77,6 +80,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=100)
     parser.add_argument("--processes", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -149,18 +153,20 @@ def report(cells: pd.DataFrame, folder: Path) -> None:
     publish("cells_memory", memory, title="Memory of one process over its cells", folder=folder)
 
 
-def as_processes(folder: Path, reference: Path, cells: int) -> pd.DataFrame:
-    """Run the first `cells` cells as processes of their own; return their wall and CPU seconds.
+def as_processes(folder: Path, reference: Path, cells: int, *, threads: int) -> pd.DataFrame:
+    """Run the first `cells` cells as processes of their own, on `threads`; return their wall and CPU seconds.
 
     Raises:
         ValueError: if a result differs in one bit.
     """
     rows = []
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     for path in sorted(reference.glob("cells/*/record.json"))[:cells]:
         record = json.loads(path.read_text())
         overrides = [f"adapter={record['choices']['adapter']}", f"seed={record['seed']}", *paths(folder)]
         start, cpu = time.perf_counter(), os.times()
-        subprocess.run([sys.executable, "-m", "xlora_bench", *TINY, *overrides], check=True, capture_output=True)
+        command = [sys.executable, "-m", "xlora_bench", *TINY, *overrides]
+        subprocess.run(command, check=True, capture_output=True, env=environment)
         spent = os.times()
         rows.append(
             {

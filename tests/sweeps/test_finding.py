@@ -7,7 +7,8 @@ from hydra.utils import instantiate
 from tests.names import CONF
 from xlora_bench.sweeps.rounds import Rounds
 
-ADAPTERS = ("lora", "pissa", "loldu")
+ADAPTERS = ("lora", "pissa", "loldu", "asymmetric")  # the last is two methods: one factor frozen, or the other
+METHODS = len(ADAPTERS) + 1
 TASKS = ("sst2", "rte")
 
 
@@ -18,11 +19,11 @@ def test_every_method_has_three_trials_and_rows_of_its_task():
         arguments = [f"adapter={','.join(ADAPTERS)}", f"task={','.join(TASKS)}", "seed=0,1"]
         rounds = Rounds(config, GlobalHydra.instance().config_loader(), arguments=arguments)
         kinds = [kind for cell in rounds.cells for kind in cell.tuning]
-        assert kinds.count("trial") == len(ADAPTERS) * len(TASKS) * 3
-        assert kinds.count("fixed") == len(ADAPTERS) * len(TASKS) * 2
+        assert kinds.count("trial") == METHODS * len(TASKS) * 3
+        assert kinds.count("fixed") == METHODS * len(TASKS) * 2
         for cell in rounds.cells:
             said = dict(override.split("=", 1) for override in cell.overrides)
-            assert said["task.max_train_rows"] == {"sst2": "1024", "rte": "128"}[said["task"]]
+            assert said["task.max_train_rows"] == {"sst2": "768", "rte": "96"}[said["task"]]
             assert (said["seed"] == "1000") == ("task.holdout" in said) == ("trial" in cell.tuning)
             assert said.get("adapter.rank") == ("384" if said["adapter"] == "loldu" else None)
     for part in ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler", "logger"):

@@ -75,6 +75,7 @@ class Tuner:
         self.notes: list[str] = []
         self._grid = grid
         self._groups: dict[Group, list[Draft]] = {}
+        self._check_by()
         for draft in grid.drafts:
             self._groups.setdefault(self._group(draft), []).append(draft)
         self._check_seeds()
@@ -127,11 +128,6 @@ class Tuner:
         return [(group, values) for group, points in self._points.items() for values in points]
 
     def _group(self, draft: Draft) -> Group:
-        for key in self.tuning.by:
-            if self._grid.composer.value(draft.overrides, key) is ABSENT:
-                raise ValueError(
-                    f"`{key}` in `tuning.by` is not a key of the cell `{' '.join(self._grid.lines(draft))}`"
-                )
         return self._grid.values(draft, self.tuning.by)
 
     def _trial(self, draft: Draft, values: Values) -> Planned:
@@ -163,6 +159,15 @@ class Tuner:
         raise ValueError(
             f"no rule of `tuning.space` is for `{' '.join(self._grid.lines(draft))}`: end with one without `when`"
         )
+
+    def _check_by(self) -> None:
+        """A key that some methods alone have tells theirs apart; one that no cell has is a mistake."""
+        composer, drafts = self._grid.composer, self._grid.drafts
+        for key in self.tuning.by:
+            if all(composer.value(draft.overrides, key) is ABSENT for draft in drafts):
+                raise ValueError(
+                    f"`{key}` in `tuning.by` is not a key of any cell, as of `{' '.join(self._grid.lines(drafts[0]))}`"
+                )
 
     def _check_seeds(self) -> None:
         reported = sorted({int(self._grid.composer.value(draft.overrides, "seed")) for draft in self._grid.drafts})
