@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlora_bench.layers.fused import DenseLinear, LowRankLinear, dense_is_cheaper, low_rank_linear
+from xlora_bench.layers.fused import DenseLinear, LowRankLinear, dense_is_cheaper, low_rank_linear, rescaled
 
 OUT, INNER, RANK, SCALING = 5, 7, 3, 1.7
 
@@ -39,6 +39,31 @@ def test_output_and_gradients_are_those_of_the_formula(function, bias, trained):
     torch.testing.assert_close(y, expected)
     for mine, theirs in zip(gradients(y, ours, trained), gradients(expected, plain, trained), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("trained", [("output",), ("scale",), ("output", "scale")])
+def test_rescaled_rows_are_those_of_the_formula(bias, trained):
+    torch.manual_seed(0)
+    made = {
+        "output": torch.randn(2, 3, OUT).double(),
+        "scale": torch.rand(OUT).double(),
+        "bias": torch.ones(OUT).double(),
+    }
+    ours, plain = ({name: value.clone() for name, value in made.items()} for _ in range(2))
+    for parts, name in itertools.product((ours, plain), trained):
+        parts[name].requires_grad_(True)
+    b = made["bias"] if bias else 0
+    z = rescaled(ours["output"], made["bias"] if bias else None, ours["scale"])
+    expected = plain["scale"] * (plain["output"] - b) + b
+    torch.testing.assert_close(z, expected)
+    for mine, theirs in zip(gradients(z, ours, trained), gradients(expected, plain, trained), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_rescaling_by_one_changes_no_bit():
+    output, bias = torch.randn(4, OUT), torch.randn(OUT)
+    assert torch.equal(rescaled(output, bias, torch.ones(OUT)), output)
 
 
 def test_leading_dimensions_stay():

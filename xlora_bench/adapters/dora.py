@@ -31,12 +31,12 @@ class MagnitudeDelta(LowRankDelta):
     def row_norms(self, weight: Tensor) -> Tensor:
         """Return the row norms of `W + s up down (out, in)` without forming the sum.
 
-        `||w_i + s u_i D||^2 = ||w_i||^2 + 2 s u_i . (D w_i) + s^2 u_i (D D^T) u_i^T`, the first term kept.
+        `||w_i + s u_i D||^2 = ||w_i||^2 + u_i . (2 s D w_i + s^2 D D^T u_i^T)`, the first term kept.
         """
         up, down = self.factors()
-        cross = (up * (weight @ down.T.to(weight.dtype)).to(up.dtype)).sum(dim=1)
-        added = 2 * self.scaling * cross + self.scaling**2 * (up @ (down @ down.T) * up).sum(dim=1)
-        return (self.squares + added).clamp_min(0).sqrt()
+        across = (weight @ down.T.to(weight.dtype)).to(up.dtype)
+        added = torch.addmm(across, up, down @ down.T, beta=2 * self.scaling, alpha=self.scaling**2).mul_(up).sum(dim=1)
+        return added.add_(self.squares).clamp_min_(0).sqrt_()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""One linear layer with its low-rank update, as one autograd function: nothing is computed that no gradient needs."""
+"""One linear layer with its low-rank update, as autograd functions: nothing is computed that no gradient needs."""
 
 from typing import Any
 
@@ -67,6 +67,31 @@ class DenseLinear(torch.autograd.Function):
         return d_x, None, None, d_up, d_down, None
 
 
+class RescaledRows(torch.autograd.Function):
+    """`Z = g (Y - b) + b` for `Y (..., out)` and `g, b (out,)`, b frozen: Y itself, to the bit, where g is 1.
+
+    With the gradient `G (..., out)` of Z: `dY = g G`, `dg = sum (Y - b) G` over all but the last dimension.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
+        """Return Z."""
+        ctx.save_for_backward(output, bias, scale)
+        return output * scale if bias is None else torch.addcmul((1 - scale) * bias, output, scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of Y and g that are needed."""
+        output, bias, scale = ctx.saved_tensors
+        needs_output, _, needs_scale = ctx.needs_input_grad
+        d_scale = None
+        if needs_scale:
+            d_scale = (gradient * output).flatten(0, -2).sum(0)
+            if bias is not None:
+                d_scale -= bias * gradient.flatten(0, -2).sum(0)
+        return gradient * scale if needs_output else None, None, d_scale
+
+
 def low_rank_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, *, scaling: float
 ) -> Tensor:
@@ -74,6 +99,11 @@ def low_rank_linear(
     rows = x.reshape(-1, x.shape[-1])
     function = DenseLinear if dense_is_cheaper(len(rows), up, down) else LowRankLinear
     return function.apply(rows, weight, bias, up, down, scaling).view(*x.shape[:-1], len(weight))
+
+
+def rescaled(output: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
+    """Return `g (y - b) + b` for `y (..., out)`, rows scaled by `g (out,)`: y itself, to the bit, where g is 1."""
+    return RescaledRows.apply(output, bias, scale)
 
 
 def dense_is_cheaper(rows: int, up: Tensor, down: Tensor) -> bool:

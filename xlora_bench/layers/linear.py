@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from xlora_bench.dropout import drop
 from xlora_bench.layers.base import AdaptedLayer, adapts
-from xlora_bench.layers.fused import low_rank_linear
+from xlora_bench.layers.fused import low_rank_linear, rescaled
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.base import Delta
@@ -66,8 +66,3 @@ class AdaptedLinear(AdaptedLayer):
         up, down = delta.factors()
         x = drop(x.to(down.dtype), delta.dropout, training=self.training)
         return F.linear(F.linear(x, down) * delta.scaling, up)
-
-
-def rescaled(output: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
-    """Return `g (y - b) + b` for `y (..., out)`, rows scaled by `g (out,)`: y itself, to the bit, where g is 1."""
-    return output * scale if bias is None else torch.addcmul((1 - scale) * bias, output, scale)
