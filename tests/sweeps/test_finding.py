@@ -23,7 +23,7 @@ def test_every_method_has_three_trials_and_rows_of_its_task():
         assert kinds.count("fixed") == METHODS * len(TASKS) * 2
         for cell in rounds.cells:
             said = dict(override.split("=", 1) for override in cell.overrides)
-            assert said["task.max_train_rows"] == {"sst2": "768", "rte": "96"}[said["task"]]
+            assert said["task.max_train_rows"] == {"sst2": "768", "rte": "48"}[said["task"]]
             assert (said["seed"] == "1000") == ("task.holdout" in said) == ("trial" in cell.tuning)
             assert said.get("adapter.rank") == ("384" if said["adapter"] == "loldu" else None)
     for part in ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler", "logger"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from xlora_bench.results.axes import Axes, Key, keys, ordered
+from xlora_bench.results.naming import method_name
 from xlora_bench.results.statistics import summarise
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _write(points: pd.DataFrame, path: Path, *, label: str, score: str, labels: 
         if path.name in COSTS:
             _draw_front(drawn, points[points["panel"] == panel])
         _set_ticks(drawn, points["x"])
-        drawn.set_title(_text(panel, {}), fontsize=10)
+        drawn.set_title(method_name(panel), fontsize=10)
     for drawn in grid.flat[len(panels) :]:
         drawn.set_axis_off()
     figure.supxlabel(label, fontsize=10)
@@ -130,7 +131,7 @@ def _draw(
             line["mean"],
             yerr=line["std"].fillna(0.0),
             xerr=line["x_std"].fillna(0.0) if (line["x_std"] > 0).any() else None,
-            label=_text(method, labels),
+            label=method_name(method, labels),
             linestyle=STYLES[index // len(COLOURS) % len(STYLES)],
             linewidth=1.2,
             capsize=2.5,
@@ -176,10 +177,6 @@ def _set_ticks(panel: "Panel", values: pd.Series) -> None:
         panel.xaxis.set_major_locator(LogLocator(subs=subs) if wide else MaxNLocator(4))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-
-
-def _text(key: Key, labels: dict[str, str]) -> str:
-    return " · ".join(labels.get(str(value), str(value)) for value in key)
 
 
 def _short(value: float) -> str:

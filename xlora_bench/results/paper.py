@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from xlora_bench.results.axes import Key, is_missing, keys
+from xlora_bench.results.naming import method_name
 from xlora_bench.results.protocol import Protocol
 from xlora_bench.results.published import AVERAGE, STATUSES, Published, parse_published, published_tasks
 from xlora_bench.sweeps.rules import Rule, parse_rules
@@ -139,13 +140,9 @@ class Paper:
         for (*row, model), count in zip(keys(frame, [*self.rows, "model"]), frame[column], strict=True):
             if (tuple(row), model) in told and not is_missing(count):
                 measured[tuple(row), model] = int(count)
-        parts = [f"{_name(row)} {count:,} ({told[row, model]:,.0f})" for (row, model), count in measured.items()]
+        parts = [f"{method_name(row)} {count:,} ({told[row, model]:,.0f})" for (row, model), count in measured.items()]
         head = "with" if self.protocol.head_counted else "without"
         return f"Trained parameters {head} the head, measured (published): {'; '.join(parts)}." if parts else ""
-
-
-def _name(row: Key) -> str:
-    return " · ".join("-" if part is None else str(part) for part in row)
 
 
 def _is_average(number: Published) -> bool:

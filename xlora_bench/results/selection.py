@@ -1,6 +1,6 @@
 """Which epoch is reported: every protocol's score from the predictions of one training run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from xlora_bench.results.axes import is_missing, keys
+from xlora_bench.results.naming import method_name
 from xlora_bench.results.protocol import Selection
 
 COLUMNS: dict[Selection, str] = {"best": "score_best", "last": "score_last", "half": "score_half"}
@@ -50,16 +51,17 @@ def under(frame: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     return chosen
 
 
-def selection_notes(frame: pd.DataFrame, rows: Sequence[str]) -> list[str]:
-    """Return what the choice of the epoch is worth, by method (the values of `rows`), and what is not known of it.
+def selection_notes(frame: pd.DataFrame, rows: Sequence[str], labels: Mapping[str, str]) -> list[str]:
+    """Return what the choice of the epoch is worth, by method, and what is not known of it.
 
-    The optimism of `best` is `best - half`, its mean over the done cells that have both.
+    A method is named by its values of `rows`, `labels` replacing some. The optimism of `best` is `best - half`, its
+    mean over the done cells that have both.
     """
     done = frame[(frame["status"] == "done") & frame["score_half"].notna()]
     gaps = (done["score_best"] - done["score_half"]).astype(float)
     methods = pd.Series(keys(done, rows), index=done.index, dtype=object)
     parts = [
-        f"{' · '.join('-' if part is None else str(part) for part in method)} {values.mean():+.4f} ({len(values)})"
+        f"{method_name(method, labels)} {values.mean():+.4f} ({len(values)})"
         for method, values in gaps.groupby(methods, sort=False)
     ]
     notes = [f"Optimism of the best epoch (best minus half, mean over cells): {'; '.join(parts)}."] if parts else []

@@ -1,7 +1,7 @@
 """From the tidy frame to a table: the axes, the groups over seeds, what stands out, what was published."""
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import pandas as pd
 
@@ -60,7 +60,7 @@ def build_table(
         entries=_with_bold(everything, whole, groups),
         row_labels=paper.row_labels if paper else {},
         published_only=frozenset(published_only),
-        notes=[*_notes(frame, how, axes), *(paper.notes(frame) if paper else [])],
+        notes=[*_notes(frame, how, axes, paper.row_labels if paper else {}), *(paper.notes(frame) if paper else [])],
         selection=_selection(frame),
         aggregation=how,
     )
@@ -210,7 +210,7 @@ def _with_bold(entries: dict[Place, Entry], frame: pd.DataFrame, groups: dict[Pl
     return marked
 
 
-def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: Axes) -> list[str]:
+def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: Axes, labels: Mapping[str, str]) -> list[str]:
     meaning = next(text for name, text in MEANING.items() if name == _selection(frame))
     notes = [
         f"{meaning}: {SPREADS[aggregation][1]} over (n) done runs, one per seed; runs that collapsed or failed are"
@@ -219,10 +219,11 @@ def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: Axes) -> list[st
         " six seeds are the fewest.",
     ]
     bad = frame[frame["status"].isin(["collapsed", "failed"])]
-    for cell, status, reason in zip(bad["cell"], bad["status"], bad["reason"], strict=True):
-        name = [cell] if isinstance(cell, str) else []
-        notes.append(": ".join([str(status).capitalize(), *name, str(reason or "no reason recorded")]))
-    notes += selection_notes(frame, axes.rows)
+    bad = bad.assign(reason=[str(reason or "no reason recorded") for reason in bad["reason"]])
+    for (status, reason), cells in bad.groupby(["status", "reason"], sort=False):
+        names = ", ".join(cell for cell in cells["cell"] if isinstance(cell, str))
+        notes.append(": ".join([str(status).capitalize(), *([names] if names else []), str(reason)]))
+    notes += selection_notes(frame, axes.rows, labels)
     notes += mixing_notes(frame)
     notes += frame.attrs.get("notes", [])
     for path, reason in frame.attrs.get("unreadable", {}).items():

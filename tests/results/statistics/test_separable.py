@@ -52,7 +52,7 @@ def test_methods_without_a_done_run_are_passed_over_and_named():
     scores = {("lora", "kaiming"): runs(0.9), ("lu", None): runs(0.1), ("vera", None): {}}
     assert separable_from_rest(scores) == ("lora", "kaiming")
     assert explain(scores).startswith(
-        "lora · kaiming is separable from every other method, save vera · - without a done run"
+        "lora · kaiming is separable from every other method, save vera without a done run"
     )
 
 

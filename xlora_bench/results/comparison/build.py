@@ -10,6 +10,7 @@ from xlora_bench.results.axes import Axes, Key, keys, ordered
 from xlora_bench.results.comparison.across import Across, compare_across
 from xlora_bench.results.comparison.columns import Column, compare_column
 from xlora_bench.results.comparison.stored import read_examples
+from xlora_bench.results.naming import method_name
 
 USUAL = {"adapter": "lora", "init_scheme": "kaiming", "targets": "attention_qv"}
 """The reference, unless one is named: the method that agrees with most of these, the adapter first."""
@@ -55,7 +56,7 @@ def compare(
     if len(order) < 2:
         return None
     chosen = find_reference(order, axes.rows, reference)
-    labels = {key: _text(key, row_labels) for key in order}
+    labels = {key: method_name(key, row_labels) for key in order}
     columns, notes = [], []
     for place in ordered(places):
         here = frame[places == place]
@@ -116,7 +117,3 @@ def _across(columns: Sequence[Column], axes: Axes, labels: Mapping[Key, str]) ->
             where = f" ({column_label(names, setting)})" if setting else ""
             notes.append(f"Not compared over tasks{where}: {problem}.")
     return found, notes
-
-
-def _text(key: Key, labels: Mapping[str, str]) -> str:
-    return " · ".join("-" if value is None else labels.get(str(value), str(value)) for value in key)

@@ -11,9 +11,10 @@ import pandas as pd
 from xlora_bench.results.axes import Key
 from xlora_bench.results.comparison.stored import Examples
 from xlora_bench.results.comparison.versus import Versus, against_reference
+from xlora_bench.results.naming import method_name
 from xlora_bench.results.statistics.intervals import Interval, mean_interval
 from xlora_bench.results.statistics.pairs import Pairs, Scores, done_scores, paired
-from xlora_bench.results.statistics.separable import explain, separable_from_rest, show
+from xlora_bench.results.statistics.separable import explain, separable_from_rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def compare_column(
         if name != reference and set(runs) & set(scores.get(reference, {}))
     }
     versus = against_reference(pairs, reference=reference, examples=examples)
-    named = {labels.get(name, show(name)): runs for name, runs in scores.items()}
+    named = {labels.get(name, method_name(name)): runs for name, runs in scores.items()}
     return Column(
         key=key,
         reference=reference,
@@ -111,7 +112,6 @@ def _unpaired(pairs: Mapping[Key, Pairs], labels: Mapping[Key, str]) -> list[str
         for who, seeds in (("it", each.only_first), ("the reference", each.only_second)):
             if seeds:
                 listed = ", ".join(map(str, seeds))
-                notes.append(
-                    f"{labels.get(name, show(name))}: seed {listed} is done only for {who}, so it is in no difference."
-                )
+                shown = labels.get(name, method_name(name))
+                notes.append(f"{shown}: seed {listed} is done only for {who}, so it is in no difference.")
     return notes

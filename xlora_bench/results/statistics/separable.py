@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xlora_bench.results.naming import method_name
 from xlora_bench.results.statistics.pairs import Name, Scores, finite, paired
 from xlora_bench.results.statistics.signflip import ALPHA, pairs_needed, sign_flip_test, smallest_p
 
@@ -56,16 +57,12 @@ def explain(scores_by_method: Mapping[Name, Scores], *, alpha: float = ALPHA) ->
         return _too_few(best, few, alpha)
     close = [other for other in others if other.difference <= 0 or other.p > alpha]
     if not close:
-        without = [show(name) for name in scores_by_method if name not in scores]
+        without = [method_name(name) for name in scores_by_method if name not in scores]
         rest = f", save {_and(without)} without a done run" if without else ""
-        return f"{show(best)} is separable from every other method{rest} (largest p = {max(o.p for o in others):.3g})."
-    return f"{show(best)} has the highest mean but is not separable from {_and(show(other.name) for other in close)}."
-
-
-def show(name: Hashable) -> str:
-    """Return a method's name as text; the parts of a table's key joined."""
-    parts = name if isinstance(name, tuple) else (name,)
-    return " · ".join("-" if part is None else str(part) for part in parts)
+        p = max(other.p for other in others)
+        return f"{method_name(best)} is separable from every other method{rest} (largest p = {p:.3g})."
+    names = _and(method_name(other.name) for other in close)
+    return f"{method_name(best)} has the highest mean but is not separable from {names}."
 
 
 def _best(scores: Mapping[Name, Scores]) -> Name:
@@ -85,8 +82,8 @@ def _too_few(best: Hashable, few: list[Rival], alpha: float) -> str:
     needed = f"{pairs_needed(alpha=alpha)} are needed"
     pairs = "no seed is" if least == 0 else "1 seed is" if least == 1 else f"{least} seeds are"
     return (
-        f"{show(best)} has the highest mean, but nothing can be separable: {pairs} shared with "
-        f"{_and(show(other.name) for other in few)}, which {reach}; {needed}."
+        f"{method_name(best)} has the highest mean, but nothing can be separable: {pairs} shared with "
+        f"{_and(method_name(other.name) for other in few)}, which {reach}; {needed}."
     )
 
 
