@@ -121,6 +121,19 @@ def test_the_expected_best_is_the_mean_over_all_draws_with_replacement():
         expected_best([])
 
 
+def test_a_trial_that_collapsed_counts_as_the_lowest_of_its_task():
+    trials = pd.DataFrame(
+        {
+            "adapter": ["lora", "lora", "lu", "lu"],
+            "task": "rte",
+            "status": ["done", "collapsed", "done", "done"],
+            "score": [0.8, 0.9, 0.4, 0.6],  # the score of an epoch before it collapsed
+        }
+    )
+    first = curves(trials, by=("adapter", "task")).set_index("adapter").query("k == 1")["expected_best"]
+    assert first.to_dict() == pytest.approx({"lora": (0.8 + 0.4) / 2, "lu": 0.5})
+
+
 def test_trials_leave_a_table_a_curve_and_a_figure(tmp_path):
     frame = pd.DataFrame(
         {
@@ -136,4 +149,4 @@ def test_trials_leave_a_table_a_curve_and_a_figure(tmp_path):
     assert table.expected_best.tolist() == pytest.approx([0.6, 0.65])  # 0.5 / 4 + 0.7 * 3 / 4
     assert (tmp_path / "expected_best.png").stat().st_size > 1000
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 3
-    assert curves(frame, by=()).trials.tolist() == [2, 2]
+    assert curves(frame, by=()).trials.tolist() == [3, 3, 3]

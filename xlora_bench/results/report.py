@@ -14,6 +14,7 @@ from xlora_bench.results.record import write_atomically
 from xlora_bench.results.selection import under
 from xlora_bench.results.tables import Table
 from xlora_bench.results.tabulate import build_table
+from xlora_bench.results.trials import without_trials
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def write_report(
             f"the report folder {folder} cannot be written: {error}; choose another results folder"
         ) from error
     try:
-        write_figures(frame, folder, axes=table.axes, labels=table.row_labels)
+        write_figures(without_trials(frame), folder, axes=table.axes, labels=table.row_labels)
     except Exception as error:
         log.warning("no figures in %s: %s: %s", folder, type(error).__name__, error)
     try:

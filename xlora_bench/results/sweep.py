@@ -118,7 +118,8 @@ def _report(plan: Plan) -> None:
     frame = sweep_frame(plan)
     if "tuning" in frame:
         by = OmegaConf.select(plan.config, "tuning.by") or BY
-        write_trials(frame[frame["tuning"] == "trial"], plan.report, by=list(by))
+        labels = plan.paper.row_labels if plan.paper else {}
+        write_trials(frame[frame["tuning"] == "trial"], plan.report, by=list(by), labels=labels)
     frame = with_selections(frame, plan.results_dir)
     table = write_report(frame, plan.report, title=plan.title, paper=plan.paper, results_dir=plan.results_dir)
     console().print(table.to_rich())

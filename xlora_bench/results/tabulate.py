@@ -16,6 +16,7 @@ from xlora_bench.results.published import AVERAGE
 from xlora_bench.results.selection import MEANING, selection_notes
 from xlora_bench.results.statistics import separable_from_rest, summarise
 from xlora_bench.results.tables import Table
+from xlora_bench.results.trials import without_trials
 
 Place = tuple[Key, Key]
 
@@ -31,7 +32,7 @@ def build_table(
     Raises:
         ValueError: if the frame has no row.
     """
-    frame = _without_trials(frame)
+    frame = without_trials(frame)
     if frame.empty:
         raise ValueError(f"there is no cell for the table `{title}`; run some, or widen the filter")
     how = aggregation or (paper.protocol.aggregation if paper else None) or "mean"
@@ -68,14 +69,6 @@ def build_table(
 
 def _selection(frame: pd.DataFrame) -> str:
     return str(frame.attrs.get("selection", "best"))
-
-
-def _without_trials(frame: pd.DataFrame) -> pd.DataFrame:
-    if "tuning" not in frame:
-        return frame
-    kept = frame[frame["tuning"] != "trial"]
-    kept.attrs = frame.attrs
-    return kept
 
 
 def _axes(frame: pd.DataFrame, paper: Paper | None) -> Axes:

@@ -1,13 +1,17 @@
 """What the trials of a tuning say: the files beside a sweep's table, and the expected best of k trials."""
 
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from xlora_bench.results.axes import Key, keys, ordered
+from xlora_bench.results.figures import COLOURS, MARKERS, STYLES
+from xlora_bench.results.naming import method_name
 from xlora_bench.results.record import write_atomically
 
 log = logging.getLogger(__name__)
@@ -33,8 +37,21 @@ def expected_best(scores: Sequence[float]) -> np.ndarray:
     return np.array([(np.diff(below**k) * ordered).sum() for k in range(1, count + 1)])
 
 
+def without_trials(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells that are reported."""
+    if "tuning" not in frame:
+        return frame
+    kept = frame[frame["tuning"] != "trial"]
+    kept.attrs = frame.attrs
+    return kept
+
+
 def curves(trials: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
-    """Return the expected best of k trials per group of `by`: columns `by`, `k`, `expected_best`, `trials`."""
+    """Return the expected best of k trials per group of `by`: columns `by`, `k`, `expected_best`, `trials`.
+
+    A trial that collapsed or failed counts as the lowest score of its task's trials; a group without a done trial has
+    no curve.
+    """
     lines: list[dict[str, Any]] = []
     for group, scores in _scores(trials, by):
         values = expected_best(scores)
@@ -43,7 +60,9 @@ def curves(trials: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*by, "k", "expected_best", "trials"])
 
 
-def write_trials(trials: pd.DataFrame, folder: Path, *, by: Sequence[str]) -> None:
+def write_trials(
+    trials: pd.DataFrame, folder: Path, *, by: Sequence[str], labels: Mapping[str, str] | None = None
+) -> None:
     """Write `trials.csv`, `expected_best.csv` and, if a figure can be drawn, `expected_best.png` into `folder`."""
     by = [name for name in by if name in trials]
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,33 +70,50 @@ def write_trials(trials: pd.DataFrame, folder: Path, *, by: Sequence[str]) -> No
     expected = curves(trials, by=by)
     write_atomically(folder / "expected_best.csv", expected.to_csv(index=False))
     try:
-        _draw(expected, folder / "expected_best.png", by=by)
+        _draw(expected, folder / "expected_best.png", by=by, labels=labels or {})
     except Exception as error:
         log.warning("no figure of the expected best in %s: %s: %s", folder, type(error).__name__, error)
 
 
-def _scores(trials: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], list[float]]]:
-    done = trials[(trials["status"] == "done") & trials["score"].notna()]
-    for group, rows in done.groupby(list(by), dropna=False, sort=False) if by else [((), done)]:
-        if len(rows):
-            yield group, rows["score"].astype(float).tolist()
+def _scores(trials: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[Key, list[float]]]:
+    scores = trials["score"].astype(float)
+    tasks = pd.Series(keys(trials, ["task"]), index=trials.index, dtype=object)
+    lowest = scores.groupby(tasks).transform("min")
+    counted = scores.where(trials["status"] == "done", lowest)
+    groups = pd.Series(keys(trials, by), index=trials.index, dtype=object)
+    for group in ordered(groups):
+        of_group = groups == group
+        if (of_group & (trials["status"] == "done") & scores.notna()).any():
+            yield group, counted[of_group].dropna().tolist()
 
 
-def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str]) -> None:
+def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapping[str, str]) -> None:
     """Draw a line per group, a panel per task."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
-    panels = list(expected.groupby("task", sort=False)) if "task" in by else [("", expected)]
     if expected.empty:
         return
-    figure = Figure(figsize=(4.2 * len(panels) + 0.8, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
     names = [name for name in by if name != "task"]
-    for axis, (task, panel) in zip(axes, panels, strict=True):
-        for group, line in panel.groupby(names, dropna=False, sort=False) if names else [((), panel)]:
-            axis.plot(line["k"], line["expected_best"], marker="o", label=" ".join(map(str, group)))
-        axis.set(xlabel="trials k", ylabel="expected best score", title=str(task))
+    methods = pd.Series(keys(expected, names), index=expected.index, dtype=object)
+    panels = list(expected.groupby("task", sort=False)) if "task" in by else [("", expected)]
+    width = min(len(panels), 3)
+    height = math.ceil(len(panels) / width)
+    figure = Figure(figsize=(3.2 * width + 2.4, 2.8 * height), layout="constrained")
+    grid = figure.subplots(height, width, squeeze=False).flatten()
+    handles = {}
+    for axis, (task, panel) in zip(grid, panels, strict=False):
+        for place, method in enumerate(ordered(methods)):
+            line = panel[methods[panel.index] == method]
+            look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+            style = STYLES[place // len(COLOURS) % len(STYLES)]
+            (drawn,) = axis.plot(line["k"], line["expected_best"], linestyle=style, linewidth=1.2, markersize=5, **look)
+            handles[method_name(method, labels)] = drawn
+        axis.set_title(str(task), fontsize=10)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[-1].legend(fontsize="small")
+    for axis in grid[len(panels) :]:
+        axis.set_axis_off()
+    figure.supxlabel("trials k", fontsize=10)
+    figure.supylabel("expected best of k trials", fontsize=10)
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
     figure.savefig(path, dpi=150)

@@ -11,6 +11,7 @@ from xlora_bench.results.comparison.across import Across, compare_across
 from xlora_bench.results.comparison.columns import Column, compare_column
 from xlora_bench.results.comparison.stored import read_examples
 from xlora_bench.results.naming import method_name
+from xlora_bench.results.trials import without_trials
 
 USUAL = {"adapter": "lora", "init_scheme": "kaiming", "targets": "attention_qv"}
 """The reference, unless one is named: the method that agrees with most of these, the adapter first."""
@@ -47,9 +48,7 @@ def compare(
     """
     if frame.attrs.get("selection") == "half":
         results_dir = None
-    if "tuning" in frame:
-        frame = frame[frame["tuning"] != "trial"]
-    frame = frame.reset_index(drop=True)
+    frame = without_trials(frame).reset_index(drop=True)
     methods = pd.Series(keys(frame, axes.rows), index=frame.index, dtype=object)
     places = pd.Series(keys(frame, axes.columns), index=frame.index, dtype=object)
     order = ordered(methods)
