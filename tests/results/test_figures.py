@@ -35,6 +35,14 @@ def test_a_report_is_complete_and_the_same_twice(frame, tmp_path):
         assert first.read_bytes() == second.read_bytes(), name
 
 
+def test_figures_and_table_show_no_trial(frame, tmp_path):
+    kinds = [frame.assign(tuning=kind) for kind in ("trial", "fixed", "tuned")]
+    write_report(pd.concat(kinds, ignore_index=True), tmp_path / "r", title="t")
+    for name in ("score_vs_time.svg", "table.md"):
+        text = (tmp_path / "r" / name).read_text()
+        assert [word for word in ("trial", "fixed", "tuned") if word in text] == ["fixed", "tuned"]
+
+
 def test_the_figures_are_pictures(frame, tmp_path):
     write_report(frame, tmp_path / "r", title="t")
     assert (tmp_path / "r" / "score_vs_rank.png").read_bytes().startswith(b"\x89PNG")

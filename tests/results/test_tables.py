@@ -73,6 +73,13 @@ def test_markdown_shows_spread_count_bold_and_bad_runs(table):
     assert any(line.startswith("- Failed: ") and line.endswith(": out of memory") for line in lines)
 
 
+def test_cells_that_fell_for_one_reason_share_a_line(tmp_path):
+    fallen = [{"seed": seed, "status": "collapsed", "reason": "NaN loss", "score": math.nan} for seed in (1, 2)]
+    frame = grid(tmp_path, [{"seed": 0, "score": 0.5}, *fallen])
+    names = ", ".join(frame[frame["status"] == "collapsed"]["cell"])
+    assert f"Collapsed: {names}: NaN loss" in build_table(frame, title="t").notes
+
+
 def test_one_run_or_overlap_is_never_bold(tmp_path):
     single = build_table(grid(tmp_path / "single", cells(lora=(0.1,), lu=(0.9,))), title="t")
     close = build_table(grid(tmp_path / "close", cells(lora=(0.5, 0.6) * 3, lu=(0.56, 0.59) * 3)), title="t")

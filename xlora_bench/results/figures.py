@@ -121,18 +121,14 @@ def _draw(
         if line.empty:
             continue
         at = line["x"] * 10 ** (dodge * ((index + 0.5) / len(methods) - 0.5))
-        look: dict[str, Any] = {
-            "color": COLOURS[index % len(COLOURS)],
-            "marker": MARKERS[index % len(MARKERS)],
-            "markersize": 5,
-        }
+        look = look_of(index)
         panel.errorbar(
             at,
             line["mean"],
             yerr=line["std"].fillna(0.0),
             xerr=line["x_std"].fillna(0.0) if (line["x_std"] > 0).any() else None,
             label=method_name(method, labels),
-            linestyle=STYLES[index // len(COLOURS) % len(STYLES)],
+            linestyle=style_of(index),
             linewidth=1.2,
             capsize=2.5,
             **look,
@@ -177,6 +173,16 @@ def _set_ticks(panel: "Panel", values: pd.Series) -> None:
         panel.xaxis.set_major_locator(LogLocator(subs=subs) if wide else MaxNLocator(4))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+
+
+def look_of(place: int) -> dict[str, Any]:
+    """Return colour and marker of the method at a place of the order."""
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 5}
+
+
+def style_of(place: int) -> str:
+    """Return the line style of the method at a place of the order: another one where the colours begin again."""
+    return STYLES[place // len(COLOURS) % len(STYLES)]
 
 
 def _short(value: float) -> str:

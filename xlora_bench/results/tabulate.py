@@ -35,6 +35,7 @@ def build_table(
     frame = without_trials(frame)
     if frame.empty:
         raise ValueError(f"there is no cell for the table `{title}`; run some, or widen the filter")
+    labels = paper.row_labels if paper else {}
     how = aggregation or (paper.protocol.aggregation if paper else None) or "mean"
     axes = _axes(frame, paper)
     whole = with_averages(frame, axes=axes.names, tasks=paper.tasks) if paper else frame
@@ -59,9 +60,9 @@ def build_table(
         rows=rows,
         columns=columns + published_only,
         entries=_with_bold(everything, whole, groups),
-        row_labels=paper.row_labels if paper else {},
+        row_labels=labels,
         published_only=frozenset(published_only),
-        notes=[*_notes(frame, how, axes, paper.row_labels if paper else {}), *(paper.notes(frame) if paper else [])],
+        notes=[*_notes(frame, how, axes, labels), *(paper.notes(frame) if paper else [])],
         selection=_selection(frame),
         aggregation=how,
     )

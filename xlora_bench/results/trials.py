@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xlora_bench.results.axes import Key, keys, ordered
-from xlora_bench.results.figures import COLOURS, MARKERS, STYLES
+from xlora_bench.results.figures import look_of, style_of
 from xlora_bench.results.naming import method_name
 from xlora_bench.results.record import write_atomically
 
@@ -105,9 +105,8 @@ def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapp
     for axis, (task, panel) in zip(grid, panels, strict=False):
         for place, method in enumerate(ordered(methods)):
             line = panel[methods[panel.index] == method]
-            look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
-            style = STYLES[place // len(COLOURS) % len(STYLES)]
-            (drawn,) = axis.plot(line["k"], line["expected_best"], linestyle=style, linewidth=1.2, markersize=5, **look)
+            look = look_of(place) | {"linestyle": style_of(place), "linewidth": 1.2}
+            (drawn,) = axis.plot(line["k"], line["expected_best"], **look)
             handles[method_name(method, labels)] = drawn
         axis.set_title(str(task), fontsize=10)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
