@@ -92,7 +92,9 @@ def build(cell: Cell, parts: dict[str, Any], data: TextData) -> Built:
     adapted.train()  # transformers loads in evaluation mode, and Lightning leaves it so: dropout would stay off
     split = data.splits[task.train_split]
     examples = [split[place] for place in range(min(len(split), 256))]
-    collator = choose_layout(adapted, tokenizer=data.tokenizer, examples=examples, layout=task.layout)
+    collator = choose_layout(
+        adapted, tokenizer=data.tokenizer, examples=examples, layout=task.layout, row_lengths=task.packed_rows
+    )
     data.train_collator = data.eval_collator = collator
     classifier = Classifier(
         adapted,

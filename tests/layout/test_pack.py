@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from xlora_bench.layout.pack import PackedCollator, cheapest, first_fit_decreasing
+from xlora_bench.layout.pack import ROW_LENGTHS, PackedCollator, cheapest, first_fit_decreasing
 from xlora_bench.tasks.collate import PaddedCollator
 
 TOKENIZER = SimpleNamespace(pad_token_id=1, pad_token_type_id=0)
@@ -29,12 +29,21 @@ def test_a_packing_puts_every_sentence_in_one_place_of_its_own(seed):
 
 
 def test_longer_rows_where_short_ones_would_stay_half_empty():
-    forties = np.full(20, 40)
-    assert first_fit_decreasing(forties, 64).shape == (20, 40)
+    forties = (40,) * 20
+    assert first_fit_decreasing(np.array(forties), 64).shape == (20, 40)
     assert cheapest(forties, (64, 128)).shape == (20, 40)  # rows are cut to what they hold: nothing is wasted
-    mixed = np.array([60] + [40] * 20)
-    assert first_fit_decreasing(mixed, 64).shape == (21, 60)
+    mixed = (60, *forties)
+    assert first_fit_decreasing(np.array(mixed), 64).shape == (21, 60)
     assert cheapest(mixed, (64, 128)).shape[1] > 64
+
+
+def test_finer_rows_leave_less_padding():
+    numbers = np.random.default_rng(0)
+    batches = [tuple(numbers.integers(5, 45, 16).tolist()) for _ in range(50)]
+    fine, coarse = (sum(cheapest(batch, rows).cost for batch in batches) for rows in (ROW_LENGTHS, (64, 96, 128)))
+    assert fine < 0.95 * coarse
+    real = sum(map(sum, batches)) / sum(np.prod(cheapest(batch, ROW_LENGTHS).shape) for batch in batches)
+    assert real > 0.9
 
 
 @pytest.mark.parametrize(

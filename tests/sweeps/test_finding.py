@@ -3,8 +3,11 @@
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from tests.names import CONF
+from xlora_bench.results.identity import identity
+from xlora_bench.results.summary import read_summary
 from xlora_bench.sweeps.rounds import Rounds
 
 ADAPTERS = ("lora", "pissa", "loldu", "asymmetric")  # the last is two methods: one factor frozen, or the other
@@ -28,3 +31,17 @@ def test_every_method_has_three_trials_and_rows_of_its_task():
             assert said.get("adapter.rank") == ("384" if said["adapter"] == "loldu" else None)
     for part in ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler", "logger"):
         instantiate(config[part])
+
+
+def test_the_cells_are_those_that_were_recorded():
+    recorded = read_summary(CONF.parent / "docs" / "findings" / "minilm_glue" / "records.json")
+    data = {run.record.choices["task"]: run.record.hashes["data"] for run in recorded.values() if run.record.seed < 6}
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("finding/minilm_glue", return_hydra_config=True)
+        arguments = [f"adapter={','.join(ADAPTERS)}", "task=sst2,stsb,cola,mrpc,rte", "seed=0,1"]
+        rounds = Rounds(config, GlobalHydra.instance().config_loader(), arguments=arguments)
+        overrides = [cell.overrides for cell in rounds.cells if "trial" not in cell.tuning]
+        cells = [OmegaConf.to_container(compose("finding/minilm_glue", list(said)), resolve=True) for said in overrides]
+    assert len(cells) == METHODS * 5 * 2
+    assert {identity(cell, data=data[cell["task"]["name"]]) for cell in cells} <= recorded.keys()

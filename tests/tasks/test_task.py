@@ -13,6 +13,11 @@ def test_lists_of_a_config_become_tuples_so_that_a_task_is_hashable(make_task):
     assert hash(task) == hash(make_task())
 
 
+def test_records_without_row_lengths_come_again_in_the_rows_they_were_trained_in(make_task):
+    assert make_task().packed_rows == (64, 96, 128)
+    assert make_task(row_lengths=[32, 64]).packed_rows == (32, 64)
+
+
 def test_row_limits_are_per_split(make_task):
     task = make_task(eval_splits=("a", "b"), max_train_rows=5, max_eval_rows=2)
     assert task.max_rows == {"train": 5, "a": 2, "b": 2}
@@ -42,6 +47,10 @@ def test_row_limits_are_per_split(make_task):
         ({"max_length": 1.5}, "max_length.*whole number"),
         ({"max_length": None}, "max_length.*whole number"),
         ({"layout": "square"}, "layout.*'square'.*auto"),
+        ({"row_lengths": [64, 0]}, r"row_lengths` \(=\(64, 0\)\).*whole numbers"),
+        ({"row_lengths": []}, "row_lengths.*whole numbers"),
+        ({"row_lengths": 64}, "row_lengths` .=64.*must be a list"),
+        ({"row_lengths": "64"}, "row_lengths` .='64'.*must be a list"),
     ],
 )
 def test_a_task_that_contradicts_itself_is_refused(make_task, changes, message):

@@ -4,6 +4,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
+from xlora_bench.layout.pack import ROW_LENGTHS
 from xlora_bench.tasks import synthetic
 from xlora_bench.tasks.task import Task
 
@@ -24,6 +25,7 @@ def test_every_file_is_a_task_with_one_explicit_source(load_task, name):
     assert task.name == name
     assert (task.hub is None) == (name in synthetic.GRAMMARS)
     assert task.headline == HEADLINES.get(name, "accuracy")
+    assert task.row_lengths == ROW_LENGTHS  # said in the config, so that a cell's name tells them
 
 
 @pytest.mark.parametrize("name", sorted(GLUE))

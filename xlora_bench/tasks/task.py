@@ -1,11 +1,13 @@
 """What a task is: columns, labels, metrics and splits of one data set, and how its batches are cut."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Layout = Literal["auto", "packed", "padded"]
 HOLDOUT = "holdout"
 """The split that `Task.holdout` carves off the training split."""
+FORMER_ROW_LENGTHS = (64, 96, 128)
 CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
 REGRESSION_METRICS = ("pearson", "spearman")
 
@@ -18,7 +20,8 @@ class Task:
     (None: not on the Hub). The first of `eval_splits` is the main one, `headline` is the metric that picks
     the best epoch. `max_length` is in word pieces with special tokens, a batch size in examples. `holdout` rows of the
     training split are evaluated instead of `eval_splits` and not trained on: for choices, such as a learning rate, that
-    the reported splits must not see.
+    the reported splits must not see. `row_lengths` are the lengths in tokens that rows of a packed batch may have; they
+    decide the last digits of a sum (None: 64, 96 and 128, as in records from before there was a choice).
 
     Raises:
         ValueError: If a field contradicts another or is outside its range.
@@ -39,6 +42,7 @@ class Task:
     eval_batch_size: int = 256
     holdout: int | None = None
     layout: Layout = "auto"
+    row_lengths: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         self._freeze_sequences()
@@ -69,6 +73,11 @@ class Task:
         """The row limit of each split."""
         return {self.train_split: self.max_train_rows} | dict.fromkeys(self.eval_splits, self.max_eval_rows)
 
+    @property
+    def packed_rows(self) -> tuple[int, ...]:
+        """The lengths that rows of a packed batch may have."""
+        return self.row_lengths or FORMER_ROW_LENGTHS
+
     def _freeze_sequences(self) -> None:
         """A config brings lists, a frozen (hashable) task holds tuples."""
         for field in ("text_columns", "labels", "metrics", "hub", "eval_splits"):
@@ -77,6 +86,8 @@ class Task:
                 raise self._error(field, value, "must be a list of names, not one text")
             if value is not None:
                 object.__setattr__(self, field, tuple(value))
+        if isinstance(self.row_lengths, Sequence) and not isinstance(self.row_lengths, str):
+            object.__setattr__(self, "row_lengths", tuple(self.row_lengths))
 
     def _check_columns_and_splits(self) -> None:
         if len(self.text_columns) not in (1, 2):
@@ -113,10 +124,17 @@ class Task:
             value = getattr(self, field)
             if value is None and field in optional:
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not _is_count(value):
                 raise self._error(field, value, "must be a whole number of at least 1")
+        rows = self.row_lengths
+        if rows is not None and not (isinstance(rows, tuple) and rows and all(map(_is_count, rows))):
+            raise self._error("row_lengths", rows, "must be a list of whole numbers of at least 1, such as [64, 128]")
         if self.layout not in get_args(Layout):
             raise self._error("layout", self.layout, f"must be one of {get_args(Layout)}")
 
     def _error(self, field: str, value: object, rule: str) -> ValueError:
         return ValueError(f"`task.{field}` (={value!r}) {rule} (task {self.name!r})")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
