@@ -37,6 +37,7 @@ VARIANTS = {
     "cholesky": ["adapter=cholesky"],
     "lora_xs": ["adapter=lora_xs"],
     "dora": ["adapter=dora"],
+    "vera": ["adapter=vera", "adapter.rank=8"],
     "vera, r = 256": ["adapter=vera"],
     "loldu, r = 8": ["adapter=loldu"],
     "loldu, r = 64": ["adapter=loldu", "adapter.rank=64"],

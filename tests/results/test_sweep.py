@@ -175,10 +175,13 @@ def test_jobs_in_other_processes_report_through_files(app, tmp_path, capsys):
             with open_dict(job_config):
                 job_config.hydra.job.num = number
                 job_config.hydra.runtime.output_dir = str(tmp_path)
-            error = JobReturn(status=JobStatus.FAILED, overrides=[f"adapter.rank={rank}"])
+            error = JobReturn(
+                status=JobStatus.FAILED, overrides=[f"adapter.rank={rank}"], cfg=job_config, hydra_cfg=job_config
+            )
             error.return_value = RuntimeError("lost\nlong story")
             elsewhere.on_job_start(job_config)
             elsewhere.on_job_end(job_config, error)
+            assert error.cfg is error.hydra_cfg is None  # Hydra would keep them all until the sweep ends
         assert "cell 2 of 2 | adapter.rank=8 | failed (RuntimeError: lost)" in capsys.readouterr().out
         here.on_multirun_end(config)
         here.on_multirun_end(config)

@@ -1,5 +1,6 @@
 """One linear layer with its low-rank update, as autograd functions: nothing is computed that no gradient needs."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,9 +8,9 @@ from torch import Tensor
 
 
 class LowRankLinear(torch.autograd.Function):
-    """`Y = X W^T + b + s (X D^T) U^T` for `X (n, in)`, `W (out, in)`, `b (out,)`, `U (out, k)`, `D (k, in)`.
+    """`Y = X W^T + b + s (X D^T) U^T` for `X (..., in)`, `W (out, in)`, `b (out,)`, `U (out, k)`, `D (k, in)`.
 
-    With the gradient `G (n, out)` of Y and `H = X D^T (n, k)`:
+    With the n rows of X, the gradient `G (n, out)` of Y and `H = X D^T (n, k)`:
     `dX = G W + s (G U) D`, `dD = s (G U)^T X`, `dU = s G^T H`; W and b are frozen. Both products accumulate into the
     output of the frozen layer's own.
     """
@@ -18,29 +19,33 @@ class LowRankLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - autograd functions take no keywords
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scaling: float
     ) -> Tensor:
-        """Return Y, `(n, out)`."""
-        hidden = x @ down.T
-        output = x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
+        """Return Y, `(..., out)`."""
+        rows = rows_of(x)
+        hidden = rows @ down.T
+        output = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
         ctx.scaling = scaling
         _, _, _, trains_up, trains_down, _ = ctx.needs_input_grad
-        ctx.save_for_backward(weight, up, down, hidden if trains_up else None, x if trains_down else None)
-        return output.addmm_(hidden, up.T, alpha=scaling)
+        ctx.save_for_backward(weight, up, down, hidden if trains_up else None, rows if trains_down else None)
+        return output.addmm_(hidden, up.T, alpha=scaling).view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of X, U and D that are needed."""
-        weight, up, down, hidden, x = ctx.saved_tensors
+        weight, up, down, hidden, rows = ctx.saved_tensors
         needs_x, _, _, trains_up, trains_down, _ = ctx.needs_input_grad
+        shape, gradient = gradient.shape, rows_of(gradient)
         inner = gradient @ up if needs_x or trains_down else None
-        d_x = (gradient @ weight).addmm_(inner, down, alpha=ctx.scaling) if needs_x else None
+        d_x = None
+        if needs_x:
+            d_x = (gradient @ weight).addmm_(inner, down, alpha=ctx.scaling).view(*shape[:-1], weight.shape[1])
         # as (k, out): a third of the time of (out, k), and contiguous as the optimizer wants it
         d_up = (hidden.T @ gradient).mul_(ctx.scaling).T.contiguous() if trains_up else None
-        d_down = (inner.T @ x).mul_(ctx.scaling) if inner is not None and trains_down else None
+        d_down = (inner.T @ rows).mul_(ctx.scaling) if inner is not None and trains_down else None
         return d_x, None, None, d_up, d_down, None
 
 
 class DenseLinear(torch.autograd.Function):
-    """The same Y and gradients through one sum `M = W + s U D`, for n rows that outnumber what k saves.
+    """The same Y and gradients through one sum `M = W + s U D`, where that takes fewer multiplications.
 
     `Y = X M^T + b`, `dX = G M`, `dU = s (G^T X) D^T`, `dD = s U^T (G^T X)`.
     """
@@ -49,19 +54,22 @@ class DenseLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - autograd functions take no keywords
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scaling: float
     ) -> Tensor:
-        """Return Y, `(n, out)`."""
+        """Return Y, `(..., out)`."""
+        rows = rows_of(x)
         merged = torch.addmm(weight, up, down, alpha=scaling)
         ctx.scaling = scaling
-        ctx.save_for_backward(x, merged, up, down)
-        return x @ merged.T if bias is None else torch.addmm(bias, x, merged.T)
+        ctx.save_for_backward(rows, merged, up, down)
+        output = rows @ merged.T if bias is None else torch.addmm(bias, rows, merged.T)
+        return output.view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of X, U and D that are needed."""
-        x, merged, up, down = ctx.saved_tensors
+        rows, merged, up, down = ctx.saved_tensors
         needs_x, _, _, trains_up, trains_down, _ = ctx.needs_input_grad
-        d_x = gradient @ merged if needs_x else None
-        d_merged = (gradient.T @ x).mul_(ctx.scaling) if trains_up or trains_down else None
+        shape, gradient = gradient.shape, rows_of(gradient)
+        d_x = (gradient @ merged).view(*shape[:-1], merged.shape[1]) if needs_x else None
+        d_merged = (gradient.T @ rows).mul_(ctx.scaling) if trains_up or trains_down else None
         d_up = d_merged @ down.T if trains_up else None
         d_down = up.T @ d_merged if trains_down else None
         return d_x, None, None, d_up, d_down, None
@@ -96,9 +104,13 @@ def low_rank_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, *, scaling: float
 ) -> Tensor:
     """Return `x (..., in)` through `W + s up down`, `(..., out)`, by the cheaper of the two orders of contraction."""
-    rows = x.reshape(-1, x.shape[-1])
-    function = DenseLinear if dense_is_cheaper(len(rows), up, down) else LowRankLinear
-    return function.apply(rows, weight, bias, up, down, scaling).view(*x.shape[:-1], len(weight))
+    function = DenseLinear if dense_is_cheaper(math.prod(x.shape[:-1]), up, down) else LowRankLinear
+    return function.apply(x, weight, bias, up, down, scaling)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """Return `x (..., d)` as a matrix `(n, d)`."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def rescaled(output: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
@@ -112,7 +124,7 @@ def dense_is_cheaper(rows: int, up: Tensor, down: Tensor) -> bool:
     Factors: `n k (in + out)` forward and for dX, `n k` times in for dD and out for dU. Dense: `k in out` to sum,
     `n in out` for the gradient of the sum, `k in out` each for dU and dD.
     """
-    out, inner, rank = len(up), down.shape[1], len(down)
+    out, (rank, inner) = up.shape[0], down.shape
     trained = int(up.requires_grad) + int(down.requires_grad)
     factored = 2 * rows * rank * (inner + out) + rows * rank * (inner * down.requires_grad + out * up.requires_grad)
     dense = rank * inner * out * (1 + trained) + (rows * inner * out if trained else 0)

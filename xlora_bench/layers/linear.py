@@ -29,33 +29,38 @@ class AdaptedLinear(AdaptedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the adapted output; base and update are one function where the layer is as simple as most are."""
-        delta = self.only_delta() if self.one_dtype(x) else None
-        if delta is None:
+        delta = self.only_delta()
+        if delta is None or not self.is_simple(x):
             return super().forward(x)
         up, down = delta.factors()
-        weight = self.weight_matrix()
-        output = low_rank_linear(x, weight, self.bias, up, down, scaling=delta.scaling)
-        return output if delta.additive else rescaled(output, self.bias, delta.row_scale(weight))
-
-    def one_dtype(self, x: Tensor) -> bool:
-        """Whether input, weight and factors (never below fp32) have one dtype, and nothing casts behind our back."""
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        return x.dtype == self.weight.dtype == wide and not torch.is_autocast_enabled(x.device.type)
+        weight, bias = self.weight_matrix(), self.bias
+        output = low_rank_linear(x, weight, bias, up, down, scaling=delta.scaling)
+        return output if delta.additive else rescaled(output, bias, delta.row_scale(weight))
 
     def only_delta(self) -> "Delta | None":
-        """Return the delta of a frozen, unhooked layer, if it is the only one and nothing is dropped."""
-        base = self.base_layer
-        frozen = not any(parameter.requires_grad for parameter in base.parameters())
-        unhooked = type(base).forward in self.plain_forwards() and not (base._forward_hooks or base._forward_pre_hooks)
-        if (
-            not (frozen and unhooked and type(self.weight) is nn.Parameter)
-            or self.merged_weight is not None
-            or self.route is not None
-        ):
+        """Return the delta that is added with weight 1, if it is the only one and nothing is dropped."""
+        if len(self.active) != 1 or self.route is not None or self.merged_weight is not None:
             return None
-        deltas = [self.deltas[name] for name, weight in self.active.items() if weight == 1.0]
-        alone = len(deltas) == len(self.active) == 1
-        return deltas[0] if alone and not (self.training and deltas[0].dropout) else None
+        [(name, weight)] = self.active.items()
+        delta = self.deltas[name]
+        return delta if weight == 1.0 and not (self.training and delta.dropout) else None
+
+    def is_simple(self, x: Tensor) -> bool:
+        """Whether the base is a frozen, unhooked `x W^T + b` in the dtype of `x`, and nothing casts behind our back.
+
+        The dtype is that of the factors, which are never below fp32.
+        """
+        base = self.base_layer
+        weight = base.weight
+        return (
+            type(weight) is nn.Parameter
+            and x.dtype == weight.dtype
+            and x.dtype in (torch.float32, torch.float64)
+            and not any(parameter.requires_grad for parameter in base._parameters.values() if parameter is not None)
+            and type(base).forward in self.plain_forwards()
+            and not (base._forward_hooks or base._forward_pre_hooks)
+            and not torch.is_autocast_enabled(x.device.type)
+        )
 
     def plain_forwards(self) -> tuple[Callable[..., Tensor], ...]:
         """Return the forwards that are `x W^T + b`; a class of one's own may do more."""

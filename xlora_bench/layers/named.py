@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"adapter name {name!r} must be printable text without slashes; dots are fine")
 
 
+@lru_cache(maxsize=1024)  # asked by every adapted layer in every forward
 def key_of(name: str) -> str:
     """Return the state-dict key of `name`: dots are escaped, and names that a ModuleDict has as attributes."""
     key = name.replace("%", "%25").replace(".", "%2E")

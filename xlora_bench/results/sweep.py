@@ -70,10 +70,14 @@ class SweepReport(Callback):
             os.environ[_SWEEP] = self._plan.name
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Print the line of this cell; after the last, the table, before Hydra raises a job's error."""
+        """Print the line of this cell; after the last, the table, before Hydra raises a job's error.
+
+        Hydra keeps what a job returned until the sweep ends: its configs, 200 KB a cell, nobody reads again.
+        """
         os.environ.pop(_SWEEP, None)
         if self._plan is None:
             return
+        job_return.cfg = job_return.hydra_cfg = None
         plan, ended = self._plan, {}
         with _only_warning("no progress line for this cell"):
             told = _ended(config, job_return, plan.results_dir, started=self._job_started)
