@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmarks.limit import flops, gemm_rate
 from benchmarks.options import parser, started
-from benchmarks.sweeps import RANKS, STARTS, Grid, run_baseline, run_ours, spread_over
+from benchmarks.sweeps import RANKS, STARTS, Grid, Spent, run_baseline, run_ours, spread_over
 from benchmarks.tables import publish
 from xlora_bench.models.pretrained import Pretrained
 
@@ -33,16 +33,16 @@ def main() -> None:
     options = started(arguments)
     data_dir = options.data_dir.resolve() if options.data_dir else None
     grid = Grid(rows=options.rows, starts=options.starts, ranks=options.ranks, seeds=options.seeds, data_dir=data_dir)
-    seconds, cells = run_ours(grid, launcher=options.launcher)
+    spent, cells = run_ours(grid, launcher=options.launcher)
     baseline = run_baseline(grid, spread_over(grid.points(), options.cells))
     cells = cells.merge(baseline, on=["start", "rank", "seed"], how="left").sort_values(["start", "rank", "seed"])
     notes = __doc__.split("\n\n", 2)[2]
-    publish("end_to_end", summary(grid, seconds, cells), title="A whole table", notes=notes, folder=options.results)
+    publish("end_to_end", summary(grid, spent, cells), title="A whole table", notes=notes, folder=options.results)
     columns = {"seconds": "baseline_seconds", "ours": "our_accuracy", "baseline": "baseline_accuracy"}
     publish("end_to_end_cells", cells.rename(columns=columns), title="Its cells", folder=options.results)
 
 
-def summary(grid: Grid, seconds: float, cells: pd.DataFrame) -> pd.DataFrame:
+def summary(grid: Grid, spent: Spent, cells: pd.DataFrame) -> pd.DataFrame:
     """Return what is compared, a row per quantity."""
     count, both = len(cells), cells.dropna(subset="seconds")
     theirs = both["seconds"].mean() * count
@@ -50,9 +50,11 @@ def summary(grid: Grid, seconds: float, cells: pd.DataFrame) -> pd.DataFrame:
     rows = {
         "cells": count,
         "baseline cells measured": len(both),
-        "ours, seconds": seconds,
+        "ours, seconds": spent.seconds,
         "baseline, seconds (mean of its cells x cells)": theirs,
-        "throughput, ours over baseline": theirs / seconds,
+        "throughput, ours over baseline": theirs / spent.seconds,
+        "ours, peak memory of all its processes, MiB": spent.peak_bytes / 2**20,
+        "baseline, peak memory of a process, MiB": both["peak_bytes"].max() / 2**20,
         "accuracy, ours, the same cells": both["ours"].mean(),
         "accuracy, baseline": both["baseline"].mean(),
         "difference, mean": difference.mean(),

@@ -45,15 +45,15 @@ def of_size(count: int) -> Grid:
 def measured(grid: Grid, *, launcher: str) -> dict[str, float]:
     """Return a row: seconds of ours and of the baseline."""
     count = len(grid.points())
-    seconds, _ = run_ours(grid, launcher=launcher)
+    spent, _ = run_ours(grid, launcher=launcher)
     theirs = run_baseline(grid, [Point("svd_left", 16, 0)])["seconds"].item()
     return {
         "cells": count,
         "rows": grid.rows,
-        "ours, s": seconds,
-        "ours, s a cell": seconds / count,
+        "ours, s": spent.seconds,
+        "ours, s a cell": spent.seconds / count,
         "baseline, s a cell": theirs,
-        "throughput": theirs * count / seconds,
+        "throughput": theirs * count / spent.seconds,
     }
 
 

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import psutil
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
@@ -33,6 +35,13 @@ class Point(NamedTuple):
     start: str
     rank: int
     seed: int
+
+
+class Spent(NamedTuple):
+    """What a command took; memory is the largest sum of its processes' resident bytes, looked at ten times a second."""
+
+    seconds: float
+    peak_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +72,8 @@ class Grid:
         return train, evaluation
 
 
-def run_ours(grid: Grid, *, launcher: str) -> tuple[float, pd.DataFrame]:
-    """Return the seconds of our sweep, from nothing (no caches, no results), and a row per cell."""
+def run_ours(grid: Grid, *, launcher: str) -> tuple[Spent, pd.DataFrame]:
+    """Return what our sweep took, from nothing (no caches, no results), and a row per cell."""
     folder = WORK / "ours"
     shutil.rmtree(folder, ignore_errors=True)
     overrides = [
@@ -83,13 +92,13 @@ def run_ours(grid: Grid, *, launcher: str) -> tuple[float, pd.DataFrame]:
         *([f"paths.data_dir={grid.data_dir}"] if grid.data_dir else []),
     ]
     command = [sys.executable, "-m", "xlora_bench", "--config-name", "paper/xlora_sst2", *overrides]
-    seconds = timed(command, log_to=WORK / "ours.log")
+    spent = measured(command, log_to=WORK / "ours.log")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "results").rglob("record.json")]
     shutil.rmtree(folder)
     rows = pd.DataFrame([row_of(record) for record in records])
     if len(rows) != len(grid.points()):
         raise RuntimeError(f"our sweep left {len(rows)} of {len(grid.points())} records; see {WORK / 'ours.log'}")
-    return seconds, rows
+    return spent, rows
 
 
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +109,7 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_baseline(grid: Grid, points: Sequence[Point]) -> pd.DataFrame:
-    """Return seconds and accuracy of each of `points` as a process of its own; those done already are read."""
+    """Return cost and accuracy of each of `points` as a process of its own; those done already are read."""
     train, evaluation = grid.splits()
     rows = []
     for number, point in enumerate(points, start=1):
@@ -130,9 +139,9 @@ def baseline_cell(point: Point, train: Rows, evaluation: Rows, done: Path) -> No
         "--model-seed": seeds.derive(point.seed, "head"),
     }
     arguments = [str(part) for pair in options.items() for part in pair]
-    seconds = timed([sys.executable, "-m", "benchmarks.baseline_trainer", *arguments], log_to=WORK / "baseline.log")
+    spent = measured([sys.executable, "-m", "benchmarks.baseline_trainer", *arguments], log_to=WORK / "baseline.log")
     outcome = json.loads(out.read_text(encoding="utf-8"))
-    done.write_text(json.dumps({"seconds": seconds, "baseline": outcome["accuracy"]}), encoding="utf-8")
+    done.write_text(json.dumps({**spent._asdict(), "baseline": outcome["accuracy"]}), encoding="utf-8")
 
 
 def frame_of(rows: Rows) -> pd.DataFrame:
@@ -140,20 +149,34 @@ def frame_of(rows: Rows) -> pd.DataFrame:
     return pd.DataFrame({"text": rows.texts[0], "label": rows.labels})
 
 
-def timed(command: Sequence[str], *, log_to: Path) -> float:
-    """Return the seconds of a command from its start to its end.
+def measured(command: Sequence[str], *, log_to: Path) -> Spent:
+    """Return what a command took from its start to its end.
 
     Raises:
         RuntimeError: if it fails; `log_to` holds what it said.
     """
     log_to.parent.mkdir(parents=True, exist_ok=True)
     with log_to.open("w", encoding="utf-8") as file:
-        start = time.perf_counter()
-        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        start, peak = time.perf_counter(), 0
+        with psutil.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
+            while process.poll() is None:
+                peak = max(peak, resident(process))
+                with suppress(psutil.TimeoutExpired):
+                    process.wait(timeout=0.1)
         seconds = time.perf_counter() - start
-    if code:
-        raise RuntimeError(f"`{' '.join(command)}` ended with {code}; see {log_to}")
-    return seconds
+    if process.returncode:
+        raise RuntimeError(f"`{' '.join(command)}` ended with {process.returncode}; see {log_to}")
+    return Spent(seconds, peak)
+
+
+def resident(process: psutil.Process) -> int:
+    """Return the resident bytes of a process and its descendants, as far as they are still there."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        for each in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                total += each.memory_info().rss
+    return total
 
 
 def versions() -> str:

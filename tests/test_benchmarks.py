@@ -1,5 +1,7 @@
 """What `make bench` computes from its clocks."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from benchmarks.batches import made, packed
 from benchmarks.growth import of_size
 from benchmarks.limit import flops
 from benchmarks.step import training_step
-from benchmarks.sweeps import Grid, spread_over
+from benchmarks.sweeps import Grid, measured, spread_over
 from benchmarks.tables import publish
 from benchmarks.timing import interleaved, ratios
 
@@ -55,6 +57,16 @@ def test_sampled_baseline_cells_spread_over_the_grid():
     assert [len(of_size(count).points()) for count in (5, 15, 45)] == [5, 15, 45]
     with pytest.raises(ValueError, match=r"`--cells` \(=7\) must be 5 or a multiple of 15"):
         of_size(7)
+
+
+def test_memory_is_that_of_a_process_and_its_children(tmp_path):
+    child = "import time; held = b'x' * 2**27; time.sleep(0.6)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    spent = measured([sys.executable, "-c", parent], log_to=tmp_path / "log")
+    assert 2**27 < spent.peak_bytes < 2**28
+    assert spent.seconds > 0.6
+    with pytest.raises(RuntimeError, match="ended with 3; see "):
+        measured([sys.executable, "-c", "raise SystemExit(3)"], log_to=tmp_path / "log")
 
 
 def test_a_table_is_written_for_readers_and_for_programs(tmp_path):
