@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from benchmarks.models import FOLDER
-from xlora_bench.layout import PackedCollator
+from xlora_bench.layout.pack import ROW_LENGTHS, PackedCollator
 from xlora_bench.tasks.collate import PaddedCollator
 from xlora_bench.tasks.tokenize import Example
 
@@ -75,9 +75,9 @@ def in_batches(examples: Sequence[Example], *, size: int, count: int) -> list[Se
     return [examples[size * place : size * (place + 1)] for place in range(count)]
 
 
-def packed() -> Collator:
+def packed(row_lengths: Sequence[int] = ROW_LENGTHS) -> Collator:
     """Return our layout."""
-    return PackedCollator(tokenizer())
+    return PackedCollator(tokenizer(), row_lengths=row_lengths)
 
 
 def padded() -> Collator:

@@ -53,6 +53,7 @@ def measured(
         "peft, packed": ("peft", packed()),
         "ours, padded to the longest": ("ours", padded()),
         "ours, packed": ("ours", packed()),
+        "ours, packed in rows of 64, 96 or 128": ("ours", packed((64, 96, 128))),
     }
     wide = layouts | {"peft, padded to 128": ("peft", padded_to(128))}
     reason = verify(nets["ours"], examples=examples[:32], padded=padded(), packed=packed())
