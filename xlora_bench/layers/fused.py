@@ -92,12 +92,13 @@ class RescaledRows(torch.autograd.Function):
         """Return the gradients of Y and g that are needed."""
         output, bias, scale = ctx.saved_tensors
         needs_output, _, needs_scale = ctx.needs_input_grad
-        d_scale = None
-        if needs_scale:
-            d_scale = (gradient * output).flatten(0, -2).sum(0)
-            if bias is not None:
-                d_scale -= bias * gradient.flatten(0, -2).sum(0)
-        return gradient * scale if needs_output else None, None, d_scale
+        if not needs_scale:
+            return gradient * scale if needs_output else None, None, None
+        product, ones = gradient * output, gradient.new_ones(gradient.shape[:-1].numel())
+        d_scale = ones @ rows_of(product)  # half the time of a sum over rows
+        if bias is not None:
+            d_scale -= bias * (ones @ rows_of(gradient))
+        return torch.mul(gradient, scale, out=product) if needs_output else None, None, d_scale
 
 
 def low_rank_linear(
