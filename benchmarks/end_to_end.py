@@ -6,8 +6,9 @@ The grid of `paper/xlora_sst2` with minilm: five starts x ranks 2, 16, 64, LoRA 
 SST-2, one epoch of batches of 32 at lr 1e-3, evaluated on all 872 validation sentences. Ours is one command from
 nothing: no caches, no results. The baseline is `benchmarks/baseline_trainer.py` once per cell: same rows, batches in
 the same order, steps, schedule and head; svd_both is peft's pissa, the starts that peft does not have are its default,
-which is cheaper. `--cells n` runs n baseline cells spread over the grid and takes their mean for the others; a baseline
-cell that is done is not run again (`.bench/baseline`). Without --data-dir the task is the embedded `synth_single`.
+which is cheaper. `--cells n` runs n baseline cells spread over the grid, half of them before our sweep and half after
+it, and takes their mean for the others; one that is done is not run again (`.bench/baseline`). Without --data-dir the
+task is the embedded `synth_single`.
 """
 
 import pandas as pd
@@ -33,8 +34,10 @@ def main() -> None:
     options = started(arguments)
     data_dir = options.data_dir.resolve() if options.data_dir else None
     grid = Grid(rows=options.rows, starts=options.starts, ranks=options.ranks, seeds=options.seeds, data_dir=data_dir)
+    chosen = spread_over(grid.points(), options.cells)
+    run_baseline(grid, chosen[::2])
     spent, cells = run_ours(grid, launcher=options.launcher)
-    baseline = run_baseline(grid, spread_over(grid.points(), options.cells))
+    baseline = run_baseline(grid, chosen)
     cells = cells.merge(baseline, on=["start", "rank", "seed"], how="left").sort_values(["start", "rank", "seed"])
     notes = __doc__.split("\n\n", 2)[2]
     publish("end_to_end", summary(grid, spent, cells), title="A whole table", notes=notes, folder=options.results)
