@@ -1,6 +1,5 @@
 """One linear layer with its low-rank update, as autograd functions: nothing is computed that no gradient needs."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,9 +7,9 @@ from torch import Tensor
 
 
 class LowRankLinear(torch.autograd.Function):
-    """`Y = X W^T + b + s (X D^T) U^T` for `X (..., in)`, `W (out, in)`, `b (out,)`, `U (out, k)`, `D (k, in)`.
+    """`Y = X W^T + b + s (X D^T) U^T` for `X (n, in)`, `W (out, in)`, `b (out,)`, `U (out, k)`, `D (k, in)`.
 
-    With the n rows of X, the gradient `G (n, out)` of Y and `H = X D^T (n, k)`:
+    With the gradient `G (n, out)` of Y and `H = X D^T (n, k)`:
     `dX = G W + s (G U) D`, `dD = s (G U)^T X`, `dU = s G^T H`; W and b are frozen. Both products accumulate into the
     output of the frozen layer's own.
     """
@@ -19,33 +18,29 @@ class LowRankLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - autograd functions take no keywords
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scaling: float
     ) -> Tensor:
-        """Return Y, `(..., out)`."""
-        rows = rows_of(x)
-        hidden = rows @ down.T
-        output = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
+        """Return Y, `(n, out)`."""
+        hidden = x @ down.T
+        output = x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
         ctx.scaling = scaling
         _, _, _, trains_up, trains_down, _ = ctx.needs_input_grad
-        ctx.save_for_backward(weight, up, down, hidden if trains_up else None, rows if trains_down else None)
-        return output.addmm_(hidden, up.T, alpha=scaling).view(*x.shape[:-1], weight.shape[0])
+        ctx.save_for_backward(weight, up, down, hidden if trains_up else None, x if trains_down else None)
+        return output.addmm_(hidden, up.T, alpha=scaling)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of X, U and D that are needed."""
-        weight, up, down, hidden, rows = ctx.saved_tensors
+        weight, up, down, hidden, x = ctx.saved_tensors
         needs_x, _, _, trains_up, trains_down, _ = ctx.needs_input_grad
-        shape, gradient = gradient.shape, rows_of(gradient)
         inner = gradient @ up if needs_x or trains_down else None
-        d_x = None
-        if needs_x:
-            d_x = (gradient @ weight).addmm_(inner, down, alpha=ctx.scaling).view(*shape[:-1], weight.shape[1])
+        d_x = (gradient @ weight).addmm_(inner, down, alpha=ctx.scaling) if needs_x else None
         # as (k, out): a third of the time of (out, k), and contiguous as the optimizer wants it
         d_up = (hidden.T @ gradient).mul_(ctx.scaling).T.contiguous() if trains_up else None
-        d_down = (inner.T @ rows).mul_(ctx.scaling) if inner is not None and trains_down else None
+        d_down = (inner.T @ x).mul_(ctx.scaling) if inner is not None and trains_down else None
         return d_x, None, None, d_up, d_down, None
 
 
 class DenseLinear(torch.autograd.Function):
-    """The same Y and gradients through one sum `M = W + s U D`, where that takes fewer multiplications.
+    """The same Y and gradients through one sum `M = W + s U D`, for n rows that outnumber what k saves.
 
     `Y = X M^T + b`, `dX = G M`, `dU = s (G^T X) D^T`, `dD = s U^T (G^T X)`.
     """
@@ -54,22 +49,19 @@ class DenseLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - autograd functions take no keywords
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scaling: float
     ) -> Tensor:
-        """Return Y, `(..., out)`."""
-        rows = rows_of(x)
+        """Return Y, `(n, out)`."""
         merged = torch.addmm(weight, up, down, alpha=scaling)
         ctx.scaling = scaling
-        ctx.save_for_backward(rows, merged, up, down)
-        output = rows @ merged.T if bias is None else torch.addmm(bias, rows, merged.T)
-        return output.view(*x.shape[:-1], weight.shape[0])
+        ctx.save_for_backward(x, merged, up, down)
+        return x @ merged.T if bias is None else torch.addmm(bias, x, merged.T)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of X, U and D that are needed."""
-        rows, merged, up, down = ctx.saved_tensors
+        x, merged, up, down = ctx.saved_tensors
         needs_x, _, _, trains_up, trains_down, _ = ctx.needs_input_grad
-        shape, gradient = gradient.shape, rows_of(gradient)
-        d_x = (gradient @ merged).view(*shape[:-1], merged.shape[1]) if needs_x else None
-        d_merged = (gradient.T @ rows).mul_(ctx.scaling) if trains_up or trains_down else None
+        d_x = gradient @ merged if needs_x else None
+        d_merged = (gradient.T @ x).mul_(ctx.scaling) if trains_up or trains_down else None
         d_up = d_merged @ down.T if trains_up else None
         d_down = up.T @ d_merged if trains_down else None
         return d_x, None, None, d_up, d_down, None
@@ -105,8 +97,9 @@ def low_rank_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, *, scaling: float
 ) -> Tensor:
     """Return `x (..., in)` through `W + s up down`, `(..., out)`, by the cheaper of the two orders of contraction."""
-    function = DenseLinear if dense_is_cheaper(math.prod(x.shape[:-1]), up, down) else LowRankLinear
-    return function.apply(x, weight, bias, up, down, scaling)
+    rows = rows_of(x)
+    function = DenseLinear if dense_is_cheaper(rows.shape[0], up, down) else LowRankLinear
+    return function.apply(rows, weight, bias, up, down, scaling).view(*x.shape[:-1], weight.shape[0])
 
 
 def rows_of(x: Tensor) -> Tensor:
