@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
-from xlora_bench.dropout import ATTENTION, STEPS, Dropout, drop, use_cheap_dropout
+from xlora_bench.attention import ATTENTION
+from xlora_bench.dropout import STEPS, Dropout, drop, use_cheap_dropout
 
 P = 0.1
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from xlora_bench.memory import keep_freed_memory
+
 CONFIGS = next(
     folder for folder in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if folder.is_dir()
 )
@@ -21,6 +23,7 @@ def job(config: DictConfig) -> float | None:
     """Train the cell that `config` names."""
     from xlora_bench.quiet import quiet  # noqa: PLC0415 - after Hydra, so that --help and typos answer at once
 
+    keep_freed_memory()
     quiet()
     from xlora_bench.train import train  # noqa: PLC0415 - its imports talk too
 

@@ -1,16 +1,11 @@
 """Dropout whose mask costs a fifth on a CPU: torch draws a double for every element, here 16 random bits decide."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 STEPS = 1 << 16
 """Probabilities are multiples of 1 / STEPS: p is met to 8e-6, and the kept entries are scaled by what it became."""
-
-ATTENTION = "sdpa_with_cheap_dropout"
-"""The name under which transformers finds `attention`."""
 
 
 def drop(x: Tensor, p: float, *, training: bool = True) -> Tensor:
@@ -21,13 +16,21 @@ def drop(x: Tensor, p: float, *, training: bool = True) -> Tensor:
     """
     if not training or p == 0.0:
         return x
+    return x * mask_of(x, p) if draws_bits(x, p) else F.dropout(x, p)
+
+
+def draws_bits(x: Tensor, p: float) -> bool:
+    """Tell whether `drop(x, p)` draws its own mask."""
+    return x.device.type == "cpu" and 0 < round(p * STEPS) < STEPS and not torch.compiler.is_compiling()
+
+
+def mask_of(x: Tensor, p: float) -> Tensor:
+    """Return the factors of `drop(x, p)`, 0 or `1 / (1 - p')`."""
     dropped = round(p * STEPS)
-    if x.device.type != "cpu" or dropped in (0, STEPS) or torch.compiler.is_compiling():
-        return F.dropout(x, p)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
     keep = bits.float().ge_(dropped - STEPS // 2)  # in floats: torch compares and multiplies booleans one by one
-    return x * keep.mul_(STEPS / (STEPS - dropped)).to(x.dtype)
+    return keep.mul_(STEPS / (STEPS - dropped)).to(x.dtype)
 
 
 class Dropout(nn.Dropout):
@@ -36,33 +39,6 @@ class Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """Return `input` with entries dropped in training."""
         return drop(input, self.p, training=self.training)
-
-
-def attention(  # noqa: PLR0917 - as transformers calls it
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    **options: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Return transformers' `sdpa` attention; where it drops probabilities on a CPU, `drop` draws the mask.
-
-    `softmax(q k^T s + mask) v` for `q, k, v (N, heads, L, d)`, as `(N, L, heads, d)`.
-    """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415 - slow to import
-
-    plain = query.shape[:2] == key.shape[:2] and not options.get("is_causal") and options.get("position_bias") is None
-    if not (dropout and plain and query.device.type == "cpu") or attention_mask is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, **options)
-    scaling = options.get("scaling")
-    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
-    if attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    else:
-        scores = scores + attention_mask
-    return (drop(scores.softmax(-1), dropout) @ value).transpose(1, 2).contiguous(), None
 
 
 def use_cheap_dropout(model: nn.Module) -> None:
@@ -74,6 +50,8 @@ def use_cheap_dropout(model: nn.Module) -> None:
     if model.config._attn_implementation == "sdpa":  # type: ignore[union-attr]
         from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415
         from transformers.masking_utils import sdpa_mask  # noqa: PLC0415
+
+        from xlora_bench.attention import ATTENTION, attention  # noqa: PLC0415
 
         AttentionInterface.register(ATTENTION, attention)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -17,8 +17,8 @@ SDPA = ["bert", "roberta", "electra", "albert", "distilbert"]
 LENGTHS = [7, 30, 1, 45, 12, 80, 3, 1, 22, 9]
 
 
-def both_batches(model, tokenizer, examples):
-    packed = PackedCollator(tokenizer, row_lengths=(64,), position_offset=position_offset(model))
+def both_batches(model, tokenizer, examples, **options):
+    packed = PackedCollator(tokenizer, row_lengths=(64,), position_offset=position_offset(model), **options)
     return PaddedCollator(tokenizer)(examples), packed(examples)
 
 
@@ -62,6 +62,30 @@ def test_loss_logits_and_gradients_are_those_of_the_padded_batch(
     model = build(architecture).double().train()
     model.set_attn_implementation(attention)
     assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(LENGTHS)))
+
+
+@pytest.mark.parametrize("architecture", SDPA)
+def test_cells_from_before_first_queries_are_exact_too(build, tokenizer_of, sentences, architecture):
+    model = build(architecture).double().train()
+    batches = both_batches(model, tokenizer_of(model), sentences(LENGTHS), first_queries=False)
+    assert_same_step(model, *batches)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "electra"])
+@pytest.mark.parametrize("first_queries", [True, False])
+def test_the_last_layer_asks_for_first_tokens_alone(build, tokenizer_of, sentences, architecture, first_queries):
+    model = build(architecture).eval()
+    _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), first_queries=first_queries)
+    block = model.base_model.encoder.layer[-1].attention
+    seen = {}
+    for name, module in (("query", block.self.query), ("key", block.self.key), ("output", block.output.dense)):
+        module.register_forward_hook(lambda _, args, output, name=name: seen.update({name: output.shape[:-1]}))
+    forward(model, packed)
+    everybody = packed["input_ids"].shape
+    assert seen["key"] == everybody
+    assert seen["query"] == (packed["queries"].shape if first_queries else everybody)
+    assert seen["output"] == ((len(LENGTHS),) if first_queries else everybody)
+    assert packed.get("queries", torch.zeros(1, 1)).numel() < packed["input_ids"].numel() / 4
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "electra", "albert", "deberta-v3"])
@@ -136,9 +160,11 @@ def test_nothing_stays_on_the_model(build, tokenizer_of, sentences, architecture
 
     forward(model, packed)
     assert hooks() == 0
+    assert not any("forward" in vars(module) for module in model.modules())
     with pytest.raises(IndexError):
         forward(model, packed | {"input_ids": packed["input_ids"] + 1000})
     assert hooks() == 0
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_no_reference_cycle_keeps_the_batch(build, tokenizer_of, sentences):

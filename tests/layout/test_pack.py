@@ -24,6 +24,9 @@ def test_a_packing_puts_every_sentence_in_one_place_of_its_own(seed):
     assert taken.max() == 1
     assert taken.sum() == lengths.sum()
     assert packing.shape[1] <= capacity
+    for row in range(len(taken)):
+        here = packing.row == row
+        assert packing.place[here].tolist() == np.argsort(np.argsort(packing.start[here])).tolist()
     filled = np.sort(taken.sum(1))
     assert len(filled) == 1 or filled[0] + filled[1] > capacity  # first fit never leaves two rows that fit in one
 
@@ -65,10 +68,19 @@ def test_each_segment_is_its_example(sentences, pairs):
         assert batch["position_ids"][here].tolist() == [2 + place for place in range(len(example["input_ids"]))]
         assert batch["input_ids"].flatten()[batch["first"][number - 1]] == example["input_ids"][0]
         assert batch["segment_ids"].flatten()[batch["first"][number - 1]] == number
+        row, place = divmod(int(batch["answers"][number - 1]), batch["queries"].shape[1])
+        assert row * here.shape[1] + batch["queries"][row, place] == batch["first"][number - 1]
         if pairs:
             assert batch["token_type_ids"][here].tolist() == example["token_type_ids"].tolist()
     assert (batch["input_ids"][batch["segment_ids"] == 0] == TOKENIZER.pad_token_id).all()
     assert ("token_type_ids" in batch) == pairs
+
+
+def test_without_first_queries_nobody_is_told_who_asks(sentences):
+    examples = sentences([7, 30, 1])
+    asking, all_ask = (PackedCollator(TOKENIZER, first_queries=choice)(examples) for choice in (True, False))
+    assert asking.keys() - all_ask.keys() == {"queries", "answers"}
+    assert torch.equal(asking["input_ids"], all_ask["input_ids"])
 
 
 def test_targets_are_those_of_the_padded_batch(sentences):

@@ -1,9 +1,15 @@
 """Where the parts of a Hugging Face classifier are, told by structure, not by a list of architectures."""
 
 import inspect
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+
+from xlora_bench.attention import ATTENTION
+
+SDPA = ("sdpa", ATTENTION)
+PARTS = {"query", "key", "value", "dropout"}
 
 
 def classifier_of(model: nn.Module) -> PreTrainedModel:
@@ -31,6 +37,19 @@ def gather_site(net: PreTrainedModel) -> nn.Module:
     if attention is not None and _has_norm(attention) and not getattr(last, "gradient_checkpointing", False):
         return attention
     return encoder if getattr(base, "pooler", None) is not None else base
+
+
+def asks_by_modules(block: nn.Module) -> bool:
+    """Tell the attention block of the BERT family, run by torch's `scaled_dot_product_attention` or in its place.
+
+    Its `self` holds `query`, `key`, `value` and nothing else that computes (no relative positions), its `output` adds
+    the block's input.
+    """
+    attention: Any = getattr(block, "self", None)
+    if not isinstance(attention, nn.Module) or {name for name, _ in attention.named_children()} != PARTS:
+        return False
+    config: Any = attention.config
+    return config._attn_implementation in SDPA and hasattr(attention, "scaling") and not attention.is_causal
 
 
 def position_offset(model: nn.Module) -> int:

@@ -28,6 +28,7 @@ def choose_layout(
     examples: Sequence[Example],
     layout: Layout = "auto",
     row_lengths: Sequence[int] = ROW_LENGTHS,
+    first_queries: bool = True,
 ) -> Collator:
     """Return the collator of training and evaluation: packed, if that is proved exact on some of `examples`.
 
@@ -42,7 +43,9 @@ def choose_layout(
     padded = PaddedCollator(tokenizer)
     if layout == "padded":
         return padded
-    packed = PackedCollator(tokenizer, row_lengths=row_lengths, position_offset=position_offset(model))
+    packed = PackedCollator(
+        tokenizer, row_lengths=row_lengths, position_offset=position_offset(model), first_queries=first_queries
+    )
     sample, name = _sample(examples), type(classifier_of(model)).__name__
 
     def verdict() -> str | None:
@@ -51,7 +54,8 @@ def choose_layout(
             log.warning("%s works on padded batches, not on packed ones: %s", name, reason)
         return reason
 
-    reason = _verdicts.get((_structure(model), layout, tuple(row_lengths), _lengths(sample)), verdict)
+    what = (_structure(model), layout, tuple(row_lengths), first_queries, _lengths(sample))
+    reason = _verdicts.get(what, verdict)
     if reason is None:
         return packed
     if layout == "packed":

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from xlora_bench.inject.tree import is_routed
-from xlora_bench.layout.anatomy import classifier_of, gather_site, masks_embeddings
+from xlora_bench.layout.anatomy import asks_by_modules, classifier_of, gather_site, masks_embeddings
+from xlora_bench.layout.first import first_queries_only
 from xlora_bench.layout.pack import Batch
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -23,7 +24,7 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     if is_routed(model):
         raise ValueError("packed batches hold several sentences in a row, so rows cannot be routed; use layout=padded")
     net = classifier_of(model)
-    with _first_tokens_only(net, batch["first"]):
+    with _first_tokens_only(net, batch):
         mask = block_mask(batch["segment_ids"], boolean=masks_embeddings(net), dtype=net.dtype)
         return model(**inputs, attention_mask=mask, position_ids=batch["position_ids"]).logits
 
@@ -41,14 +42,18 @@ def block_mask(segment_ids: Tensor, *, boolean: bool, dtype: torch.dtype) -> Ten
 
 
 @contextmanager
-def _first_tokens_only(net: PreTrainedModel, first: Tensor) -> Iterator[None]:
-    """Gather the tokens `first` (N,) at the model's gather site while the context is open."""
+def _first_tokens_only(net: PreTrainedModel, batch: Batch) -> Iterator[None]:
+    """Gather the first tokens at the model's gather site while the context is open, before attention if it can be."""
+    site, first = gather_site(net), batch["first"]
 
     def gather(module: nn.Module, args: Any, output: Any) -> Any:
         return _gathered(output, first)
 
     with ExitStack() as hooks:
-        hooks.enter_context(gather_site(net).register_forward_hook(gather))
+        if "queries" in batch and asks_by_modules(site):
+            hooks.enter_context(first_queries_only(site, queries=batch["queries"], answers=batch["answers"]))
+        else:
+            hooks.enter_context(site.register_forward_hook(gather))
         if masks_embeddings(net):
             embeddings = net.base_model.get_submodule("embeddings")
             hooks.enter_context(embeddings.register_forward_pre_hook(_without_mask, with_kwargs=True))

@@ -24,10 +24,11 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """The `row` of each sentence, its `start` in that row, and the `shape` (rows, L) of them all."""
+    """The `row` of each sentence, its `start` and its `place` among the sentences there, and the `shape` (rows, L)."""
 
     row: IntArray
     start: IntArray
+    place: IntArray
     shape: tuple[int, int]
 
     @property
@@ -39,16 +40,19 @@ class Packing:
 
 def first_fit_decreasing(lengths: IntArray, capacity: int) -> Packing:
     """Put the longest sentence first, each into the first row with room; `capacity` must hold the longest."""
-    row, start = np.zeros_like(lengths), np.zeros_like(lengths)
+    row, start, within = np.zeros_like(lengths), np.zeros_like(lengths), np.zeros_like(lengths)
     filled: list[int] = []
+    held: list[int] = []
     for sentence in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[sentence])
         place = next((place for place, used in enumerate(filled) if used + length <= capacity), len(filled))
         if place == len(filled):
             filled.append(0)
-        row[sentence], start[sentence] = place, filled[place]
+            held.append(0)
+        row[sentence], start[sentence], within[sentence] = place, filled[place], held[place]
         filled[place] += length
-    return Packing(row=row, start=start, shape=(len(filled), max(filled)))
+        held[place] += 1
+    return Packing(row=row, start=start, place=within, shape=(len(filled), max(filled)))
 
 
 @lru_cache(maxsize=4096)  # cells of one seed train on the same batches, and every epoch is evaluated on the same ones
@@ -63,8 +67,10 @@ class PackedCollator:
 
     Gives `input_ids`, (`token_type_ids`,) `position_ids`, which start at `position_offset` in every sentence,
     and `segment_ids`, 1 to n in the order of the examples and 0 for padding, each (rows, L) long; `first`
-    (n,) long, the place of each first token in the flattened rows; `labels`, `idx` and `tokens` as
-    PaddedCollator does. Only the layout is new: the examples and their order are those of the padded batch.
+    (n,) long, the place of each first token in the flattened rows; with `first_queries` also `queries` (rows, S),
+    the columns of up to S first tokens of each row (rows with fewer repeat column 0), and `answers` (n,), the place of
+    each sentence in the flattened `queries`; `labels`, `idx` and `tokens` as PaddedCollator does. Only the layout is
+    new: the examples and their order are those of the padded batch.
 
     Raises:
         ValueError: `row_lengths` is empty or not positive, or the tokenizer has no padding token.
@@ -76,6 +82,7 @@ class PackedCollator:
         *,
         row_lengths: Sequence[int] = ROW_LENGTHS,
         position_offset: int = 0,
+        first_queries: bool = True,
     ) -> None:
         if not row_lengths or min(row_lengths) < 1:
             raise ValueError(f"`row_lengths` (={tuple(row_lengths)}) must be positive numbers, at least one")
@@ -85,6 +92,7 @@ class PackedCollator:
         self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         self.row_lengths = tuple(row_lengths)
         self.position_offset = position_offset
+        self.first_queries = first_queries
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Return the packed batch. Raises ValueError for an example without tokens: it has no first one."""
@@ -110,4 +118,9 @@ class PackedCollator:
         batch["position_ids"] = laid_out(within + self.position_offset, 0)
         batch["segment_ids"] = laid_out(np.repeat(np.arange(1, len(examples) + 1), lengths), 0)
         batch["first"] = torch.from_numpy(first)
+        if self.first_queries:
+            queries = np.zeros((packing.shape[0], packing.place.max() + 1), dtype=np.int64)
+            queries[packing.row, packing.place] = packing.start
+            batch["queries"] = torch.from_numpy(queries)
+            batch["answers"] = torch.from_numpy(packing.row * queries.shape[1] + packing.place)
         return batch | targets(examples) | {"tokens": int(lengths.sum())}
