@@ -93,12 +93,7 @@ def build(cell: Cell, parts: dict[str, Any], data: TextData) -> Built:
     split = data.splits[task.train_split]
     examples = [split[place] for place in range(min(len(split), 256))]
     collator = choose_layout(
-        adapted,
-        tokenizer=data.tokenizer,
-        examples=examples,
-        layout=task.layout,
-        row_lengths=task.packed_rows,
-        first_queries=bool(task.first_queries),
+        adapted, tokenizer=data.tokenizer, examples=examples, layout=task.layout, row_lengths=task.packed_rows
     )
     data.train_collator = data.eval_collator = collator
     classifier = Classifier(

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from xlora_bench.arithmetic import arithmetic, check_revision
 from xlora_bench.budget.solve import solve_budget
 from xlora_bench.cell import Cell, writable
 from xlora_bench.models import warm
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 PARTS = ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler")
 """The config groups that make a cell; each names a class of plain options."""
 
-RUN = {"trainer", "logger", "seed", "start_from", "rerun", "budget", "monitor", "paths"}
+RUN = {"trainer", "logger", "seed", "arithmetic", "start_from", "rerun", "budget", "monitor", "paths"}
 SWEEP = {"grid", "tuning", "paper"}
 KEYS = {*PARTS, *RUN, *SWEEP}
 """Every top-level key of a config."""
@@ -131,9 +132,10 @@ def summary(record: Record) -> str:
 
 
 def check_keys(plain: dict[str, Any]) -> None:
-    """Raise a ValueError for a top-level key that nothing reads, such as one added by a mistyped `+key=value`."""
+    """Raise a ValueError for a top-level key that nothing reads, such as a mistyped `+key=value`, or a wrong value."""
     if unknown := sorted(plain.keys() - KEYS):
         raise ValueError(f"`{unknown[0]}` is not a key of the config; it has: {', '.join(sorted(KEYS))}")
+    check_revision(plain.get("arithmetic"))
     if not isinstance(plain["seed"], int):
         raise ValueError(f"`seed` (={plain['seed']!r}) must be a whole number; several seeds need -m")
 
@@ -143,7 +145,9 @@ def train_cell(asked: Asked) -> Record:
     cell, started = asked.cell, now()
     cell.start(rerun=cell.config["rerun"])
     try:
-        outcome = run(cell, asked.parts, asked.data, start=start_of(asked))
+        start = start_of(asked)
+        with arithmetic(cell.config.get("arithmetic")):
+            outcome = run(cell, asked.parts, asked.data, start=start)
     except Exception as error:
         failure = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         if cell.finished() is None:  # a failed rerun leaves what was recorded

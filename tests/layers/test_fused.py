@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from xlora_bench.arithmetic import arithmetic
 from xlora_bench.layers.fused import DenseLinear, LowRankLinear, dense_is_cheaper, low_rank_linear, rescaled
 
 OUT, INNER, RANK, SCALING = 5, 7, 3, 1.7
@@ -88,3 +89,13 @@ def test_the_cheaper_order_is_chosen_by_shape(rows, rank, trained, dense):
     for name in trained:
         {"up": up, "down": down}[name].requires_grad_(True)
     assert dense_is_cheaper(rows, up, down) is dense
+
+
+@pytest.mark.parametrize(("rows", "dense"), [(100, False), (1000, True)])
+def test_without_gradients_the_forward_alone_decides(rows, dense):
+    up, down = torch.zeros(384, 8, requires_grad=True), torch.zeros(8, 384, requires_grad=True)
+    assert not dense_is_cheaper(rows, up, down)
+    with torch.no_grad():
+        assert dense_is_cheaper(rows, up, down) is dense
+        with arithmetic(1):
+            assert not dense_is_cheaper(rows, up, down)

@@ -8,6 +8,7 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
+from xlora_bench.arithmetic import arithmetic
 from xlora_bench.layout import PackedCollator, forward
 from xlora_bench.layout.anatomy import position_offset
 from xlora_bench.tasks.collate import PaddedCollator
@@ -17,8 +18,8 @@ SDPA = ["bert", "roberta", "electra", "albert", "distilbert"]
 LENGTHS = [7, 30, 1, 45, 12, 80, 3, 1, 22, 9]
 
 
-def both_batches(model, tokenizer, examples, **options):
-    packed = PackedCollator(tokenizer, row_lengths=(64,), position_offset=position_offset(model), **options)
+def both_batches(model, tokenizer, examples):
+    packed = PackedCollator(tokenizer, row_lengths=(64,), position_offset=position_offset(model))
     return PaddedCollator(tokenizer)(examples), packed(examples)
 
 
@@ -65,27 +66,28 @@ def test_loss_logits_and_gradients_are_those_of_the_padded_batch(
 
 
 @pytest.mark.parametrize("architecture", SDPA)
-def test_cells_from_before_first_queries_are_exact_too(build, tokenizer_of, sentences, architecture):
+def test_the_first_arithmetic_is_exact_too(build, tokenizer_of, sentences, architecture):
     model = build(architecture).double().train()
-    batches = both_batches(model, tokenizer_of(model), sentences(LENGTHS), first_queries=False)
-    assert_same_step(model, *batches)
+    with arithmetic(1):
+        assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(LENGTHS)))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "electra"])
-@pytest.mark.parametrize("first_queries", [True, False])
-def test_the_last_layer_asks_for_first_tokens_alone(build, tokenizer_of, sentences, architecture, first_queries):
+@pytest.mark.parametrize("revision", [1, 2])
+def test_the_last_layer_asks_for_first_tokens_alone(build, tokenizer_of, sentences, architecture, revision):
     model = build(architecture).eval()
-    _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), first_queries=first_queries)
+    _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
     block = model.base_model.encoder.layer[-1].attention
     seen = {}
     for name, module in (("query", block.self.query), ("key", block.self.key), ("output", block.output.dense)):
         module.register_forward_hook(lambda _, args, output, name=name: seen.update({name: output.shape[:-1]}))
-    forward(model, packed)
+    with arithmetic(revision):
+        forward(model, packed)
     everybody = packed["input_ids"].shape
     assert seen["key"] == everybody
-    assert seen["query"] == (packed["queries"].shape if first_queries else everybody)
-    assert seen["output"] == ((len(LENGTHS),) if first_queries else everybody)
-    assert packed.get("queries", torch.zeros(1, 1)).numel() < packed["input_ids"].numel() / 4
+    assert seen["query"] == (packed["queries"].shape if revision == 2 else everybody)
+    assert seen["output"] == ((len(LENGTHS),) if revision == 2 else everybody)
+    assert packed["queries"].numel() < packed["input_ids"].numel() / 4
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "electra", "albert", "deberta-v3"])

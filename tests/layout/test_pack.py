@@ -76,13 +76,6 @@ def test_each_segment_is_its_example(sentences, pairs):
     assert ("token_type_ids" in batch) == pairs
 
 
-def test_without_first_queries_nobody_is_told_who_asks(sentences):
-    examples = sentences([7, 30, 1])
-    asking, all_ask = (PackedCollator(TOKENIZER, first_queries=choice)(examples) for choice in (True, False))
-    assert asking.keys() - all_ask.keys() == {"queries", "answers"}
-    assert torch.equal(asking["input_ids"], all_ask["input_ids"])
-
-
 def test_targets_are_those_of_the_padded_batch(sentences):
     examples = [*sentences([7, 30, 1]), {"input_ids": np.array([5, 6]), "label": 2, "idx": 7}]
     packed, padded = PackedCollator(TOKENIZER)(examples), PaddedCollator(TOKENIZER)(examples)

@@ -16,7 +16,6 @@ def test_lists_of_a_config_become_tuples_so_that_a_task_is_hashable(make_task):
 def test_records_without_row_lengths_come_again_in_the_rows_they_were_trained_in(make_task):
     assert make_task().packed_rows == (64, 96, 128)
     assert make_task(row_lengths=[32, 64]).packed_rows == (32, 64)
-    assert make_task().first_queries is None
 
 
 def test_row_limits_are_per_split(make_task):
@@ -48,7 +47,6 @@ def test_row_limits_are_per_split(make_task):
         ({"max_length": 1.5}, "max_length.*whole number"),
         ({"max_length": None}, "max_length.*whole number"),
         ({"layout": "square"}, "layout.*'square'.*auto"),
-        ({"first_queries": "some"}, "first_queries` .='some'.*true, false or null"),
         ({"row_lengths": [64, 0]}, r"row_lengths` \(=\(64, 0\)\).*whole numbers"),
         ({"row_lengths": []}, "row_lengths.*whole numbers"),
         ({"row_lengths": 64}, "row_lengths` .=64.*must be a list"),

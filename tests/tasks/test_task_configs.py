@@ -26,7 +26,6 @@ def test_every_file_is_a_task_with_one_explicit_source(load_task, name):
     assert (task.hub is None) == (name in synthetic.GRAMMARS)
     assert task.headline == HEADLINES.get(name, "accuracy")
     assert task.row_lengths == ROW_LENGTHS  # said in the config, so that a cell's name tells them
-    assert task.first_queries is True
 
 
 @pytest.mark.parametrize("name", sorted(GLUE))

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlora_bench.arithmetic import revision
+
 
 class LowRankLinear(torch.autograd.Function):
     """`Y = X W^T + b + s (X D^T) U^T` for `X (n, in)`, `W (out, in)`, `b (out,)`, `U (out, k)`, `D (k, in)`.
@@ -116,10 +118,12 @@ def dense_is_cheaper(rows: int, up: Tensor, down: Tensor) -> bool:
     """Return whether a step through `W + s U D` takes fewer multiplications than one through the factors.
 
     Factors: `n k (in + out)` forward and for dX, `n k` times in for dD and out for dU. Dense: `k in out` to sum,
-    `n in out` for the gradient of the sum, `k in out` each for dU and dD.
+    `n in out` for the gradient of the sum, `k in out` each for dU and dD. Without gradients, the forward's alone.
     """
     out, (rank, inner) = up.shape[0], down.shape
-    trained = int(up.requires_grad) + int(down.requires_grad)
-    factored = 2 * rows * rank * (inner + out) + rows * rank * (inner * down.requires_grad + out * up.requires_grad)
+    backward = torch.is_grad_enabled() or revision() < 2
+    trains_up, trains_down = (backward and factor.requires_grad for factor in (up, down))
+    trained = trains_up + trains_down
+    factored = (1 + backward) * rows * rank * (inner + out) + rows * rank * (inner * trains_down + out * trains_up)
     dense = rank * inner * out * (1 + trained) + (rows * inner * out if trained else 0)
     return dense < factored

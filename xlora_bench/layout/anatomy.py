@@ -1,6 +1,7 @@
 """Where the parts of a Hugging Face classifier are, told by structure, not by a list of architectures."""
 
 import inspect
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -39,17 +40,18 @@ def gather_site(net: PreTrainedModel) -> nn.Module:
     return encoder if getattr(base, "pooler", None) is not None else base
 
 
-def asks_by_modules(block: nn.Module) -> bool:
-    """Tell the attention block of the BERT family, run by torch's `scaled_dot_product_attention` or in its place.
+def plain_attention(net: PreTrainedModel) -> list[nn.Module]:
+    """Return the attention blocks of the BERT family, run by torch's `scaled_dot_product_attention` or in its place.
 
-    Its `self` holds `query`, `key`, `value` and nothing else that computes (no relative positions), its `output` adds
-    the block's input.
+    Their `self` holds `query`, `key`, `value` and nothing else that computes (no relative positions), their `output`
+    adds the block's input. Layers of gradient checkpointing are not among them: they run again later.
     """
-    attention: Any = getattr(block, "self", None)
-    if not isinstance(attention, nn.Module) or {name for name, _ in attention.named_children()} != PARTS:
-        return False
-    config: Any = attention.config
-    return config._attn_implementation in SDPA and hasattr(attention, "scaling") and not attention.is_causal
+    encoder = next((child for child in net.base_model.children() if _layers(child)), None)
+    layers = [
+        layer for layer in (_layers(encoder) if encoder else []) if not getattr(layer, "gradient_checkpointing", 0)
+    ]
+    blocks = [getattr(layer, "attention", None) for layer in layers]
+    return [block for block in blocks if isinstance(block, nn.Module) and _is_plain(block)]
 
 
 def position_offset(model: nn.Module) -> int:
@@ -64,12 +66,17 @@ def position_offset(model: nn.Module) -> int:
 def masks_embeddings(net: PreTrainedModel) -> bool:
     """Tell the DeBERTa family: embeddings that take a `mask`, attention that reads it as boolean."""
     embeddings = getattr(net.base_model, "embeddings", None)
-    return embeddings is not None and "mask" in inspect.signature(embeddings.forward).parameters
+    return embeddings is not None and _takes_mask(type(embeddings))  # type: ignore[arg-type]
 
 
 def has_windows(net: PreTrainedModel) -> bool:
     """Tell whether layers differ in what a token may see (ModernBERT), which one mask for all cannot say."""
     return len(set(getattr(net.config, "layer_types", None) or ())) > 1
+
+
+@cache  # asked in every forward
+def _takes_mask(kind: type[nn.Module]) -> bool:
+    return "mask" in inspect.signature(kind.forward).parameters
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:
@@ -78,3 +85,11 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 def _has_norm(module: nn.Module) -> bool:
     return any(isinstance(part, nn.LayerNorm) for part in module.modules())
+
+
+def _is_plain(block: nn.Module) -> bool:
+    attention: Any = getattr(block, "self", None)
+    if not isinstance(attention, nn.Module) or {name for name, _ in attention.named_children()} != PARTS:
+        return False
+    config: Any = attention.config
+    return config._attn_implementation in SDPA and hasattr(attention, "scaling") and not attention.is_causal

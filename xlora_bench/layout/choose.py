@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from xlora_bench.arithmetic import revision
 from xlora_bench.layout.anatomy import classifier_of, position_offset
 from xlora_bench.layout.exactness import Collator, verify
 from xlora_bench.layout.pack import ROW_LENGTHS, PackedCollator
@@ -28,7 +29,6 @@ def choose_layout(
     examples: Sequence[Example],
     layout: Layout = "auto",
     row_lengths: Sequence[int] = ROW_LENGTHS,
-    first_queries: bool = True,
 ) -> Collator:
     """Return the collator of training and evaluation: packed, if that is proved exact on some of `examples`.
 
@@ -43,9 +43,7 @@ def choose_layout(
     padded = PaddedCollator(tokenizer)
     if layout == "padded":
         return padded
-    packed = PackedCollator(
-        tokenizer, row_lengths=row_lengths, position_offset=position_offset(model), first_queries=first_queries
-    )
+    packed = PackedCollator(tokenizer, row_lengths=row_lengths, position_offset=position_offset(model))
     sample, name = _sample(examples), type(classifier_of(model)).__name__
 
     def verdict() -> str | None:
@@ -54,8 +52,7 @@ def choose_layout(
             log.warning("%s works on padded batches, not on packed ones: %s", name, reason)
         return reason
 
-    what = (_structure(model), layout, tuple(row_lengths), first_queries, _lengths(sample))
-    reason = _verdicts.get(what, verdict)
+    reason = _verdicts.get((_structure(model), revision(), layout, tuple(row_lengths), _lengths(sample)), verdict)
     if reason is None:
         return packed
     if layout == "packed":

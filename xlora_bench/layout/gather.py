@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from xlora_bench.arithmetic import revision
 from xlora_bench.inject.tree import is_routed
-from xlora_bench.layout.anatomy import asks_by_modules, classifier_of, gather_site, masks_embeddings
-from xlora_bench.layout.first import first_queries_only
+from xlora_bench.layout.anatomy import classifier_of, gather_site, masks_embeddings, plain_attention
+from xlora_bench.layout.block import attends_jointly
 from xlora_bench.layout.pack import Batch
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -45,14 +46,16 @@ def block_mask(segment_ids: Tensor, *, boolean: bool, dtype: torch.dtype) -> Ten
 def _first_tokens_only(net: PreTrainedModel, batch: Batch) -> Iterator[None]:
     """Gather the first tokens at the model's gather site while the context is open, before attention if it can be."""
     site, first = gather_site(net), batch["first"]
+    blocks = plain_attention(net) if revision() >= 2 else []
 
     def gather(module: nn.Module, args: Any, output: Any) -> Any:
         return _gathered(output, first)
 
     with ExitStack() as hooks:
-        if "queries" in batch and asks_by_modules(site):
-            hooks.enter_context(first_queries_only(site, queries=batch["queries"], answers=batch["answers"]))
-        else:
+        for block in blocks:
+            places = {name: batch[name] for name in ("queries", "answers")} if block is site else {}
+            hooks.enter_context(attends_jointly(block, **places))
+        if site not in blocks:
             hooks.enter_context(site.register_forward_hook(gather))
         if masks_embeddings(net):
             embeddings = net.base_model.get_submodule("embeddings")

@@ -67,10 +67,10 @@ class PackedCollator:
 
     Gives `input_ids`, (`token_type_ids`,) `position_ids`, which start at `position_offset` in every sentence,
     and `segment_ids`, 1 to n in the order of the examples and 0 for padding, each (rows, L) long; `first`
-    (n,) long, the place of each first token in the flattened rows; with `first_queries` also `queries` (rows, S),
-    the columns of up to S first tokens of each row (rows with fewer repeat column 0), and `answers` (n,), the place of
-    each sentence in the flattened `queries`; `labels`, `idx` and `tokens` as PaddedCollator does. Only the layout is
-    new: the examples and their order are those of the padded batch.
+    (n,) long, the place of each first token in the flattened rows; `queries` (rows, S), the columns of up to S first
+    tokens of each row (rows with fewer repeat column 0), and `answers` (n,), the place of each sentence in the
+    flattened `queries`; `labels`, `idx` and `tokens` as PaddedCollator does. Only the layout is new: the examples and
+    their order are those of the padded batch.
 
     Raises:
         ValueError: `row_lengths` is empty or not positive, or the tokenizer has no padding token.
@@ -82,7 +82,6 @@ class PackedCollator:
         *,
         row_lengths: Sequence[int] = ROW_LENGTHS,
         position_offset: int = 0,
-        first_queries: bool = True,
     ) -> None:
         if not row_lengths or min(row_lengths) < 1:
             raise ValueError(f"`row_lengths` (={tuple(row_lengths)}) must be positive numbers, at least one")
@@ -92,7 +91,6 @@ class PackedCollator:
         self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         self.row_lengths = tuple(row_lengths)
         self.position_offset = position_offset
-        self.first_queries = first_queries
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Return the packed batch. Raises ValueError for an example without tokens: it has no first one."""
@@ -118,9 +116,8 @@ class PackedCollator:
         batch["position_ids"] = laid_out(within + self.position_offset, 0)
         batch["segment_ids"] = laid_out(np.repeat(np.arange(1, len(examples) + 1), lengths), 0)
         batch["first"] = torch.from_numpy(first)
-        if self.first_queries:
-            queries = np.zeros((packing.shape[0], packing.place.max() + 1), dtype=np.int64)
-            queries[packing.row, packing.place] = packing.start
-            batch["queries"] = torch.from_numpy(queries)
-            batch["answers"] = torch.from_numpy(packing.row * queries.shape[1] + packing.place)
+        queries = np.zeros((packing.shape[0], packing.place.max() + 1), dtype=np.int64)
+        queries[packing.row, packing.place] = packing.start
+        batch["queries"] = torch.from_numpy(queries)
+        batch["answers"] = torch.from_numpy(packing.row * queries.shape[1] + packing.place)
         return batch | targets(examples) | {"tokens": int(lengths.sum())}

@@ -51,9 +51,7 @@ _corpora: Shelf[Corpus] = Shelf(8)
 
 def shared_corpus(task: Task, *, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, data_dir: Path | None) -> Corpus:
     """Return the corpus of `task`, the one of an earlier cell unless the data files were changed meanwhile."""
-    content = dataclasses.replace(
-        task, batch_size=1, eval_batch_size=1, layout="auto", row_lengths=None, first_queries=None
-    )
+    content = dataclasses.replace(task, batch_size=1, eval_batch_size=1, layout="auto", row_lengths=None)
     files = stamp(data_dir.expanduser() / task.name) if data_dir else ()
     key = (content, tokenizer_hash(tokenizer), cache_dir, data_dir, files)
     return _corpora.get(key, lambda: Corpus(content, tokenizer=tokenizer, cache_dir=cache_dir, data_dir=data_dir))

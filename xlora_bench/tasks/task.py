@@ -21,9 +21,7 @@ class Task:
     the best epoch. `max_length` is in word pieces with special tokens, a batch size in examples. `holdout` rows of the
     training split are evaluated instead of `eval_splits` and not trained on: for choices, such as a learning rate, that
     the reported splits must not see. `row_lengths` are the lengths in tokens that rows of a packed batch may have; they
-    decide the last digits of a sum (None: 64, 96 and 128, as in records from before there was a choice). With
-    `first_queries` the last attention layer of a packed batch asks for first tokens alone, which draws fewer random
-    numbers for its dropout (None: for all tokens, as in records from before).
+    decide the last digits of a sum (None: 64, 96 and 128, as in records from before there was a choice).
 
     Raises:
         ValueError: If a field contradicts another or is outside its range.
@@ -45,7 +43,6 @@ class Task:
     holdout: int | None = None
     layout: Layout = "auto"
     row_lengths: tuple[int, ...] | None = None
-    first_queries: bool | None = None
 
     def __post_init__(self) -> None:
         self._freeze_sequences()
@@ -132,8 +129,6 @@ class Task:
         rows = self.row_lengths
         if rows is not None and not (isinstance(rows, tuple) and rows and all(map(_is_count, rows))):
             raise self._error("row_lengths", rows, "must be a list of whole numbers of at least 1, such as [64, 128]")
-        if self.first_queries not in (True, False, None):
-            raise self._error("first_queries", self.first_queries, "must be true, false or null")
         if self.layout not in get_args(Layout):
             raise self._error("layout", self.layout, f"must be one of {get_args(Layout)}")
 
