@@ -21,7 +21,7 @@ class Part(NamedTuple):
 
 
 class JointLinear(torch.autograd.Function):
-    """`Y_i = X W_i^T + b_i + s_i (X D_i^T) U_i^T` for `X (n, in)` and several layers i, not all of which have an update.
+    """`Y_i = X W_i^T + b_i + s_i (X D_i^T) U_i^T` for `X (n, in)` and several layers i, some of them without update.
 
     With D the stacked D_i, `H = X D^T` and the gradients G_i of Y_i: `I = [s_i G_i U_i]`, `dX = sum_i G_i W_i + I D`,
     `dD = I^T X`, `dU_i = s_i G_i^T H_i`; W_i and b_i are frozen. What reads a matrix stands together: it is in the
