@@ -56,6 +56,8 @@ def summary(grid: Grid, spent: Spent, cells: pd.DataFrame) -> pd.DataFrame:
         "ours, seconds": spent.seconds,
         "baseline, seconds (mean of its cells x cells)": theirs,
         "throughput, ours over baseline": theirs / spent.seconds,
+        "stolen by other machines, share of the cores, ours": spent.stolen,
+        "stolen by other machines, baseline (mean)": both["stolen"].mean(),
         "ours, peak memory of all its processes, MiB": spent.peak_bytes / 2**20,
         "baseline, peak memory of a process, MiB": both["peak_bytes"].max() / 2**20,
         "accuracy, ours, the same cells": both["ours"].mean(),

@@ -38,10 +38,15 @@ class Point(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """What a command took; memory is the largest sum of its processes' resident bytes, looked at ten times a second."""
+    """What a command took.
+
+    Memory is the largest sum of its processes' resident bytes, looked at ten times a second; `stolen` is the share of
+    all cores' time that the host of a virtual machine gave to others meanwhile.
+    """
 
     seconds: float
     peak_bytes: int
+    stolen: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +162,7 @@ def measured(command: Sequence[str], *, log_to: Path) -> Spent:
     """
     log_to.parent.mkdir(parents=True, exist_ok=True)
     with log_to.open("w", encoding="utf-8") as file:
-        start, peak = time.perf_counter(), 0
+        start, peak, before = time.perf_counter(), 0, psutil.cpu_times()
         with psutil.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
             while process.poll() is None:
                 peak = max(peak, resident(process))
@@ -166,7 +171,9 @@ def measured(command: Sequence[str], *, log_to: Path) -> Spent:
         seconds = time.perf_counter() - start
     if process.returncode:
         raise RuntimeError(f"`{' '.join(command)}` ended with {process.returncode}; see {log_to}")
-    return Spent(seconds, peak)
+    spent = [end - begin for end, begin in zip(psutil.cpu_times(), before, strict=True)]
+    stolen = getattr(psutil.cpu_times(), "steal", 0.0) - getattr(before, "steal", 0.0)
+    return Spent(seconds, peak, stolen / max(sum(spent), 1e-9))
 
 
 def resident(process: psutil.Process) -> int:

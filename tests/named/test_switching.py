@@ -125,7 +125,8 @@ def test_rename_and_remove():
     inject.use_adapters(net, "mrpc")
     inject.rename_adapter(net, "mrpc", "v2.0")
     assert inject.adapter_names(net) == ["rte", "v2.0"]
-    assert torch.equal(logits(net), mrpc)
+    with torch.no_grad():  # as in `used`: without gradients an update may be summed in another order
+        assert torch.equal(logits(net), mrpc)
     refused(net, lambda: inject.rename_adapter(net, "v2.0", "rte"), "already")
     net = inject.remove_adapter(net, "v2.0")
     assert torch.equal(used(net, "rte"), rte)
