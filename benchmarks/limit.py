@@ -13,11 +13,12 @@ def flops(lengths: np.ndarray, *, train: bool) -> float:
     """Return the floating-point operations of the frozen linear layers for sentences of these lengths, once over.
 
     Forward `2 m n` per token and `m x n` matrix; backward the same for the gradients of the activations, but for the
-    first layer's query, key and value, below which nothing trains. After the last attention only first tokens count.
+    first layer's query, key and value, below which nothing trains. In the last layer only keys and values are of all
+    tokens; the queries, and all after attention, are of first tokens.
     Attention's own products, which grow with a sentence's length squared, are left out: 3 % at 13 tokens.
     """
     square, tokens = WIDTH * WIDTH, int(lengths.sum())
-    forward = 2 * square * (tokens * (12 * (LAYERS - 1) + 4) + len(lengths) * 8)
+    forward = 2 * square * (tokens * (12 * (LAYERS - 1) + 2) + len(lengths) * 10)
     return float(forward + (forward - 2 * square * 3 * tokens if train else 0))
 
 
