@@ -171,9 +171,9 @@ def measured(command: Sequence[str], *, log_to: Path) -> Spent:
         seconds = time.perf_counter() - start
     if process.returncode:
         raise RuntimeError(f"`{' '.join(command)}` ended with {process.returncode}; see {log_to}")
-    spent = [end - begin for end, begin in zip(psutil.cpu_times(), before, strict=True)]
-    stolen = getattr(psutil.cpu_times(), "steal", 0.0) - getattr(before, "steal", 0.0)
-    return Spent(seconds, peak, stolen / max(sum(spent), 1e-9))
+    after = psutil.cpu_times()
+    stolen = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)
+    return Spent(seconds, peak, stolen / max(sum(after) - sum(before), 1e-9))
 
 
 def resident(process: psutil.Process) -> int:

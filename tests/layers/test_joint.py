@@ -101,6 +101,17 @@ def test_updates_that_are_more_than_factors_run_on_their_own(options):
     assert not is_joint(joint_linear(x, made))
 
 
+@pytest.mark.parametrize("rows", [12, 500])
+def test_factors_are_made_once_per_forward(rows, monkeypatch):
+    made, calls = layers(0, 2), []
+    kind = type(made[0].deltas["default"])
+    factors = kind.factors
+    monkeypatch.setattr(kind, "factors", lambda delta: calls.append(delta) or factors(delta))
+    with torch.no_grad():  # many rows: by summed weights
+        joint_linear(torch.randn(rows, INNER, dtype=torch.double), made)
+    assert calls == [made[0].deltas["default"], made[2].deltas["default"]]
+
+
 def test_without_gradients_a_weight_is_summed_where_that_is_cheaper():
     made = layers(0, 2)
     for rows in (2, 500):

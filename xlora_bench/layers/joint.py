@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from xlora_bench.layers.fused import dense_is_cheaper, rows_of
+from xlora_bench.layers.fused import dense_is_cheaper, low_rank_linear, rows_of
 from xlora_bench.layers.linear import AdaptedLinear, is_plain
 
 
@@ -18,6 +19,12 @@ class Part(NamedTuple):
     up: Tensor | None = None
     down: Tensor | None = None
     scaling: float = 1.0
+
+    def alone(self, x: Tensor) -> Tensor:
+        """Return what the layer gives for `x (..., in)`."""
+        if self.up is None or self.down is None:
+            return F.linear(x, self.weight, self.bias)
+        return low_rank_linear(x, self.weight, self.bias, self.up, self.down, scaling=self.scaling)
 
 
 class JointLinear(torch.autograd.Function):
@@ -82,23 +89,31 @@ def joint_linear(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     That is a frozen linear layer without hooks, alone or with one low-rank update whose factored form is the cheaper;
     one of them at least has an update, or nothing is gained.
     """
-    parts = [part for layer in layers if (part := part_of(layer, x)) is not None]
+    if not any(isinstance(layer, AdaptedLinear) for layer in layers) or not all(fits(layer, x) for layer in layers):
+        return tuple(layer(x) for layer in layers)
+    parts = [part_of(layer) for layer in layers]
     rows = rows_of(x)
     updates = [(part.up, part.down) for part in parts if part.up is not None and part.down is not None]
-    if not updates or len(parts) < len(layers) or any(dense_is_cheaper(len(rows), *update) for update in updates):
-        return tuple(layer(x) for layer in layers)
+    if any(dense_is_cheaper(len(rows), *update) for update in updates):
+        return tuple(part.alone(x) for part in parts)
     outputs = JointLinear.apply(rows, parts, *(factor for update in updates for factor in update))
     return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
 
-def part_of(layer: nn.Module, x: Tensor) -> Part | None:
-    """Return what `layer` computes for `x`, or None if that is more than a part says."""
+def fits(layer: nn.Module, x: Tensor) -> bool:
+    """Return whether a `Part` says all that `layer` does for `x`."""
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-        return None
-    if not isinstance(layer, AdaptedLinear):
-        return Part(layer.weight, layer.bias) if type(layer) is nn.Linear and is_plain(layer, x) else None
-    delta = layer.only_delta()
-    if type(layer) is not AdaptedLinear or delta is None or not delta.additive or not layer.is_simple(x):
-        return None
-    base = layer.base_layer
-    return Part(base.weight, base.bias, *delta.factors(), delta.scaling)
+        return False
+    if type(layer) is AdaptedLinear:
+        delta = layer.only_delta()
+        return delta is not None and delta.additive and layer.is_simple(x)
+    return type(layer) is nn.Linear and is_plain(layer, x)
+
+
+def part_of(layer: Any) -> Part:
+    """Return what a layer that `fits` computes; the factors of its update are made here, once per forward."""
+    if type(layer) is nn.Linear:
+        return Part(layer.weight, layer.bias)
+    base, delta = layer.base_layer, layer.only_delta()
+    up, down = delta.factors()
+    return Part(base.weight, base.bias, up, down, delta.scaling)
