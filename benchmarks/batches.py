@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from benchmarks.models import FOLDER
+from xlora_bench.layout import CheapestCollator, FlatCollator
 from xlora_bench.layout.pack import ROW_LENGTHS, PackedCollator
 from xlora_bench.tasks.collate import PaddedCollator
 from xlora_bench.tasks.tokenize import Example
@@ -76,8 +77,13 @@ def in_batches(examples: Sequence[Example], *, size: int, count: int) -> list[Se
 
 
 def packed(row_lengths: Sequence[int] = ROW_LENGTHS) -> Collator:
-    """Return our layout."""
+    """Return our layout in rows of one length."""
     return PackedCollator(tokenizer(), row_lengths=row_lengths)
+
+
+def unpadded() -> Collator:
+    """Return our layout on a CPU: without padding where that is cheaper than rows of one length."""
+    return CheapestCollator(FlatCollator(tokenizer()), PackedCollator(tokenizer()))
 
 
 def padded() -> Collator:

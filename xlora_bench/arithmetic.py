@@ -7,12 +7,15 @@ to the bit.
 1. Every layer computes all tokens, as transformers writes it.
 2. In packed batches of the BERT family the last attention layer asks for first tokens alone, and query, key and value
    are one function of their input. Where nothing trains, an adapted layer that is cheaper that way sums its weight.
+3. On CPUs the sentences of a packed batch follow each other without padding where that is cheaper than rows of one
+   length, and where attention is torch's: it is computed in rows of no more tokens than the shortest of
+   `task.row_lengths`, or of one sentence.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LATEST = 2
+LATEST = 3
 _in_use = [LATEST]
 
 

@@ -6,11 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from xlora_bench.dropout import draws_bits, drop, mask_of
+from xlora_bench.ragged import Rows, ragged_attention
 
 ATTENTION = "sdpa_with_cheap_dropout"
 """The name under which transformers finds `attention`."""
 SHORT = 32
 """Rows of fewer tokens are multiplied together: a call per row costs more there than copying them."""
+
+
+def use_attention(model: nn.Module) -> None:
+    """Let a transformers model whose attention is torch's (`sdpa`) run `attention` instead."""
+    from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415 - slow to import
+    from transformers.masking_utils import sdpa_mask  # noqa: PLC0415
+
+    if model.config._attn_implementation == "sdpa":  # type: ignore[union-attr]
+        AttentionInterface.register(ATTENTION, attention)
+        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+        model.set_attn_implementation(ATTENTION)  # type: ignore[operator]
 
 
 def attention(  # noqa: PLR0917 - as transformers calls it
@@ -20,19 +32,28 @@ def attention(  # noqa: PLR0917 - as transformers calls it
     value: Tensor,
     attention_mask: Tensor | None,
     dropout: float = 0.0,
+    rows: Rows | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Return transformers' `sdpa` attention; where it drops probabilities on a CPU, `drop` draws the mask.
 
-    `softmax(q k^T s + mask) v` for `q, k, v (N, heads, L, d)`, as `(N, L, heads, d)`.
+    `softmax(q k^T s + mask) v` for `q, k, v (N, heads, L, d)`, as `(N, L, heads, d)`. With `rows` it is
+    `ragged_attention`, and the mask is not read.
+
+    Raises:
+        NotImplementedError: `rows`, and scores that a position bias or the order of tokens changes.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415 - slow to import
 
     plain = query.shape[:2] == key.shape[:2] and not options.get("is_causal") and options.get("position_bias") is None
-    if not (dropout and plain and query.device.type == "cpu") or attention_mask is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, **options)
     scaling = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if rows is not None:
+        if not plain:
+            raise NotImplementedError("rows of sentences have plain attention only")
+        return ragged_attention(query, key, value, rows, dropout=dropout, scaling=scaling), None
+    if not (dropout and plain and query.device.type == "cpu") or attention_mask is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, **options)
     if attention_mask.dtype == torch.bool:
         hidden = torch.finfo(query.dtype).min
         attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill_(~attention_mask, hidden)

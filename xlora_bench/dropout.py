@@ -47,12 +47,6 @@ def use_cheap_dropout(model: nn.Module) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, Dropout(child.p).train(child.training))
-    if model.config._attn_implementation == "sdpa":  # type: ignore[union-attr]
-        from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415
-        from transformers.masking_utils import sdpa_mask  # noqa: PLC0415
+    from xlora_bench.attention import use_attention  # noqa: PLC0415 - it imports this module
 
-        from xlora_bench.attention import ATTENTION, attention  # noqa: PLC0415
-
-        AttentionInterface.register(ATTENTION, attention)
-        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-        model.set_attn_implementation(ATTENTION)  # type: ignore[operator]
+    use_attention(model)

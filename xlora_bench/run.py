@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from hydra.utils import instantiate
 from torch import nn
 
@@ -93,7 +94,12 @@ def build(cell: Cell, parts: dict[str, Any], data: TextData) -> Built:
     split = data.splits[task.train_split]
     examples = [split[place] for place in range(min(len(split), 256))]
     collator = choose_layout(
-        adapted, tokenizer=data.tokenizer, examples=examples, layout=task.layout, row_lengths=task.packed_rows
+        adapted,
+        tokenizer=data.tokenizer,
+        examples=examples,
+        layout=task.layout,
+        row_lengths=task.packed_rows,
+        flat=trains_on_cpu(cell.config["trainer"]["accelerator"]),
     )
     data.train_collator = data.eval_collator = collator
     classifier = Classifier(
@@ -110,6 +116,11 @@ def build(cell: Cell, parts: dict[str, Any], data: TextData) -> Built:
         classifier=classifier,
         about={"hashes": hashes, "parameters": counts, "ranks": parts["adapter"].ranks(adapted)},
     )
+
+
+def trains_on_cpu(accelerator: str) -> bool:
+    """Return whether Lightning's `accelerator` is the processor here."""
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
 def total_steps(config: dict[str, Any], *, rows: int) -> int:

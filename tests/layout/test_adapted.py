@@ -3,15 +3,21 @@
 import pytest
 import torch
 
-from tests.layout.test_gather import EXACT, LENGTHS, assert_same_step, both_batches
+from tests.layout.test_gather import EXACT, LENGTHS, SDPA, assert_same_step, both_batches
 from tests.names import part
 from xlora_bench import inject
 
 
 @pytest.mark.parametrize("variant", ["lora", "pissa", "lu", "loldu", "dora", "vera"])
-@pytest.mark.parametrize("architecture", EXACT)
-def test_loss_logits_and_gradients_are_those_of_the_padded_batch(build, tokenizer_of, sentences, architecture, variant):
-    model = build(architecture).double()
+@pytest.mark.parametrize(
+    ("architecture", "flat"), [(name, False) for name in EXACT] + [(name, True) for name in SDPA if name != "electra"]
+)
+def test_loss_logits_and_gradients_are_those_of_the_padded_batch(  # noqa: PLR0917
+    build, tokenizer_of, sentences, architecture, variant, flat
+):
+    model = build(architecture)
+    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=flat)
+    model = model.double()
     adapter = part("adapter", variant, "adapter.rank=4")
     targets, scheme = part("targets", "all_linear"), adapter.default_init()
     model = adapter.apply(model, targets=targets, init_scheme=scheme, seed=0, total_steps=1)
@@ -19,5 +25,4 @@ def test_loss_logits_and_gradients_are_those_of_the_padded_batch(build, tokenize
     with torch.no_grad():
         for parameter in inject.adapter_parameters(model):
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
-    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
     assert_same_step(model, padded, packed)

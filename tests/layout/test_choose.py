@@ -1,13 +1,17 @@
 import pytest
 
-from xlora_bench.layout import PackedCollator, choose_layout
+from xlora_bench.arithmetic import arithmetic
+from xlora_bench.attention import use_attention
+from xlora_bench.layout import CheapestCollator, PackedCollator, choose_layout
 from xlora_bench.tasks.collate import PaddedCollator
 
 
 @pytest.fixture
 def choose(build, tokenizer_of, sentences):
-    def choose(architecture, **settings):
+    def choose(architecture, *, ours=False, **settings):
         model = build(architecture)
+        if ours:
+            use_attention(model)
         return choose_layout(model, tokenizer=tokenizer_of(model), examples=sentences(range(1, 60)), **settings)
 
     return choose
@@ -18,6 +22,22 @@ def test_exact_models_are_packed(choose, caplog, layout):
     collator = choose("roberta", layout=layout, row_lengths=(48,))
     assert isinstance(collator, PackedCollator)
     assert (collator.row_lengths, collator.position_offset) == ((48,), 2)
+    assert not caplog.records
+
+
+def test_where_attention_is_ours_the_cheaper_layout_is_chosen_by_batch(choose):
+    collator = choose("roberta", ours=True, row_lengths=(48, 24))
+    assert isinstance(collator, CheapestCollator)
+    assert (collator.flat.row_length, collator.flat.position_offset) == (24, 2)
+    assert isinstance(choose("roberta", ours=True, flat=False), PackedCollator)
+    assert isinstance(choose("mpnet", ours=True), PackedCollator)
+    with arithmetic(2):
+        assert isinstance(choose("roberta", ours=True), PackedCollator)
+
+
+def test_rows_where_flat_batches_are_not_exact(choose, monkeypatch, caplog):
+    monkeypatch.setattr("xlora_bench.attention.ragged_attention", lambda query, *_, **__: query.transpose(1, 2))
+    assert isinstance(choose("electra", ours=True), PackedCollator)
     assert not caplog.records
 
 

@@ -9,7 +9,8 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from xlora_bench.arithmetic import arithmetic
-from xlora_bench.layout import PackedCollator, forward
+from xlora_bench.attention import use_attention
+from xlora_bench.layout import FlatCollator, PackedCollator, forward
 from xlora_bench.layout.anatomy import position_offset
 from xlora_bench.tasks.collate import PaddedCollator
 
@@ -18,8 +19,13 @@ SDPA = ["bert", "roberta", "electra", "albert", "distilbert"]
 LENGTHS = [7, 30, 1, 45, 12, 80, 3, 1, 22, 9]
 
 
-def both_batches(model, tokenizer, examples):
-    packed = PackedCollator(tokenizer, row_lengths=(64,), position_offset=position_offset(model))
+def both_batches(model, tokenizer, examples, *, flat=False):
+    """The padded batch and the packed one; for a flat one the model's attention becomes ours."""
+    if flat:
+        use_attention(model)
+        packed = FlatCollator(tokenizer, position_offset=position_offset(model))
+    else:
+        packed = PackedCollator(tokenizer, row_lengths=(64,), position_offset=position_offset(model))
     return PaddedCollator(tokenizer)(examples), packed(examples)
 
 
@@ -72,6 +78,22 @@ def test_the_first_arithmetic_is_exact_too(build, tokenizer_of, sentences, archi
         assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(LENGTHS)))
 
 
+@pytest.mark.parametrize("architecture", SDPA)
+@pytest.mark.parametrize("pairs", [False, True])
+def test_flat_batches_are_exact_too(build, tokenizer_of, sentences, architecture, pairs):
+    model = build(architecture).double().train()
+    pairs = pairs and architecture != "distilbert"  # it has no token types
+    padded, flat = both_batches(model, tokenizer_of(model), sentences(LENGTHS, pairs=pairs), flat=True)
+    assert flat["input_ids"].shape == (1, sum(LENGTHS))
+    assert_same_step(model, padded, flat)
+
+
+def test_attention_that_adds_the_mask_makes_every_logit_of_a_flat_batch_nan(build, tokenizer_of, sentences):
+    model = build("mpnet").eval()
+    _, flat = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=True)
+    assert forward(model, flat).isnan().all()
+
+
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "electra"])
 @pytest.mark.parametrize("revision", [1, 2])
 def test_the_last_layer_asks_for_first_tokens_alone(build, tokenizer_of, sentences, architecture, revision):
@@ -99,16 +121,20 @@ def test_pairs_with_token_types(build, tokenizer_of, sentences, architecture):
     assert not torch.allclose(forward(model, without), forward(model, packed), rtol=1e-3)  # they matter here
 
 
+@pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("lengths", [[1], [9], [200], [1, 1, 1, 1], [64, 64], [65, 2]])
-def test_batches_at_the_edges(build, tokenizer_of, sentences, lengths):
+def test_batches_at_the_edges(build, tokenizer_of, sentences, lengths, flat):
     model = build("bert").double().train()
-    assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(lengths)))
+    assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(lengths), flat=flat))
 
 
+@pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
-def test_peft_and_gradient_checkpointing(build, tokenizer_of, sentences, architecture):
-    model = lora(build(architecture)).double().train()
-    batches = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
+def test_peft_and_gradient_checkpointing(build, tokenizer_of, sentences, architecture, flat):
+    model = build(architecture)
+    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=flat)
+    batches = padded, packed
+    model = lora(model).double().train()
     assert_same_step(model, *batches)
     plain = step(model, batches[1])[2]
     model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
@@ -117,10 +143,13 @@ def test_peft_and_gradient_checkpointing(build, tokenizer_of, sentences, archite
         torch.testing.assert_close(gradient, plain[name], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "deberta-v3", "distilbert"])
-def test_sixteen_bits(build, tokenizer_of, sentences, architecture):
+@pytest.mark.parametrize(
+    ("architecture", "flat"),
+    [("deberta-v3", False), *((name, flat) for name in ("bert", "roberta", "distilbert") for flat in (False, True))],
+)
+def test_sixteen_bits(build, tokenizer_of, sentences, architecture, flat):
     model = build(architecture).eval()
-    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
+    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=flat)
     exact = forward(model, padded)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (forward(model, packed).float() - exact).abs().max() < 0.05 * exact.abs().max()
@@ -130,16 +159,19 @@ def test_sixteen_bits(build, tokenizer_of, sentences, architecture):
     assert (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_evaluation_in_a_big_batch(build, tokenizer_of, sentences):
+@pytest.mark.parametrize("flat", [False, True])
+def test_evaluation_in_a_big_batch(build, tokenizer_of, sentences, flat):
     model = build("bert", dropout=0.5).eval()
-    padded, packed = both_batches(model, tokenizer_of(model), sentences([1 + number % 50 for number in range(256)]))
+    examples = sentences([1 + number % 50 for number in range(256)])
+    padded, packed = both_batches(model, tokenizer_of(model), examples, flat=flat)
     with torch.inference_mode():
         torch.testing.assert_close(forward(model, packed), forward(model, padded))
 
 
-def test_dropout_has_the_same_distribution(build, tokenizer_of, sentences):
+@pytest.mark.parametrize("flat", [False, True])
+def test_dropout_has_the_same_distribution(build, tokenizer_of, sentences, flat):
     model = build("bert", dropout=0.1).train()
-    batches = both_batches(model, tokenizer_of(model), sentences([3, 9, 5, 12, 7, 4]))
+    batches = both_batches(model, tokenizer_of(model), sentences([3, 9, 5, 12, 7, 4]), flat=flat)
     losses = []
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
@@ -152,10 +184,10 @@ def test_dropout_has_the_same_distribution(build, tokenizer_of, sentences):
     assert 0.75 < padded.std() / packed.std() < 1.33
 
 
-@pytest.mark.parametrize("architecture", ["bert", "deberta-v3"])
-def test_nothing_stays_on_the_model(build, tokenizer_of, sentences, architecture):
+@pytest.mark.parametrize(("architecture", "flat"), [("bert", False), ("bert", True), ("deberta-v3", False)])
+def test_nothing_stays_on_the_model(build, tokenizer_of, sentences, architecture, flat):
     model = build(architecture).eval()
-    _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
+    _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=flat)
 
     def hooks():
         return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
@@ -191,3 +223,6 @@ def test_the_real_minilm(sentences):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     examples = [example | {"label": example["idx"] % 2} for example in sentences(LENGTHS, pairs=True)]
     assert_same_step(model, *both_batches(model, tokenizer, examples), tolerance=1e-5)
+    use_attention(model.get_base_model())
+    flat = FlatCollator(tokenizer)(examples)
+    assert_same_step(model, PaddedCollator(tokenizer)(examples), flat, tolerance=1e-5)

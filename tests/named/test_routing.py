@@ -65,6 +65,8 @@ def test_routing_is_refused_where_rows_are_not_the_batch():
             logits(net, batch)
         with pytest.raises(ValueError, match="packed batches hold several sentences"):
             forward(net, batch | {"segment_ids": torch.ones(6, 7), "first": torch.arange(6)})
+        with pytest.raises(ValueError, match="packed batches hold several sentences"):
+            forward(net, batch | {"rows": ((7,),) * 6, "first": torch.arange(6)})
         refused(net, lambda: inject.merge(net), "rows are routed")
     assert not inject.tree.is_routed(net)
 

@@ -20,13 +20,14 @@ def attends_jointly(
     With `queries` and `answers` it returns the states (N, 1, d) of N first tokens alone: of the hidden states
     (rows, L, d), `queries` (rows, S) are the columns that ask, and `answers` (N,) the places of the first tokens in the
     flattened `queries`. Keys and values are those of all tokens; query, softmax, output and norm are computed at S
-    columns instead of L.
+    columns instead of L. With `rows` among the options the hidden states are one row of sentences, (1, T, d), whose
+    attention is that of `ragged_attention`.
     """
     attention: Any = block.self
     output: Any = block.output
 
     def forward(hidden: Tensor, attention_mask: Tensor, *args: Any, **options: Any) -> tuple[Tensor, None]:
-        layers = (attention.query, attention.key, attention.value)
+        layers, flat = (attention.query, attention.key, attention.value), options.get("rows")
         if queries is None:
             asking, mask = hidden, attention_mask
             query, key, value = joint_linear(hidden, layers)
@@ -34,12 +35,13 @@ def attends_jointly(
             rows = torch.arange(len(queries), device=queries.device)[:, None]
             places = (rows * hidden.shape[1] + queries).flatten()
             asking = hidden.flatten(0, 1).index_select(0, places).unflatten(0, queries.shape)
-            mask = attention_mask[rows, :, queries].transpose(1, 2)
+            mask = attention_mask if flat else attention_mask[rows, :, queries].transpose(1, 2)
             query, (key, value) = attention.query(asking), joint_linear(hidden, layers[1:])
         width = attention.attention_head_size
         query, key, value = (each.unflatten(-1, (-1, width)).transpose(1, 2) for each in (query, key, value))
         dropout = attention.dropout.p if attention.training else 0.0
-        found = attend(attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling)[0].flatten(2)
+        found, _ = attend(attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling, rows=flat)
+        found = found.flatten(2)
         if answers is None:
             return output(found, asking), None
         asking, found = (each.flatten(0, 1).index_select(0, answers) for each in (asking, found))

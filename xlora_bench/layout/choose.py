@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from xlora_bench.arithmetic import revision
+from xlora_bench.attention import ATTENTION
 from xlora_bench.layout.anatomy import classifier_of, position_offset
 from xlora_bench.layout.exactness import Collator, verify
+from xlora_bench.layout.flat import CheapestCollator, FlatCollator
 from xlora_bench.layout.pack import ROW_LENGTHS, PackedCollator
 from xlora_bench.tasks.collate import PaddedCollator
 from xlora_bench.tasks.tokenize import Example
@@ -29,10 +32,12 @@ def choose_layout(
     examples: Sequence[Example],
     layout: Layout = "auto",
     row_lengths: Sequence[int] = ROW_LENGTHS,
+    flat: bool = True,
 ) -> Collator:
     """Return the collator of training and evaluation: packed, if that is proved exact on some of `examples`.
 
-    A few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why. A process
+    With `flat`, batches for which that is cheaper have no padding at all, if it is proved too; it is meant for CPUs. A
+    few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why. A process
     proves it once for models of the same make and samples of the same lengths.
 
     Raises:
@@ -43,21 +48,26 @@ def choose_layout(
     padded = PaddedCollator(tokenizer)
     if layout == "padded":
         return padded
-    packed = PackedCollator(tokenizer, row_lengths=row_lengths, position_offset=position_offset(model))
-    sample, name = _sample(examples), type(classifier_of(model)).__name__
+    sample, offset, name = _sample(examples), position_offset(model), type(classifier_of(model)).__name__
+    about = (_structure(model), revision(), layout, tuple(row_lengths), _lengths(sample))
 
-    def verdict() -> str | None:
-        reason = verify(model, examples=sample, padded=padded, packed=packed)
-        if reason is not None and layout == "auto":
+    def verdict(collator: Collator) -> str | None:
+        reason = verify(model, examples=sample, padded=padded, packed=collator)
+        if reason is not None and layout == "auto" and isinstance(collator, PackedCollator):
             log.warning("%s works on padded batches, not on packed ones: %s", name, reason)
         return reason
 
-    reason = _verdicts.get((_structure(model), revision(), layout, tuple(row_lengths), _lengths(sample)), verdict)
-    if reason is None:
-        return packed
-    if layout == "packed":
+    rows = PackedCollator(tokenizer, row_lengths=row_lengths, position_offset=offset)
+    reason = _verdicts.get((*about, PackedCollator), partial(verdict, rows))
+    if reason is not None and layout == "packed":
         raise ValueError(f"layout=packed is not exact for {name}: {reason}; use layout=auto or layout=padded")
-    return padded
+    if reason is not None:
+        return padded
+    if not flat or revision() < 3 or classifier_of(model).config._attn_implementation != ATTENTION:
+        return rows
+    without_padding = FlatCollator(tokenizer, row_length=min(row_lengths), position_offset=offset)
+    reason = _verdicts.get((*about, FlatCollator), partial(verdict, without_padding))
+    return rows if reason is not None else CheapestCollator(without_padding, rows)
 
 
 def _structure(model: nn.Module) -> tuple[object, ...]:

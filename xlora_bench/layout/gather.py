@@ -20,14 +20,17 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 def forward(model: nn.Module, batch: Batch) -> Tensor:
     """Return the logits (N, labels) of a Hugging Face classifier for a batch of either layout."""
     inputs = {name: batch[name] for name in INPUTS if name in batch}
-    if "segment_ids" not in batch:
+    if "first" not in batch:
         return model(**inputs).logits
     if is_routed(model):
         raise ValueError("packed batches hold several sentences in a row, so rows cannot be routed; use layout=padded")
     net = classifier_of(model)
+    inputs["position_ids"] = batch["position_ids"]
     with _first_tokens_only(net, batch):
+        if "rows" in batch:
+            return model(**inputs, attention_mask=_unread(net), rows=batch["rows"]).logits
         mask = block_mask(batch["segment_ids"], boolean=masks_embeddings(net), dtype=net.dtype)
-        return model(**inputs, attention_mask=mask, position_ids=batch["position_ids"]).logits
+        return model(**inputs, attention_mask=mask).logits
 
 
 def block_mask(segment_ids: Tensor, *, boolean: bool, dtype: torch.dtype) -> Tensor:
@@ -40,6 +43,11 @@ def block_mask(segment_ids: Tensor, *, boolean: bool, dtype: torch.dtype) -> Ten
         return same
     hidden = torch.finfo(dtype).min
     return torch.zeros(same.shape, dtype=dtype, device=same.device).masked_fill_(~same, hidden)
+
+
+def _unread(net: PreTrainedModel) -> Tensor:
+    """Return a mask of NaN: attention by `rows` does not read it, and any other shows in the logits."""
+    return torch.full((1, 1, 1, 1), float("nan"), dtype=net.dtype, device=net.device)
 
 
 @contextmanager

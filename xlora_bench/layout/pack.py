@@ -39,7 +39,7 @@ class Packing:
 
 
 def first_fit_decreasing(lengths: IntArray, capacity: int) -> Packing:
-    """Put the longest sentence first, each into the first row with room; `capacity` must hold the longest."""
+    """Put the longest sentence first, each into the first row with room; one above `capacity` has a row of its own."""
     row, start, within = np.zeros_like(lengths), np.zeros_like(lengths), np.zeros_like(lengths)
     filled: list[int] = []
     held: list[int] = []
@@ -53,6 +53,15 @@ def first_fit_decreasing(lengths: IntArray, capacity: int) -> Packing:
         filled[place] += length
         held[place] += 1
     return Packing(row=row, start=start, place=within, shape=(len(filled), max(filled)))
+
+
+def lengths_of(examples: Sequence[Example]) -> IntArray:
+    """Return the tokens of each example. Raises ValueError for one without: it has no first one."""
+    lengths = np.array([len(example["input_ids"]) for example in examples])  # type: ignore[arg-type]
+    if lengths.min() == 0:
+        idx = examples[int(lengths.argmin())]["idx"]
+        raise ValueError(f"the example with `idx` {idx} has no tokens; it needs one to be classified by")
+    return lengths
 
 
 @lru_cache(maxsize=4096)  # cells of one seed train on the same batches, and every epoch is evaluated on the same ones
@@ -92,12 +101,13 @@ class PackedCollator:
         self.row_lengths = tuple(row_lengths)
         self.position_offset = position_offset
 
+    def cost(self, lengths: tuple[int, ...]) -> int:
+        """Return what the encoder pays for sentences of `lengths`."""
+        return cheapest(lengths, self.row_lengths).cost
+
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Return the packed batch. Raises ValueError for an example without tokens: it has no first one."""
-        lengths = np.array([len(example["input_ids"]) for example in examples])  # type: ignore[arg-type]
-        if lengths.min() == 0:
-            idx = examples[int(lengths.argmin())]["idx"]
-            raise ValueError(f"the example with `idx` {idx} has no tokens; it needs one to be classified by")
+        lengths = lengths_of(examples)
         packing = cheapest(tuple(lengths.tolist()), self.row_lengths)
         first = packing.row * packing.shape[1] + packing.start
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+
+from tests.layout.test_pack import TOKENIZER
+from xlora_bench.layout import CheapestCollator, FlatCollator, PackedCollator
+from xlora_bench.layout.flat import ragged_rows
+from xlora_bench.layout.pack import ATTENTION
+from xlora_bench.tasks.collate import PaddedCollator
+
+
+def test_rows_hold_every_sentence_once_and_no_more_tokens_than_they_may():
+    lengths = tuple(np.random.default_rng(0).integers(1, 50, 100).tolist())
+    rows, order = ragged_rows(lengths, 32)
+    assert sorted(order.tolist()) == list(range(100))
+    assert [length for row in rows for length in row] == [lengths[sentence] for sentence in order]
+    assert all(sum(row) <= 32 or len(row) == 1 for row in rows)
+    makes = [(sum(row), len(row)) for row in rows]
+    assert makes == sorted(makes)  # those of one make are one call
+    assert len(rows) < 0.8 * 100
+
+
+def test_nothing_but_the_tokens_is_laid_out(sentences):
+    lengths = [5, 40, 1, 20, 9]
+    examples = sentences(lengths, pairs=True)
+    batch = FlatCollator(TOKENIZER, row_length=16, position_offset=2)(examples)
+    assert batch["input_ids"].shape == batch["position_ids"].shape == batch["token_type_ids"].shape == (1, 75)
+    assert batch["tokens"] == 75
+    for number, (example, start) in enumerate(zip(examples, batch["first"].tolist(), strict=True)):
+        here = slice(start, start + lengths[number])
+        assert batch["input_ids"][0, here].tolist() == example["input_ids"].tolist()
+        assert batch["token_type_ids"][0, here].tolist() == example["token_type_ids"].tolist()
+        assert batch["position_ids"][0, here].tolist() == list(range(2, 2 + lengths[number]))
+    assert batch["queries"][0].tolist() == sorted(batch["first"].tolist())
+    assert torch.equal(batch["queries"][0][batch["answers"]], batch["first"])
+    starts = np.cumsum([0, *(length for row in batch["rows"] for length in row)])[:-1]
+    assert starts.tolist() == batch["queries"][0].tolist()
+
+
+def test_labels_and_places_are_those_of_the_padded_batch(sentences):
+    examples = sentences([5, 40, 1, 20, 9])
+    flat, padded = FlatCollator(TOKENIZER)(examples), PaddedCollator(TOKENIZER)(examples)
+    assert torch.equal(flat["labels"], padded["labels"])
+    assert torch.equal(flat["idx"], padded["idx"])
+
+
+def test_the_cheaper_layout_is_taken(sentences):
+    flat, rows = FlatCollator(TOKENIZER), PackedCollator(TOKENIZER)
+    collate = CheapestCollator(flat, rows)
+    fitting, ragged = (32,) * 8, (50, 47, 41, 38, 36, 35, 33, 33)
+    assert rows.cost(fitting) < flat.cost(fitting)  # no padding in rows, and one call for all of them
+    assert flat.cost(ragged) < rows.cost(ragged)
+    assert flat.cost((30, 2, 40)) == ATTENTION * 72 + 32**2 + 40**2 + 2 * 800
+    assert "segment_ids" in collate(sentences(fitting))
+    assert "rows" in collate(sentences(ragged))
+
+
+def test_what_cannot_be_laid_out(sentences):
+    for collate in (FlatCollator(TOKENIZER), CheapestCollator(FlatCollator(TOKENIZER), PackedCollator(TOKENIZER))):
+        with pytest.raises(ValueError, match="has no tokens"):
+            collate(sentences([3, 0]))
+    with pytest.raises(ValueError, match=r"`row_length` \(=0\)"):
+        FlatCollator(TOKENIZER, row_length=0)

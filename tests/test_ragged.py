@@ -1,0 +1,114 @@
+"""Attention in rows of different lengths, against the same sentences one by one."""
+
+import pytest
+import torch
+
+from xlora_bench.dropout import mask_of
+from xlora_bench.ragged import RaggedAttention, ragged_attention, runs_of
+
+ROWS = ((4,), (3, 2), (2, 3), (9,), (9,), (5, 3, 1))
+SENTENCES = [length for row in ROWS for length in row]
+HEADS, WIDTH, SCALING = 3, 8, 0.3
+FIRST = [sum(SENTENCES[:place]) for place in range(len(SENTENCES))]
+
+
+def states(dtype, *, first=False):
+    """Queries, keys and values as a model projects them: (1, heads, n, width) seen in (1, n, heads, width)."""
+    torch.manual_seed(0)
+    counts = (len(SENTENCES) if first else sum(SENTENCES), sum(SENTENCES), sum(SENTENCES))
+    return [torch.randn(1, count, HEADS, WIDTH, dtype=dtype).requires_grad_() for count in counts]
+
+
+def by_sentence(query, key, value, *, first=False):
+    """(1, n, heads, width) each: attention of one sentence after the other, as its definition says."""
+    asking = [1] * len(SENTENCES) if first else SENTENCES
+    parts = zip(query[0].split(asking), key[0].split(SENTENCES), value[0].split(SENTENCES), strict=True)
+    found = [
+        torch.einsum("hqk,khd->qhd", (SCALING * torch.einsum("qhd,khd->hqk", q, k)).softmax(-1), v) for q, k, v in parts
+    ]
+    return torch.cat(found).unsqueeze(0)
+
+
+def by_row(query, key, value, *, dropout=0.0):
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    return ragged_attention(query, key, value, ROWS, dropout=dropout, scaling=SCALING)
+
+
+def outcome(result, inputs):
+    weights = torch.linspace(-1, 1, result.numel(), dtype=result.dtype).view(result.shape)
+    return [result.detach(), *torch.autograd.grad((result * weights).sum(), inputs)]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_without_dropout_it_is_the_attention_of_each_sentence(first):
+    inputs = states(torch.double, first=first)
+    expected = outcome(by_sentence(*inputs, first=first), inputs)
+    for actual, exact in zip(outcome(by_row(*inputs), inputs), expected, strict=True):
+        torch.testing.assert_close(actual, exact)
+
+
+def test_rows_of_one_make_are_one_call_and_share_no_mask():
+    runs = runs_of(ROWS, False, torch.float32)
+    assert [(run.rows, run.asked, run.length) for run in runs] == [(1, 4, 4), (2, 5, 5), (2, 9, 9), (1, 9, 9)]
+    assert [run.masks is None for run in runs] == [True, False, True, False]
+    assert (runs[1].masks[0, 0, :3, :3] == 0).all()
+    assert (runs[1].masks[1, 0, :3, :2] < 0).tolist() == [[False, False], [False, False], [True, True]]
+    assert [run.asked for run in runs_of(ROWS, True, torch.float32)] == [1, 2, 1, 3]
+
+
+def dropped(query, key, value, *, p, first=False):
+    """The same with the mask that `RaggedAttention` draws: one for the scores of all rows, one row after the other."""
+    lengths = [sum(row) for row in ROWS]
+    asking = [len(row) if first else sum(row) for row in ROWS]
+    sizes = [HEADS * a * length for a, length in zip(asking, lengths, strict=True)]
+    torch.manual_seed(1)
+    keeps = mask_of(torch.empty(sum(sizes)), p).to(query.dtype).split(sizes)
+    found = []
+    parts = zip(ROWS, query[0].split(asking), key[0].split(lengths), value[0].split(lengths), keeps, strict=True)
+    for row, q, k, v, keep in parts:
+        own = torch.repeat_interleave(torch.tensor(row))
+        hidden = (torch.arange(len(row)) if first else own)[:, None] != own
+        scores = (SCALING * torch.einsum("qhd,khd->hqk", q, k)).masked_fill(hidden, -torch.inf)
+        found.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1) * keep.view(scores.shape), v))
+    return torch.cat(found).unsqueeze(0)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_dropped_probabilities_and_their_gradients(first):
+    inputs = states(torch.float32, first=first)
+    wide = [each.detach().double().requires_grad_() for each in inputs]
+    expected = outcome(dropped(*wide, p=0.3, first=first), wide)
+    torch.manual_seed(1)
+    result = by_row(*inputs, dropout=0.3)
+    assert type(result.grad_fn.next_functions[0][0]).__name__ == RaggedAttention.__name__ + "Backward"
+    for actual, exact in zip(outcome(result, inputs), expected, strict=True):
+        torch.testing.assert_close(actual.double(), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trained", [(0,), (1,), (2,), (0, 2)])
+def test_only_the_gradients_that_are_needed(trained):
+    inputs = states(torch.float32)
+    torch.manual_seed(1)
+    everything = outcome(by_row(*inputs, dropout=0.1), inputs)[1:]
+    for place, each in enumerate(inputs):
+        each.requires_grad_(place in trained)
+    torch.manual_seed(1)
+    some = outcome(by_row(*inputs, dropout=0.1), [inputs[place] for place in trained])[1:]
+    for place, gradient in zip(trained, some, strict=True):
+        assert torch.equal(gradient, everything[place])
+
+
+def test_other_dtypes_are_dropped_by_torchs_own_operations():
+    inputs = states(torch.bfloat16)
+    result = by_row(*inputs, dropout=0.1)
+    assert result.dtype == torch.bfloat16
+    assert not torch.equal(result, by_row(*inputs, dropout=0.0))
+    assert not by_row(*states(torch.float32), dropout=1.0).any()
+
+
+def test_masks_made_in_evaluation_serve_training():
+    runs_of.cache_clear()
+    inputs = states(torch.double)
+    with torch.inference_mode():
+        by_row(*inputs)
+    outcome(by_row(*inputs), inputs)
