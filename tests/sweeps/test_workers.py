@@ -162,3 +162,32 @@ def running(pid):
 
 def test_there_is_a_core():
     assert count_cores() >= 1
+
+
+FORKED = """
+import os
+from tests.sweeps.test_workers import loaded
+from xlora_bench.sweeps.workers import Pool, Seat, start_fork_server
+
+start_fork_server()
+os.environ["SAID_LATER"] = "yes"
+pool = Pool([Seat(threads=2), Seat(threads=1)])
+print(sorted(outcome for _, outcome in pool.run([loaded, loaded], names=["a", "b"])))
+pool.close()
+"""
+
+
+def loaded():
+    time.sleep(0.5)  # so that each worker has one
+    modules = [name for name in ("xlora_bench.train", "lightning", "torch") if name in sys.modules]
+    return sys.modules["torch"].get_num_threads(), modules, os.environ["SAID_LATER"], os.environ["OMP_NUM_THREADS"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned")
+def test_forked_workers_have_what_a_cell_needs_and_threads_of_their_own():
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], check=False, env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    modules = ["xlora_bench.train", "lightning", "torch"]
+    assert done.stdout.strip() == str([(threads, modules, "yes", str(threads)) for threads in (1, 2)]), done.stderr

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from xlora_bench.sweeps.order import longest_first
-from xlora_bench.sweeps.workers import Pool, chained, portable
+from xlora_bench.sweeps.workers import Pool, chained, portable, start_fork_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,8 @@ class ParallelLauncher(Launcher):
         self._pool: Pool | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives before the first launch."""
+        """Take what Hydra gives before the first launch; meanwhile the workers' imports begin."""
+        start_fork_server()
         self._sweep = Sweep(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

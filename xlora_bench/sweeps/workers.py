@@ -1,6 +1,7 @@
 """Warm worker processes on cores of their own: one that dies takes its own job with it and no other.
 
-A standard `spawn` process and a pipe per worker. The executors of joblib and `concurrent.futures` hide which worker
+A standard process and a pipe per worker: forked from a server that has imported what a cell needs, where that can be
+(`start_fork_server`), else spawned. The executors of joblib and `concurrent.futures` hide which worker
 has which job: a dead worker breaks the whole pool there, loky also replaces a worker whose memory has grown, and
 neither gives each worker its own cores or device.
 """
@@ -12,11 +13,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import cloudpickle
@@ -44,20 +48,38 @@ class Seat:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What must be in the environment before anything is imported."""
+        """What a worker has in its environment; in one that is spawned, before anything is imported."""
         device = {} if self.device is None else {"CUDA_VISIBLE_DEVICES": self.device}
         return {name: str(self.threads) for name in THREADS} | device
+
+    @property
+    def context(self) -> BaseContext:
+        """How its worker starts: what uses a GPU must not be forked, and macOS's own libraries cannot be."""
+        forks = self.device is None and sys.platform == "linux"
+        return multiprocessing.get_context("forkserver" if forks else "spawn")
+
+
+def start_fork_server() -> None:
+    """Let the server from which workers are forked import what a cell needs, once for all of them, from now on.
+
+    It has one thread, which a process that is forked needs, and ends with this process. Without it each worker imports
+    for itself. Nothing is done where workers are spawned.
+    """
+    seat = Seat(threads=1)
+    if seat.context.get_start_method() == "forkserver":
+        seat.context.set_forkserver_preload(["xlora_bench.sweeps.preload"])
+        with env_override(seat.environment):
+            forkserver.ensure_running()
 
 
 class Worker:
     """A process that computes one call at a time and stays; it ends with its parent, however that ends."""
 
     def __init__(self, seat: Seat) -> None:
-        context = multiprocessing.get_context("spawn")
         self.seat = seat
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, seat.cpus))
+        self.connection, theirs = seat.context.Pipe()
         with env_override(seat.environment):
+            self._process = seat.context.Process(target=serve, args=(theirs, seat, dict(os.environ)))  # type: ignore[attr-defined]
             self._process.start()
         theirs.close()
 
@@ -150,10 +172,14 @@ class Pool:
         worker.close()
 
 
-def serve(connection: Connection, cpus: frozenset[int] | None) -> None:
+def serve(connection: Connection, seat: Seat, environment: dict[str, str]) -> None:
     """Compute what comes through `connection`, in the process of a worker, until the other end is closed."""
-    if cpus is not None:
-        os.sched_setaffinity(0, cpus)
+    if seat.cpus is not None:
+        os.sched_setaffinity(0, seat.cpus)
+    os.environ.clear()
+    os.environ.update(environment)  # a fork server has that of its start
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(seat.threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError):
