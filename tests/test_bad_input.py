@@ -41,7 +41,7 @@ CASES = {
     "missing data": (["task=sst2", "paths.data_dir={tmp}"], ["sst2", "train.parquet"]),
     "unreachable Hub": (["task=sst2"], ["nyu-mll/glue", "paths.data_dir"]),
     "unreachable model": (["model.name=no/such-model"], ["`model.name` (=no/such-model)", "model=minilm"]),
-    "unknown arithmetic": (["arithmetic=3"], ["`arithmetic` (=3)", "must be 1 to 2, or null"]),
+    "unknown arithmetic": (["arithmetic=4"], ["`arithmetic` (=4)", "must be 1 to 3, or null"]),
     "several seeds without -m": (["seed=[0,1]"], ["`seed` (=[0, 1])", "-m"]),
 }
 

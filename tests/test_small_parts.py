@@ -15,7 +15,7 @@ from xlora_bench.cell import Cell
 from xlora_bench.models.head import head_module_names, head_parameter_names
 from xlora_bench.models.pretrained import Pretrained, weights_hash
 from xlora_bench.results.record import Record
-from xlora_bench.run import identity_of
+from xlora_bench.run import identity_of, trains_on_cpu
 from xlora_bench.train import Asked, record_of, train_cell
 from xlora_bench.training.loggers import RunIdentity, Wandb, flatten
 
@@ -158,3 +158,12 @@ def test_the_spectrum_command(tmp_path):
     frame = pd.read_csv(tmp_path / "spectrum" / "minilm-attention_qv" / "spectrum.csv")
     assert list(frame.module) == ["bert.encoder.layer.0.attention.self.query"]
     assert "80 %" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "there", "cpu"),
+    [("cpu", True, True), ("auto", True, False), ("auto", False, True), ("gpu", True, False)],
+)
+def test_cells_train_on_the_processor_where_it_is_said_or_nothing_else_is_there(accelerator, there, cpu, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: there)
+    assert trains_on_cpu(accelerator) is cpu

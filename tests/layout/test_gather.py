@@ -159,9 +159,10 @@ def test_sixteen_bits(build, tokenizer_of, sentences, architecture, flat):
     assert (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-@pytest.mark.parametrize("flat", [False, True])
-def test_evaluation_in_a_big_batch(build, tokenizer_of, sentences, flat):
-    model = build("bert", dropout=0.5).eval()
+@pytest.mark.parametrize(("architecture", "flat"), [("bert", False), *((name, True) for name in SDPA)])
+def test_evaluation_in_a_big_batch(build, tokenizer_of, sentences, architecture, flat):
+    """Of more tokens than a model has positions."""
+    model = build(architecture, dropout=0.5).eval()
     examples = sentences([1 + number % 50 for number in range(256)])
     padded, packed = both_batches(model, tokenizer_of(model), examples, flat=flat)
     with torch.inference_mode():

@@ -20,8 +20,9 @@ class Task:
     (None: not on the Hub). The first of `eval_splits` is the main one, `headline` is the metric that picks
     the best epoch. `max_length` is in word pieces with special tokens, a batch size in examples. `holdout` rows of the
     training split are evaluated instead of `eval_splits` and not trained on: for choices, such as a learning rate, that
-    the reported splits must not see. `row_lengths` are the lengths in tokens that rows of a packed batch may have; they
-    decide the last digits of a sum (None: 64, 96 and 128, as in records from before there was a choice).
+    the reported splits must not see. `row_lengths` are the lengths in tokens that rows of a packed batch may have, the
+    shortest also what sentences that are not padded share for attention; they decide the last digits of a sum
+    (None: 64, 96 and 128, as in records from before there was a choice).
 
     Raises:
         ValueError: If a field contradicts another or is outside its range.
