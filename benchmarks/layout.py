@@ -1,12 +1,12 @@
 """Time of a step and of evaluation by the layout of the same batches; paired and interleaved.
 
-    python -m benchmarks.layout --data-dir DIR
+    python -m benchmarks.layout --data-dir DIR [--dropout 0.1]
 
-minilm, LoRA r = 8 on q,v, no dropout, fp32, for every task in DIR (random tokens as long as SST-2's without it). The
-reference is what transformers' Trainer with peft computes: padding to the longest of the batch. A step is forward and
-backward of 32 rows; an evaluation is forward of 256 rows, longest first, as we order them. Ours
-are packed as cells are on a CPU: each batch without padding, or in rows of one length where that is cheaper. `real` is
-the share of computed tokens that are no padding.
+minilm, LoRA r = 8 on q,v, no dropout unless said, fp32, for every task in DIR (random tokens as long as SST-2's without
+it). The reference is what transformers' Trainer with peft computes: padding to the longest of the batch. A step is
+forward and backward of 32 rows; an evaluation is forward of 256 rows, longest first, as we order them. Ours are packed
+as cells are on a CPU: each batch without padding, or in rows of one length where that is cheaper. `real` is the share
+of computed tokens that are no padding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,12 @@ REFERENCE = "peft, padded to the longest"
 
 
 def main() -> None:
-    """Write `layout.md` and `layout.csv`."""
+    """Write `layout.md` and `layout.csv`, or `layout_dropout.md` and `.csv`."""
     arguments = parser(__doc__, rounds=15)
     arguments.add_argument("--tasks", nargs="+", help="(all)")
+    arguments.add_argument("--dropout", type=float, default=0.0, help="of the model, in a training step (%(default)s)")
     options = started(arguments)
-    base = models.minilm()
+    base = models.minilm(dropout=options.dropout)
     nets = {"ours": models.ours(base, ["adapter=lora"], targets="q,v"), "peft": models.pefts(base, targets="q,v")}
     frames = [
         rows.assign(task=task)
@@ -42,7 +43,9 @@ def main() -> None:
     ]
     columns = ["task", "work", "layout", "ms", "ratio", "low", "high", "n", "real", "exact"]
     frame = pd.concat(frames)[columns]
-    publish("layout", frame, title="Layout of a batch", notes=__doc__.split("\n\n", 2)[2], folder=options.results)
+    name, title = ("layout_dropout", f", dropout {options.dropout}") if options.dropout else ("layout", "")
+    notes = __doc__.split("\n\n", 2)[2]
+    publish(name, frame, title=f"Layout of a batch{title}", notes=notes, folder=options.results)
 
 
 def measured(

@@ -39,12 +39,20 @@ def outcome(result, inputs):
     return [result.detach(), *torch.autograd.grad((result * weights).sum(), inputs)]
 
 
+def is_one_function(result):
+    return type(result.grad_fn.next_functions[0][0]).__name__ == RaggedAttention.__name__ + "Backward"
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_without_dropout_it_is_the_attention_of_each_sentence(first):
     inputs = states(torch.double, first=first)
     expected = outcome(by_sentence(*inputs, first=first), inputs)
-    for actual, exact in zip(outcome(by_row(*inputs), inputs), expected, strict=True):
+    result = by_row(*inputs)
+    assert is_one_function(result)
+    for actual, exact in zip(outcome(result, inputs), expected, strict=True):
         torch.testing.assert_close(actual, exact)
+    with torch.no_grad():
+        torch.testing.assert_close(by_row(*inputs), expected[0])
 
 
 def test_rows_of_one_make_are_one_call_and_share_no_mask():
@@ -80,7 +88,7 @@ def test_dropped_probabilities_and_their_gradients(first):
     expected = outcome(dropped(*wide, p=0.3, first=first), wide)
     torch.manual_seed(1)
     result = by_row(*inputs, dropout=0.3)
-    assert type(result.grad_fn.next_functions[0][0]).__name__ == RaggedAttention.__name__ + "Backward"
+    assert is_one_function(result)
     for actual, exact in zip(outcome(result, inputs), expected, strict=True):
         torch.testing.assert_close(actual.double(), exact, rtol=1e-4, atol=1e-5)
 
@@ -98,11 +106,15 @@ def test_only_the_gradients_that_are_needed(trained):
         assert torch.equal(gradient, everything[place])
 
 
-def test_other_dtypes_are_dropped_by_torchs_own_operations():
+def test_sixteen_bits_are_computed_by_torchs_own_operations():
     inputs = states(torch.bfloat16)
     result = by_row(*inputs, dropout=0.1)
+    assert not is_one_function(result)
     assert result.dtype == torch.bfloat16
-    assert not torch.equal(result, by_row(*inputs, dropout=0.0))
+    exact = by_row(*inputs, dropout=0.0)
+    assert not torch.equal(result, exact)
+    expected = by_sentence(*(each.double() for each in inputs))
+    torch.testing.assert_close(exact.double(), expected, rtol=0.02, atol=0.02)
     assert not by_row(*states(torch.float32), dropout=1.0).any()
 
 

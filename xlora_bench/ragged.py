@@ -37,7 +37,9 @@ def ragged_attention(
     """
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     runs = runs_of(rows, len(query) != len(key), query.dtype)
-    if dropout and query.dtype == torch.float32 and draws_bits(query, dropout):
+    trains = torch.is_grad_enabled() and any(states.requires_grad for states in (query, key, value))
+    exact = query.dtype in (torch.float32, torch.float64)
+    if trains and exact and (not dropout or draws_bits(query, dropout)):
         return RaggedAttention.apply(query, key, value, runs, dropout, scaling).unsqueeze(0)
     asked, lengths = [run.rows * run.asked for run in runs], [run.rows * run.length for run in runs]
     states = zip(runs, query.split(asked), key.split(lengths), value.split(lengths), strict=True)
@@ -59,9 +61,9 @@ def _attention(run: Run, query: Tensor, key: Tensor, value: Tensor, *, dropout: 
 class RaggedAttention(torch.autograd.Function):
     """`O = (P * M) V` with `P = softmax(s Q K^T + mask)` in each row, for `Q (S, heads, d)` and `K, V (T, heads, d)`.
 
-    M is the mask of `drop`; O is `(S, heads, d)`. With its gradient G: `dV = (P * M)^T G`, `dP = (G V^T) * M`,
-    `dZ = P * (dP - rowsum(dP * P))`, `dQ = s dZ K`, `dK = s dZ^T Q`. The scores of all rows are parts of one buffer:
-    what is done to each of them alone is done once.
+    M is the mask of `drop`, 1 without dropout; O is `(S, heads, d)`. With its gradient G: `dV = (P * M)^T G`,
+    `dP = (G V^T) * M`, `dZ = P * (dP - rowsum(dP * P))`, `dQ = s dZ K`, `dK = s dZ^T Q`. The scores of all rows are
+    parts of one buffer: what is done to each of them alone is done once.
     """
 
     @staticmethod
@@ -81,8 +83,8 @@ class RaggedAttention(torch.autograd.Function):
             else:
                 torch.baddbmm(mask, q, k.transpose(1, 2), out=scores)
             torch.softmax(scores, -1, out=scores)
-        keep = mask_of(probabilities, p)
-        kept = probabilities * keep
+        keep = mask_of(probabilities, p) if p else None
+        kept = probabilities if keep is None else probabilities * keep
         ctx.asked, ctx.lengths, ctx.scaling = asked, lengths, scaling
         ctx.save_for_backward(query, key, value, probabilities, keep, kept)
         return _products(_scores(kept, asked, lengths), value, lengths, torch.empty_like(query))
@@ -103,7 +105,8 @@ class RaggedAttention(torch.autograd.Function):
             d_scores = _scores(d_buffer, asked, lengths)
             for d_z, g, v in zip(d_scores, _by_row(gradient, asked), _by_row(value, lengths), strict=True):
                 torch.bmm(g, v.transpose(1, 2), out=d_z)
-            d_buffer.mul_(keep)
+            if keep is not None:
+                d_buffer.mul_(keep)
             for d_z, p in zip(d_scores, _scores(probabilities, asked, lengths), strict=True):
                 torch._softmax_backward_data(d_z, p, -1, d_z.dtype, grad_input=d_z)
             if needs_query:
