@@ -141,7 +141,7 @@ def _products(left: Sequence[Tensor], right: Tensor, sizes: list[int], result: T
     return result
 
 
-@lru_cache(maxsize=4096)  # the cells of one seed train on the same batches, and every epoch is evaluated on the same
+@lru_cache(maxsize=256)  # every layer asks for them, and so do the cells of one seed; the masks are some 50 KB a batch
 def runs_of(rows: Rows, first: bool, dtype: torch.dtype) -> tuple[Run, ...]:
     """Return the runs of `rows`; with `first` the first token of each sentence asks, else every token."""
     runs = []

@@ -62,8 +62,8 @@ class Seat:
 def start_fork_server() -> None:
     """Let the server from which workers are forked import what a cell needs, once for all of them, from now on.
 
-    It has one thread, which a process that is forked needs, and ends with this process. Without it each worker imports
-    for itself. Nothing is done where workers are spawned.
+    Its numerical libraries have no threads of their own, which would be lost in a fork; it ends with this process.
+    Without it each worker imports for itself. Nothing is done where workers are spawned.
     """
     seat = Seat(threads=1)
     if seat.context.get_start_method() == "forkserver":
