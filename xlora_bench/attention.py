@@ -68,7 +68,7 @@ class DroppedAttention(torch.autograd.Function):
     """`O = (P * M) V` with `P = softmax(s Q K^T + mask)` for `Q (N, heads, S, d)` and `K, V (N, heads, L, d)`.
 
     M is the mask of `drop`; O is `(N, S, heads, d)`. With its gradient G: `dV = (P * M)^T G`, `dP = (G V^T) * M`,
-    `dZ = P * (dP - rowsum(dP * P))`, `dQ = s dZ K`, `dK = s dZ^T Q`. To the bit what autograd makes of the same
+    `dZ = P * (dP - rowsum(dP * P))`, `dQ = s dZ K`, `dK = s dZ^T Q`. Up to rounding what autograd makes of the same
     operations; the products of a row of the batch take its heads as they lie between those of other tokens, which
     torch copies together first where it multiplies all rows at once.
     """
