@@ -1,28 +1,33 @@
 """The model of a trained cell, for inspection, merging or export."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from hydra.utils import instantiate
 from torch import nn
 
 from xlora_bench import seeds
 from xlora_bench.models.head import head_module_names
 from xlora_bench.results.record import Record
+from xlora_bench.results.trust import parts_from_record
 from xlora_bench.training.state import load_trained
 
 
-def load_cell(folder: Path | str, *, epoch: Literal["last", "best"] = "last") -> nn.Module:
+def load_cell(folder: Path | str, *, epoch: Literal["last", "best"] = "last", trust: Sequence[str] = ()) -> nn.Module:
     """Return the adapted model of the cell in `folder` (`multirun/cells/<id>`) after its last or its best epoch.
 
     `inject.merge`, `inject.remove(model, merged=True)` and `exchange.export_peft` take it from there.
 
+    The record may name classes of this package; `trust` lists modules of yours whose classes it may name too.
+
     Raises:
-        ValueError: if the folder holds no record, or the saved tensors are not those of the recorded variant.
+        ValueError: if the folder holds no record, the record names any other code, or the saved tensors are not those
+            of the recorded variant.
     """
     folder = Path(folder)
     record = Record.read(folder / "record.json")
-    parts = {name: instantiate(record.config[name]) for name in ("model", "adapter", "init_scheme", "targets", "task")}
+    groups = ("model", "adapter", "init_scheme", "targets", "task")
+    parts = parts_from_record(record.config, groups, of=str(folder / "record.json"), trust=trust)
     model = parts["model"].load(num_labels=parts["task"].num_labels, seed=seeds.derive(record.seed, "head"))
     heads = [model.get_submodule(name) for name in head_module_names(model)]
     adapted: nn.Module = parts["adapter"].apply(

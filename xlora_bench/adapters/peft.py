@@ -32,7 +32,8 @@ class Peft(Method):
     def __post_init__(self) -> None:
         import peft  # noqa: PLC0415 - slow to import
 
-        known = sorted(name for name in dir(peft) if name.endswith("Config"))
+        exported = {name: getattr(peft, name) for name in peft.__all__ if name.endswith("Config")}
+        known = sorted(name for name, kind in exported.items() if issubclass(kind, peft.PeftConfig))
         if self.config_class not in known:
             raise ValueError(
                 f"`adapter.config_class` (={self.config_class}) is not a config of peft; it has: {', '.join(known)}"

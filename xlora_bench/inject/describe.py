@@ -30,7 +30,9 @@ def made(description: dict[str, Any], kind: type[Kind]) -> Kind:
         ValueError: if there is no such class, or it has no such options.
     """
     known = {qualified_name(derived): derived for derived in derived_classes(kind)}
-    wanted = description["class"]
+    if not isinstance(description, dict) or not isinstance(description.get("options"), dict):
+        raise ValueError("the file must give `class` and `options` of adapter, init_scheme and targets; save it again")
+    wanted = str(description.get("class"))
     if wanted not in known:
         raise ValueError(f"the file names the class {wanted!r}; import its module first (known: {', '.join(known)})")
     try:

@@ -62,7 +62,9 @@ class Pretrained:
         from transformers import AutoTokenizer  # noqa: PLC0415 - slow to import
 
         try:
-            return AutoTokenizer.from_pretrained(self.location(), revision=self.revision or "main")
+            return AutoTokenizer.from_pretrained(
+                self.location(), revision=self.revision or "main", trust_remote_code=False
+            )
         except OSError as error:
             raise self.unreachable(error) from error
 
@@ -86,7 +88,7 @@ class Pretrained:
 
         try:
             config = AutoConfig.from_pretrained(
-                self.location(), revision=self.revision or "main", num_labels=num_labels
+                self.location(), revision=self.revision or "main", num_labels=num_labels, trust_remote_code=False
             )
             self.set_dropout(config)
             with torch.random.fork_rng():

@@ -2,17 +2,17 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from xlora_bench.cell import Cell
 from xlora_bench.results.record import Record
 from xlora_bench.results.runs import Run, read_run
+from xlora_bench.results.trust import BASES, check_recorded, parts_from_record
 from xlora_bench.tasks.data import TextData
 from xlora_bench.train import PARTS, Asked, ensure
 
@@ -22,25 +22,32 @@ CACHE_DIR = "~/.cache/xlora_bench"
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
-def retrain(run: Run, *, recorded: Callable[[str], Run], folder: Path, data_dir: Path | None) -> Run:
+def retrain(
+    run: Run, *, recorded: Callable[[str], Run], folder: Path, data_dir: Path | None, trust: Sequence[str] = ()
+) -> Run:
     """Train the cell of `run` again with its results in `folder`, on as many threads as it had; return the new run.
 
     A cell that starts from another has that one, `recorded` by its id, trained again first. The record itself and its
-    folder are not touched, and nothing is logged to W&B.
+    folder are not touched, and nothing is logged to W&B. The record may name classes of this package and of the modules
+    in `trust`.
 
     Raises:
-        ValueError: if the data is not there, or not what it was.
+        ValueError: if the record names anything else, or the data is not there, or not what it was.
     """
-    asked = ask_again(run.record, recorded=recorded, folder=folder, data_dir=data_dir)
+    asked = ask_again(run.record, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
     with threads(run.record.machine.get("threads")):
         ensure(asked)
     return read_run(asked.cell.folder)
 
 
-def ask_again(record: Record, *, recorded: Callable[[str], Run], folder: Path, data_dir: Path | None) -> Asked:
+def ask_again(
+    record: Record, *, recorded: Callable[[str], Run], folder: Path, data_dir: Path | None, trust: Sequence[str] = ()
+) -> Asked:
     """Return the cell of `record` as `train.ask` would, but from the recorded config."""
     config = config_for(record, folder=folder, data_dir=data_dir)
-    parts = {name: instantiate(config[name]) for name in PARTS}
+    of = f"cell {record.cell}"
+    check_recorded(config, tuple(BASES), of=of, trust=trust)
+    parts = parts_from_record(config, PARTS, of=of, trust=trust)
     paths = config["paths"]
     data = TextData(
         parts["task"],
@@ -57,7 +64,8 @@ def ask_again(record: Record, *, recorded: Callable[[str], Run], folder: Path, d
         )
     parent = None
     if parent_id := record.hashes.get("parent"):
-        parent = ask_again(recorded(parent_id).record, recorded=recorded, folder=folder, data_dir=data_dir)
+        start = recorded(parent_id).record
+        parent = ask_again(start, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
     cell = Cell.of(
         config,
         choices=record.choices,
@@ -80,7 +88,7 @@ def config_for(record: Record, *, folder: Path, data_dir: Path | None) -> dict[s
         "cache_dir": paths.get("cache_dir") or CACHE_DIR,
     }
     config["logger"] = {"_target_": "xlora_bench.training.loggers.Csv"}
-    config["trainer"] = {**config["trainer"], **QUIET}
+    config["trainer"] = {**config["trainer"], **QUIET, "default_root_dir": str(folder)}
     config["rerun"] = False
     config["monitor"] = config.get("monitor") or {"every_n_steps": 50}
     return config

@@ -68,12 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, default=3, help="how many cells (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="which cells (default 0)")
     parser.add_argument("--cells", nargs="+", default=[], metavar="ID", help="these cells instead of a sample")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of yours whose classes the records may name; it is imported (repeatable)",
+    )
     parser.add_argument("--data-dir", type=Path, default=None, help="the data, if it is not where the record says")
     options = parser.parse_args(arguments)
     try:
         runs = recorded_in(options.table)
         cells = chosen(runs, given=options.cells, sample=options.sample, seed=options.seed)
-        checks = verify(cells, recorded=lookup(runs, options.table), data_dir=options.data_dir)
+        recorded = lookup(runs, options.table)
+        checks = verify(cells, recorded=recorded, data_dir=options.data_dir, trust=options.trust)
     except ValueError as error:
         console(error=True).print(f"error: {error}", soft_wrap=True, markup=False, highlight=False)
         return 1
@@ -81,24 +89,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(check.passed for check in checks) else 1
 
 
-def verify(cells: Sequence[Run], *, recorded: Callable[[str], Run], data_dir: Path | None) -> list[Check]:
-    """Train each of `cells` again in a temporary folder and compare; an error in one does not stop the others."""
+def verify(
+    cells: Sequence[Run], *, recorded: Callable[[str], Run], data_dir: Path | None, trust: Sequence[str] = ()
+) -> list[Check]:
+    """Train each of `cells` again in a temporary folder and compare; an error in one does not stop the others.
+
+    Raises:
+        ValueError: before anything is trained, if a record names what is neither a class of this package nor of a
+            module in `trust`.
+    """
+    check_all(cells, trust=trust)
     checks = []
     for run in cells:
         with tempfile.TemporaryDirectory(prefix="xlora-bench-verify-") as folder:
-            checks.append(checked(run, recorded=recorded, folder=Path(folder), data_dir=data_dir))
+            checks.append(checked(run, recorded=recorded, folder=Path(folder), data_dir=data_dir, trust=trust))
     return checks
 
 
-def checked(run: Run, *, recorded: Callable[[str], Run], folder: Path, data_dir: Path | None) -> Check:
-    """Train one cell again and compare."""
+def check_all(cells: Sequence[Run], *, trust: Sequence[str]) -> None:
+    """Check what the records of `cells` name."""
     from xlora_bench.quiet import quiet  # noqa: PLC0415 - before the imports that talk
 
     quiet()
+    from xlora_bench.results.trust import BASES, check_recorded  # noqa: PLC0415 - slow to import
+
+    groups = [group for group in BASES if group != "logger"]  # nothing is logged, and a summary has no loggers
+    for run in cells:
+        check_recorded(run.record.config, groups, of=f"cell {run.record.cell}", trust=trust)
+
+
+def checked(
+    run: Run, *, recorded: Callable[[str], Run], folder: Path, data_dir: Path | None, trust: Sequence[str] = ()
+) -> Check:
+    """Train one cell again and compare."""
     from xlora_bench.results.retrain import retrain  # noqa: PLC0415 - slow to import
 
     try:
-        again = retrain(run, recorded=recorded, folder=folder, data_dir=data_dir)
+        again = retrain(run, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
     except Exception as error:
         return Check(recorded=run, error=f"{type(error).__name__}: {error}")
     return Check(recorded=run, again=again, explanation=explain(run, again))
