@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from benchmarks.models import FOLDER
-from xlora_bench.layout import CheapestCollator, FlatCollator
-from xlora_bench.layout.pack import ROW_LENGTHS, PackedCollator
-from xlora_bench.tasks.collate import PaddedCollator
-from xlora_bench.tasks.tokenize import Example
+from xlora_bench.data.collators import PaddedCollator
+from xlora_bench.data.packing import CheapestCollator, FlatCollator
+from xlora_bench.data.packing.packed import ROW_LENGTHS, PackedCollator
+from xlora_bench.data.tokenize import Example
 
 COLUMNS = {
     "sst2": ["sentence"],

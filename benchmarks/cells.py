@@ -25,15 +25,15 @@ import pandas as pd
 import psutil
 import torch
 
-import xlora_bench.run
-import xlora_bench.train
+import xlora_bench.training.run
+import xlora_bench.training.train
 from benchmarks.tables import RESULTS, log, publish, show_log
-from xlora_bench.__main__ import main as xlora_bench_main
 from xlora_bench.adapters.base import Adapter
-from xlora_bench.cell import Cell
-from xlora_bench.models import warm
+from xlora_bench.cli.main import main as xlora_bench_main
+from xlora_bench.models import weight_cache as warm
+from xlora_bench.runs.run import Cell
 from xlora_bench.training.callbacks import EpochCheckpoint
-from xlora_bench.training.module import Classifier
+from xlora_bench.training.loop.module import Classifier
 
 TINY = (
     "task=synth_single",
@@ -47,11 +47,11 @@ TINY = (
 ADAPTERS = ("lora", "pissa", "bitfit", "orthogonal_qr")
 
 PARTS = {
-    "options, data": (xlora_bench.train, "ask"),
+    "options, data": (xlora_bench.training.train, "ask"),
     "model": (warm, "classifier"),
     "adapter": (Adapter, "apply"),
-    "layout": (xlora_bench.run, "choose_layout"),
-    "fit": (xlora_bench.run.lightning.Trainer, "fit"),
+    "layout": (xlora_bench.training.run, "choose_layout"),
+    "fit": (xlora_bench.training.run.lightning.Trainer, "fit"),
     "step": (Classifier, "optimizer_step"),
     "evaluation": (Classifier, "validation_step"),
     "checkpoint": (EpochCheckpoint, "on_train_epoch_end"),
@@ -89,7 +89,7 @@ def in_one_process(folder: Path, cells: int) -> pd.DataFrame:
     """Return a row per cell: CPU seconds of its parts, of all, and between it and the one before; resident bytes."""
     rows: list[dict[str, float]] = []
     clocked: dict[str, float] = {}
-    train, ended = xlora_bench.train.train, time.process_time()
+    train, ended = xlora_bench.training.train.train, time.process_time()
 
     def clocked_train(config: Any) -> float | None:
         nonlocal ended
@@ -104,7 +104,7 @@ def in_one_process(folder: Path, cells: int) -> pd.DataFrame:
         return score
 
     with ExitStack() as patches:
-        patches.enter_context(mock.patch.object(xlora_bench.train, "train", clocked_train))
+        patches.enter_context(mock.patch.object(xlora_bench.training.train, "train", clocked_train))
         for name, (owner, attribute) in PARTS.items():
             patches.enter_context(clock(owner, attribute, clocked, name))
         seeds = ",".join(str(seed) for seed in range(-(-cells // len(ADAPTERS))))

@@ -25,11 +25,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from xlora_bench import inject
-from xlora_bench.__main__ import CONFIGS
 from xlora_bench.adapters import Adapter
-from xlora_bench.exchange import export_peft
-from xlora_bench.init_schemes import InitScheme
-from xlora_bench.targets import Targets
+from xlora_bench.adapters.init_schemes import InitScheme
+from xlora_bench.inject.peft_io import export_peft
+from xlora_bench.inject.targets import Targets
+from xlora_bench.runs.config_folder import CONFIGS
 
 TARGETS = Targets(modules=["query", "key", "value"])
 NOISE = {"vera": 1.0}  # its vectors multiply small frozen matrices; 0.05 would leave the logits where they are

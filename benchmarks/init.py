@@ -27,19 +27,19 @@ from benchmarks.tables import publish
 from benchmarks.timing import interleaved, ratios
 from xlora_bench import inject
 from xlora_bench.adapters import LoRA
-from xlora_bench.decompositions import svd
-from xlora_bench.init_schemes import InitScheme, Kaiming, LDUStart, QRStart, SingularVectors
-from xlora_bench.remember import remembered_in
-from xlora_bench.targets import Targets
+from xlora_bench.adapters.decompositions.disk_cache import remembered_in
+from xlora_bench.adapters.decompositions.factorizations import svd
+from xlora_bench.adapters.init_schemes import InitScheme, KaimingInit, LDUInit, QRInit, SVDInit
+from xlora_bench.inject.targets import Targets
 
 STARTS: dict[str, InitScheme] = {
-    "svd_both (PiSSA)": SingularVectors(sigma="both"),
-    "svd_left": SingularVectors(sigma="left"),
-    "svd_right": SingularVectors(sigma="right"),
-    "svd_nosigma": SingularVectors(sigma="dropped"),
-    "svd_minor (MiLoRA)": SingularVectors(part="minor"),
-    "qr (OLoRA)": QRStart(),
-    "ldu": LDUStart(),
+    "svd_both (PiSSA)": SVDInit(sigma="both"),
+    "svd_left": SVDInit(sigma="left"),
+    "svd_right": SVDInit(sigma="right"),
+    "svd_nosigma": SVDInit(sigma="dropped"),
+    "svd_minor (MiLoRA)": SVDInit(part="minor"),
+    "qr (OLoRA)": QRInit(),
+    "ldu": LDUInit(),
 }
 CELLS = ("first cell", "next cell")
 REFERENCE = "peft pissa"
@@ -79,7 +79,7 @@ def contenders(targets: str, folder: Path) -> dict[str, Work]:
     """Return what builds an adapter into a model, by name; each start's next cell comes after its first."""
     works = {f"peft {name}": pefts(name, targets=targets) for name in ("pissa", "pissa_niter_4", "olora")}
     works["peft lora"] = pefts(True, targets=targets)
-    works["ours lora"] = ours(Kaiming(), folder, targets=targets)
+    works["ours lora"] = ours(KaimingInit(), folder, targets=targets)
     for name, start in STARTS.items():
         for cell in CELLS:
             works[f"ours {name}, {cell}"] = ours(start, folder / name, targets=targets)

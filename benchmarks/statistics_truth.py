@@ -19,8 +19,8 @@ from xlora_bench.results.statistics import separable_from_rest
 from xlora_bench.results.statistics.across import critical_difference, friedman_test, wilcoxon_holm
 from xlora_bench.results.statistics.examples import compare_by_example, mcnemar_over_seeds, resampled_scores
 from xlora_bench.results.statistics.iqm import iqm_interval
+from xlora_bench.results.statistics.permutation_test import ALPHA, holm, sign_flip_test, step_down
 from xlora_bench.results.statistics.power import _power
-from xlora_bench.results.statistics.signflip import ALPHA, holm, sign_flip_test, step_down
 
 log = logging.getLogger("benchmarks.statistics_truth")
 RNG = np.random.default_rng()

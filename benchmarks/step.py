@@ -20,7 +20,7 @@ from benchmarks.options import parser, started
 from benchmarks.tables import publish
 from benchmarks.timing import interleaved, ratios
 from xlora_bench import inject
-from xlora_bench.layout import forward
+from xlora_bench.models.packed import forward
 
 VARIANTS = {
     "lora": ["adapter=lora"],

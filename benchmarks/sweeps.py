@@ -18,10 +18,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from benchmarks.tables import log
-from xlora_bench import seeds
-from xlora_bench.__main__ import CONFIGS
-from xlora_bench.tasks.data import EpochSampler
-from xlora_bench.tasks.sources import Rows, read_rows
+from xlora_bench.data.datamodule import EpochSampler
+from xlora_bench.data.sources import Rows, read_rows
+from xlora_bench.runs import seeds
+from xlora_bench.runs.config_folder import CONFIGS
 
 STARTS = ("kaiming", "svd_nosigma", "svd_right", "svd_both", "svd_left")
 RANKS = (2, 16, 64)

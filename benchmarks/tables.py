@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from xlora_bench.quiet import quiet
+from xlora_bench.system.log_levels import quiet
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "lightning")

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from xlora_bench import inject
-from xlora_bench.adapters import Asymmetric
-from xlora_bench.targets import Targets
+from xlora_bench import Asymmetric, Targets, inject
 
 RANK = 4
 SIZES = GPT2Config(

@@ -13,9 +13,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xlora_bench import inject
-from xlora_bench.adapters import LoRA
-from xlora_bench.targets import Targets
+from xlora_bench import LoRA, Targets, inject
 
 STYLES: dict[str, Callable[[Tensor], Tensor]] = {
     "surrealism": lambda x: x.roll(1, dims=1),  # red becomes green, green blue, blue red

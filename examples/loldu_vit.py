@@ -10,9 +10,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from xlora_bench import inject
-from xlora_bench.adapters import LoLDU
-from xlora_bench.targets import Targets
+from xlora_bench import LoLDU, Targets, inject
 
 WIDTH = 32
 # Large initial weights stand in for pretrained ones: with the usual 0.02, attention hardly moves the logits.

@@ -18,15 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xlora_bench import inject, seeds
-from xlora_bench.adapters import LoRA
-from xlora_bench.layout import choose_layout, forward
-from xlora_bench.models.pretrained import Pretrained
-from xlora_bench.quiet import quiet
-from xlora_bench.targets import Targets
-from xlora_bench.tasks import metrics
-from xlora_bench.tasks.data import TextData
-from xlora_bench.tasks.task import Task
+from xlora_bench import LoRA, Pretrained, Targets, TextTask, inject
+from xlora_bench.data import metrics
+from xlora_bench.data.datamodule import TextData
+from xlora_bench.models.packed import choose_layout, forward
+from xlora_bench.runs import seeds
+from xlora_bench.system.log_levels import quiet
 
 log = logging.getLogger("two_tasks")
 
@@ -85,10 +82,10 @@ class Job:
         return logits, metrics.compute(self.data.task, logits.numpy(), labels.numpy())
 
 
-def tasks(options: argparse.Namespace) -> list[Task]:
+def tasks(options: argparse.Namespace) -> list[TextTask]:
     """Return the two tasks, MRPC and RTE where there is a folder of data."""
     return [
-        Task(
+        TextTask(
             name=name,
             text_columns=columns,
             labels=labels,

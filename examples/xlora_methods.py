@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
-from xlora_bench import inject
-from xlora_bench.adapters import LU, Cholesky, LoRA, Orthogonal, OrthogonalQR
-from xlora_bench.init_schemes import SingularVectors
-from xlora_bench.targets import Targets
+from xlora_bench import LU, Cholesky, LoRA, Orthogonal, OrthogonalQR, SVDInit, Targets, inject
 
 TARGETS = Targets(modules=["query", "key", "value"])
 SIZES = BertConfig(
@@ -37,7 +34,7 @@ def baseline(model: nn.Module) -> nn.Module:
 
 def svd(model: nn.Module) -> nn.Module:
     """`--method svd --mode left`: LoRA from singular vectors; right, both (leftright) and dropped (none) likewise."""
-    start = SingularVectors(sigma="left")
+    start = SVDInit(sigma="left")
     return inject.inject(model, LoRA(rank=8, alpha=16), targets=TARGETS, init_scheme=start)
 
 

@@ -1,6 +1,7 @@
 """Where Hydra finds this project's launcher and sweepers; what they do is in `xlora_bench.sweeps`."""
 
-from xlora_bench.sweeps import launcher, sweeper
+from xlora_bench.sweeps import sweeper
+from xlora_bench.sweeps.launchers import parallel as launcher
 
 
 class GridSweeper(sweeper.GridSweeper):

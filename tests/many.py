@@ -8,7 +8,7 @@ import io
 import json
 import sys
 
-from xlora_bench.__main__ import main
+from xlora_bench.cli.main import main
 
 
 def outcome(arguments: list[str]) -> tuple[int, str]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from xlora_bench.targets import Targets
+from xlora_bench.inject.methods import as_method
+from xlora_bench.inject.targets import Targets
 
 TARGETS = Targets(modules=["target"])
 
@@ -101,6 +102,6 @@ def train(net: nn.Module, x: Tensor, *, steps: int, method: object = None, lr: f
         loss.backward()
         optimizer.step()
         if method is not None:
-            method.after_step(net, step)
+            as_method(method).after_step(net, step)
         losses.append(loss.item())
     return losses

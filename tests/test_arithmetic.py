@@ -1,6 +1,6 @@
 import pytest
 
-from xlora_bench.arithmetic import LATEST, arithmetic, revision
+from xlora_bench.nn.ops.numerics import LATEST, arithmetic, revision
 
 
 def test_the_latest_is_in_use_unless_a_cell_says_otherwise():

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from xlora_bench.attention import SHORT, DroppedAttention, attention
-from xlora_bench.dropout import drop
+from xlora_bench.nn.ops.attention import SHORT, DroppedAttention, attention
+from xlora_bench.nn.ops.dropout import drop
 
 HIDDEN = torch.finfo(torch.float32).min
 

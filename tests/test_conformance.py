@@ -23,6 +23,7 @@ from tests.names import choices, configured, part
 from tests.nets import KINDS, TARGETS, KindNet, Net, inputs, train, transposed
 from xlora_bench import inject
 from xlora_bench.adapters import Adapter
+from xlora_bench.inject.methods import as_method
 
 RANK, ALPHA = 4, 12.0  # alpha != rank, so a forgotten scaling shows
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -61,7 +62,9 @@ class Case:
             copy.deepcopy(base_net(kind, dtype)),
             inputs(dtype=self.dtype),
         )
-        self.net = self.adapter.apply(self.net, targets=TARGETS, init_scheme=scheme, seed=seed, total_steps=10)
+        self.net = as_method(self.adapter).apply(
+            self.net, targets=TARGETS, init_scheme=scheme, seed=seed, total_steps=10
+        )
         self.layer = self.net.body["target"]
         self.delta = self.layer.deltas["default"]
 
@@ -79,7 +82,9 @@ def refusal(adapter, scheme, kind, dtype="fp32"):
     """Return why the case is refused, or None; the model must be as it was then."""
     net = copy.deepcopy(base_net(kind, dtype)).requires_grad_(True)
     try:
-        variant(adapter).apply(net, targets=TARGETS, init_scheme=part("init_scheme", scheme), seed=0, total_steps=1)
+        as_method(variant(adapter)).apply(
+            net, targets=TARGETS, init_scheme=part("init_scheme", scheme), seed=0, total_steps=1
+        )
     except ValueError as error:
         assert not any(True for _ in inject.adapted_layers(net))
         assert all(parameter.requires_grad for parameter in net.parameters())
@@ -94,7 +99,7 @@ def starts_as_the_base(case):
     scaling = ALPHA / math.sqrt(RANK) if case.adapter.use_rslora else ALPHA / RANK
     assert (case.delta.scaling if sigma is None else sigma.item()) == scaling
     trained = sum(parameter.numel() for parameter in case.net.parameters() if parameter.requires_grad)
-    assert trained == case.adapter.closed_form(case.net) == inject.parameter_count(case.net)
+    assert trained == as_method(case.adapter).closed_form(case.net) == inject.parameter_count(case.net)
 
 
 def computes_the_dense_formula(case):
@@ -133,7 +138,7 @@ def merges_and_comes_back(case):
     torch.testing.assert_close(case.net(case.x), adapted, **case.tolerance)
     inject.unmerge(case.net)
     assert torch.equal(case.net(case.x), adapted)
-    case.adapter.after_step(case.net, 10)
+    as_method(case.adapter).after_step(case.net, 10)
     torch.testing.assert_close(case.net(case.x), adapted, **case.tolerance)
 
 
@@ -251,13 +256,13 @@ def test_rank_above_the_full_rank_is_refused_by_name(adapter):
     if not method.rank_limited:
         pytest.skip("takes any rank")
     with pytest.raises(ValueError, match=r"`adapter.rank` \(=25\) .* min\(out, in\) \(=24\) at `body.target`"):
-        method.apply(Net(24, 24), targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1)
+        as_method(method).apply(Net(24, 24), targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1)
 
 
 @pytest.mark.parametrize("adapter", VARIANTS)
 def test_yaml_brings_a_start_that_fits(adapter):
     scheme = instantiate(configured(f"adapter={adapter}").init_scheme)
-    variant(adapter).apply(Net(24, 24), targets=TARGETS, init_scheme=scheme, seed=0, total_steps=1)
+    as_method(variant(adapter)).apply(Net(24, 24), targets=TARGETS, init_scheme=scheme, seed=0, total_steps=1)
 
 
 @pytest.mark.parametrize("adapter", VARIANTS)
@@ -269,5 +274,7 @@ def test_yaml_of_the_class_brings_the_same_start_as_the_class(adapter):
 
 def test_rank_stabilised_scaling():
     method = part("adapter", "lora", "adapter.rank=4", "adapter.alpha=12", "adapter.use_rslora=true")
-    net = method.apply(Net(24, 24), targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1)
+    net = as_method(method).apply(
+        Net(24, 24), targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1
+    )
     assert inject.deltas(net)["body.target"].scaling == 12 / math.sqrt(4)

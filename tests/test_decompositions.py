@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from xlora_bench.decompositions import energy_rank, ldu, qr, singular_values, svd, terms
+from xlora_bench.adapters.decompositions.factorizations import energy_rank, ldu, qr, singular_values, svd, terms
 
 SHAPES = [(24, 24), (40, 24), (24, 40), (1, 5)]
 

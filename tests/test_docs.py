@@ -16,7 +16,8 @@ from torch import nn
 
 from tests import test_conformance
 from tests.names import CONF, choices, configured
-from xlora_bench.layers.base import REGISTRY
+from xlora_bench.cli.main import SUBCOMMANDS
+from xlora_bench.nn.layers.base import REGISTRY
 
 ROOT = CONF.parent
 DOCS = ROOT / "docs"
@@ -80,7 +81,7 @@ def test_toys_of_add_a_variant_keep_their_promises(monkeypatch, tmp_path):
     assert instantiate(searched(tmp_path, "model=minilm_no_dropout").model).dropout == 0.0
 
 
-TOYS = {"gain": {"SingularVectors"}, "sign_lora": {"Signs"}}
+TOYS = {"gain": {"SVDInit"}, "sign_lora": {"Signs"}}
 
 
 def searched(folder, *overrides):
@@ -141,9 +142,9 @@ def test_files_and_modules_that_are_mentioned_exist(page):
     toys = {line for language in ("python", "yaml") for code in blocks(page, language) for line in code.splitlines()}
     for path in re.findall(r"\b(?:xlora_bench|tests|examples|conf|benchmarks)/[\w/.]+\.(?:py|yaml)\b", text):
         assert (ROOT / path).is_file() or f"# {path}" in toys, path
-    for module in re.findall(r"python -m (xlora_bench[\w.]*)", text):
-        folder = ROOT / module.rstrip(".").replace(".", "/")
-        assert folder.with_suffix(".py").is_file() or (folder / "__main__.py").is_file(), module
+    assert not re.findall(r"python -m xlora_bench[.][\w.]*", text), "name the subcommand of xlora-bench"
+    for word in re.findall(r"xlora-bench ([a-z]+) ", text):
+        assert word in SUBCOMMANDS, word
     for link in re.findall(r"\]\((\w+\.md)", text):
         assert (DOCS / link).is_file(), link
 

@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
-from xlora_bench.attention import ATTENTION
-from xlora_bench.dropout import STEPS, Dropout, drop, use_cheap_dropout
+from xlora_bench.models.speedups import use_cheap_dropout
+from xlora_bench.nn.ops.attention import ATTENTION
+from xlora_bench.nn.ops.dropout import STEPS, Dropout, drop
 
 P = 0.1
 

@@ -5,7 +5,7 @@ import pytest
 
 BIG = """
 import resource
-from xlora_bench.memory import keep_freed_memory
+from xlora_bench.system.malloc import keep_freed_memory
 import torch
 {call}
 def faults():

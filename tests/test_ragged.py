@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from xlora_bench.dropout import mask_of
-from xlora_bench.ragged import RaggedAttention, ragged_attention, runs_of
+from xlora_bench.nn.ops.dropout import mask_of
+from xlora_bench.nn.ops.varlen_attention import RaggedAttention, ragged_attention, runs_of
 
 ROWS = ((4,), (3, 2), (2, 3), (9,), (9,), (5, 3, 1))
 SENTENCES = [length for row in ROWS for length in row]

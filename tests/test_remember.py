@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from xlora_bench import decompositions
-from xlora_bench.remember import address, content_hash, remembered, remembered_in
+from xlora_bench.adapters.decompositions import factorizations as decompositions
+from xlora_bench.adapters.decompositions.disk_cache import address, remembered, remembered_in
+from xlora_bench.system.io import content_hash
 
 KINDS = ["svd", "qr", "ldu", "singular_values"]
 ALGORITHMS = ["triplets", "spectrum", "columns", "pivots"]

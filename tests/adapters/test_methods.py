@@ -7,7 +7,8 @@ import torch
 
 from tests.names import choices, part
 from tests.nets import TARGETS, Net, inputs, train
-from xlora_bench.adapters import Adapter, Baseline, Peft
+from xlora_bench.adapters import Adapter
+from xlora_bench.inject.methods import Baseline, Peft, as_method
 
 OWN = part("init_scheme", "own")
 PEFT = [name for name in choices("adapter") if isinstance(part("adapter", name), Peft)]
@@ -24,7 +25,7 @@ def small(name):
 
 
 def applied(name, net):
-    return small(name).apply(net, targets=TARGETS, init_scheme=OWN, seed=0, total_steps=20)
+    return as_method(small(name)).apply(net, targets=TARGETS, init_scheme=OWN, seed=0, total_steps=20)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -58,13 +59,15 @@ def test_baselines_train_their_patterns_and_leave_the_head_to_the_trainer(name, 
 
 def test_a_pattern_that_matches_nothing_is_an_error():
     with pytest.raises(ValueError, match="'LayerNorm' matches no base parameter"):
-        Baseline(trainable=["LayerNorm"]).apply(Net(4, 4), targets=TARGETS, init_scheme=OWN, seed=0, total_steps=1)
+        as_method(Baseline(trainable=["LayerNorm"])).apply(
+            Net(4, 4), targets=TARGETS, init_scheme=OWN, seed=0, total_steps=1
+        )
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_start_is_refused_where_it_would_be_ignored(name):
     with pytest.raises(ValueError, match=r"`init_scheme` \(=kaiming\).*init_scheme=own"):
-        small(name).apply(
+        as_method(small(name)).apply(
             Net(24, 24), targets=TARGETS, init_scheme=part("init_scheme", "kaiming"), seed=0, total_steps=1
         )
 
@@ -81,20 +84,20 @@ def test_peft_draws_from_its_own_stream_and_leaves_the_global_one_alone(name):
 def test_plain_peft_lora_has_our_closed_form():
     net = applied("peft", Net(40, 24))
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    assert small("peft").closed_form(net) == trained == 4 * (40 + 24)
-    assert set(small("peft").ranks(net).values()) == {4}
+    assert as_method(small("peft")).closed_form(net) == trained == 4 * (40 + 24)
+    assert set(as_method(small("peft")).ranks(net).values()) == {4}
 
 
 def test_adalora_reaches_its_target_rank_and_is_penalised():
     method, net = small("peft_adalora"), applied("peft_adalora", Net(24, 24))
-    assert method.penalty(net).item() > 0
+    assert as_method(method).penalty(net).item() > 0
     train(net, inputs(), steps=20, method=method)
     layer = net.base_model.model.body["target"]
     assert int((layer.lora_E["default"] != 0).sum()) == 2
 
 
 def test_only_adalora_keeps_state_that_no_checkpoint_holds():
-    assert [name for name in choices("adapter") if not part("adapter", name).resumable] == ["peft_adalora"]
+    assert [name for name in choices("adapter") if not as_method(part("adapter", name)).resumable] == ["peft_adalora"]
 
 
 def test_a_config_class_that_peft_lacks_is_named():
@@ -104,4 +107,4 @@ def test_a_config_class_that_peft_lacks_is_named():
 
 def test_options_that_peft_refuses_are_named():
     with pytest.raises(ValueError, match="do not fit peft's LoraConfig"):
-        Peft(options={"rank": 4}).apply(Net(4, 4), targets=TARGETS, init_scheme=OWN, seed=0, total_steps=1)
+        as_method(Peft(options={"rank": 4})).apply(Net(4, 4), targets=TARGETS, init_scheme=OWN, seed=0, total_steps=1)

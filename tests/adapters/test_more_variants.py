@@ -13,7 +13,8 @@ from tests.names import configured, part
 from tests.nets import TARGETS as TARGET
 from tests.nets import Net, inputs
 from xlora_bench import inject
-from xlora_bench.training.optimizers import AdamW
+from xlora_bench.inject.methods import as_method
+from xlora_bench.training.loop.optimizers import AdamW
 
 
 def adapted(base, name, *overrides):  # noqa: F811
@@ -68,7 +69,7 @@ def test_vera_shares_one_copy_of_its_projections():
     adapter = part("adapter", "vera", "adapter.rank=4")
     targets = part("targets", "all_linear")
     deltas = inject.deltas(
-        adapter.apply(net, targets=targets, init_scheme=adapter.default_init(), seed=0, total_steps=1)
+        as_method(adapter).apply(net, targets=targets, init_scheme=adapter.default_init(), seed=0, total_steps=1)
     )
     assert deltas["0"].projection_A.data_ptr() == deltas["1"].projection_A.data_ptr()
     assert not any("projection" in key for key in inject.adapter_state_dict(net))
@@ -80,7 +81,7 @@ def test_lora_plus_trains_b_at_the_ratio_as_peft_does(base, batch):  # noqa: F81
         with torch.no_grad():
             delta.lora_A.copy_(theirs.get_submodule(PREFIX + place).lora_A["default"].weight)
     method = part("adapter", "lora_plus")
-    ours = AdamW(lr=1e-3).build(mine, set(), method.lr_ratios(mine))
+    ours = AdamW(lr=1e-3).build(mine, set(), as_method(method).lr_ratios(mine))
     other = create_loraplus_optimizer(theirs, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16, weight_decay=0.0)
     curves = []
     for model, optimizer in ((mine, ours), (theirs, other)):
@@ -97,7 +98,9 @@ def test_lora_plus_trains_b_at_the_ratio_as_peft_does(base, batch):  # noqa: F81
 
 def test_lora_xs_trains_a_core_between_frozen_singular_factors():
     adapter = part("adapter", "lora_xs", "adapter.rank=4", "adapter.alpha=4")
-    net = adapter.apply(Net(40, 24), targets=TARGET, init_scheme=adapter.default_init(), seed=0, total_steps=1)
+    net = as_method(adapter).apply(
+        Net(40, 24), targets=TARGET, init_scheme=adapter.default_init(), seed=0, total_steps=1
+    )
     delta, weight = inject.deltas(net)["body.target"], Net(40, 24).body["target"].weight
     U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
     signs = U.gather(0, U.abs().argmax(0, keepdim=True)).sign()  # the largest entry of each column is positive
@@ -111,7 +114,9 @@ def test_lora_xs_trains_a_core_between_frozen_singular_factors():
 
 def test_lora_fa_freezes_a_at_its_kaiming_start():
     adapter = part("adapter", "lora_fa", "adapter.rank=4")
-    net = adapter.apply(Net(40, 24), targets=TARGET, init_scheme=adapter.default_init(), seed=0, total_steps=1)
+    net = as_method(adapter).apply(
+        Net(40, 24), targets=TARGET, init_scheme=adapter.default_init(), seed=0, total_steps=1
+    )
     delta = inject.deltas(net)["body.target"]
     assert [name for name, _ in delta.named_parameters()] == ["lora_B"]
     assert 0 < delta.lora_A.abs().max() <= 1 / 24**0.5

@@ -11,8 +11,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from tests.names import part
 from xlora_bench import inject
 from xlora_bench.adapters import LoRA
-from xlora_bench.init_schemes import Kaiming
-from xlora_bench.targets import Targets
+from xlora_bench.adapters.init_schemes import KaimingInit
+from xlora_bench.inject.targets import Targets
 
 RANK, ALPHA = 4, 12.0
 TARGETS = Targets(modules=["query", "value"])
@@ -79,7 +79,7 @@ def losses(model: nn.Module, batch: dict, *, steps: int = 20) -> list[float]:
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}], ids=["alpha/r", "alpha/sqrt(r)"])
 def test_lora_equals_peft_in_logits_gradients_and_20_steps(base, batch, options):
-    theirs, mine = peft_lora(base, **options), ours(base, Kaiming(), **options)
+    theirs, mine = peft_lora(base, **options), ours(base, KaimingInit(), **options)
     for layer in theirs.modules():  # B = 0 would hide a wrong scaling
         if isinstance(layer, peft.tuners.lora.Linear):
             nn.init.normal_(layer.lora_B["default"].weight, std=0.1, generator=torch.Generator().manual_seed(3))

@@ -10,12 +10,13 @@ from tests.nets import TARGETS, Net, inputs, train
 from xlora_bench import inject
 from xlora_bench.adapters import LU, Adapter, Asymmetric, Cholesky, LoLDU, LoRA, Orthogonal, OrthogonalQR
 from xlora_bench.adapters.asymmetric import Factor, parse_spec
+from xlora_bench.inject.methods import as_method
 
 
 def adapted(adapter, *, scheme=None, shape=(24, 24), seed=0):
     net = Net(*shape)
     scheme = scheme or adapter.default_init()
-    return adapter.apply(net, targets=TARGETS, init_scheme=scheme, seed=seed, total_steps=1)
+    return as_method(adapter).apply(net, targets=TARGETS, init_scheme=scheme, seed=seed, total_steps=1)
 
 
 def delta_of(net):
@@ -52,7 +53,7 @@ def test_x10_x11_retraction_after_the_step_leaves_orthonormal_columns_and_the_pr
     delta = delta_of(net)
     product, drift = delta.lora_B @ delta.lora_A, delta.lora_B.T @ delta.lora_B - torch.eye(4)
     assert drift.norm() > 1e-3
-    adapter.after_step(net, 3)
+    as_method(adapter).after_step(net, 3)
     torch.testing.assert_close(delta.lora_B.T @ delta.lora_B, torch.eye(4), rtol=0, atol=1e-5)
     torch.testing.assert_close(delta.lora_B @ delta.lora_A, product, rtol=1e-4, atol=1e-6)
 
@@ -208,7 +209,7 @@ def test_auto_rank_holds_the_energy_and_is_clamped():
     net = adapted(LoRA(rank="auto", energy_threshold=0.7), shape=(40, 24))
     rank = delta_of(net).rank
     assert energy[:rank].sum() >= 0.7 * energy.sum() > energy[: rank - 1].sum()
-    assert LoRA().ranks(net) == {"body.target": rank}
+    assert as_method(LoRA()).ranks(net) == {"body.target": rank}
     assert delta_of(adapted(LoRA(rank="auto", rank_max=2), shape=(40, 24))).rank == 2
     assert delta_of(adapted(LoRA(rank="auto", energy_threshold=0.01, rank_min=5), shape=(40, 24))).rank == 5
     assert delta_of(adapted(LoRA(rank="auto", energy_threshold=1.0), shape=(40, 24))).rank <= 24

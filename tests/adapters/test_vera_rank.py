@@ -5,15 +5,16 @@ import torch
 from tests.names import part
 from tests.nets import TARGETS, Net, inputs
 from xlora_bench import inject
+from xlora_bench.inject.methods import as_method
 
 
 def test_a_rank_above_the_full_rank_is_taken_and_merges():
     method = part("adapter", "vera", "adapter.rank=50")
     base = Net(24, 24)
     before = base(inputs())
-    net = method.apply(base, targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1)
+    net = as_method(method).apply(base, targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1)
     assert torch.equal(net(inputs()), before)
-    assert method.closed_form(net) == 24 + 50
+    assert as_method(method).closed_form(net) == 24 + 50
     with torch.no_grad():
         inject.deltas(net)["body.target"].vera_b.fill_(0.5)
     adapted = net(inputs())

@@ -13,8 +13,8 @@ from tests.names import choices, part
 from tests.test_conformance import VARIANTS
 from xlora_bench import inject
 from xlora_bench.adapters import LoRA
-from xlora_bench.exchange import export_peft
-from xlora_bench.targets import Targets
+from xlora_bench.inject.peft_io import export_peft
+from xlora_bench.inject.targets import Targets
 
 TOLERANCE = 1e-5
 TARGETS = Targets(modules=["query", "value"])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.classifiers import bert, perturb, roberta, sentences
 from xlora_bench import inject
-from xlora_bench.exchange import export_peft, import_peft
+from xlora_bench.inject.peft_io import export_peft, import_peft
 
 KINDS = {
     "lora": {},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.names import choices, part
-from xlora_bench.init_schemes import Orthonormal, SingularVectors
+from xlora_bench.adapters.init_schemes import OrthonormalInit, SVDInit
 
 RANK = 4
 
@@ -73,7 +73,7 @@ def test_random_starts_leave_one_factor_at_zero_and_draw_from_their_generator(na
 def test_orthonormal_frames_are_orthonormal():
     B, _ = start("orthonormal")
     torch.testing.assert_close(B.T @ B, torch.eye(RANK), rtol=0, atol=1e-5)
-    A = Orthonormal(zero="B").start(W, RANK, scaling=1, generator=torch.Generator()).A
+    A = OrthonormalInit(zero="B").start(W, RANK, scaling=1, generator=torch.Generator()).A
     torch.testing.assert_close(A @ A.T, torch.eye(RANK), rtol=0, atol=1e-5)
 
 
@@ -103,11 +103,11 @@ def test_x6_half_precision_weights_decompose_in_fp32(name, dtype):
     ("build", "message"),
     [
         (
-            lambda: SingularVectors(sigma="leftright"),
+            lambda: SVDInit(sigma="leftright"),
             r"`init_scheme.sigma` \(='leftright'\) must be one of left, right, both",
         ),
-        (lambda: SingularVectors(part="middle"), r"`init_scheme.part` \(='middle'\)"),
-        (lambda: Orthonormal(zero="C"), r"`init_scheme.zero` \(='C'\)"),
+        (lambda: SVDInit(part="middle"), r"`init_scheme.part` \(='middle'\)"),
+        (lambda: OrthonormalInit(zero="C"), r"`init_scheme.zero` \(='C'\)"),
     ],
 )
 def test_x5_unknown_options_are_named(build, message):

@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.names import part
 from xlora_bench import inject
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
 
 
 def adapted(layer, adapter="lora", scheme=None, *, rank=2, alpha=6.0, dropout=0.0):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xlora_bench.arithmetic import arithmetic
-from xlora_bench.layers.fused import DenseLinear, LowRankLinear, dense_is_cheaper, low_rank_linear, rescaled
+from xlora_bench.nn.ops.low_rank_linear import DenseLinear, LowRankLinear, dense_is_cheaper, low_rank_linear, rescaled
+from xlora_bench.nn.ops.numerics import arithmetic
 
 OUT, INNER, RANK, SCALING = 5, 7, 3, 1.7
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.layers.adapted import adapted as with_update
-from xlora_bench.layers.joint import JointLinear, joint_linear
+from xlora_bench.nn.layers.joint import JointLinear, joint_linear
 
 ROWS, INNER = 12, 24
 

@@ -10,8 +10,8 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 from tests.layers.adapted import perturbed
 from tests.names import part
 from xlora_bench import inject
-from xlora_bench.layers import AdaptedConv1D, AdaptedEmbedding
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
+from xlora_bench.nn.layers import AdaptedConv1D, AdaptedEmbedding
 
 IDS = torch.tensor([[1, 3, 5, 7], [2, 4, 6, 8]])
 EVERYWHERE = Targets(modules=["wte", "wpe", "c_attn", "c_proj", "c_fc"])

@@ -9,7 +9,7 @@ from torch import nn
 from tests.layers.adapted import perturbed, seeded
 from tests.names import part
 from xlora_bench import inject
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
 
 pytest.importorskip("torchao", reason="torchao is not installed (the extra `quantized`)")
 

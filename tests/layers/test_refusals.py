@@ -9,9 +9,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tests.layers.adapted import adapted, perturbed
 from tests.names import part
 from xlora_bench import inject
-from xlora_bench.layers import AdaptedLinear, adapted_type, adapts
-from xlora_bench.layers.base import REGISTRY
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
+from xlora_bench.nn.layers import AdaptedLinear, adapted_type, adapts
+from xlora_bench.nn.layers.base import REGISTRY
 
 LORA = part("adapter", "lora", "adapter.rank=2")
 

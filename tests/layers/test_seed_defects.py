@@ -18,7 +18,7 @@ from tests.layers.adapted import adapted, matrix, perturbed, seeded
 from tests.names import part
 from xlora_bench import inject
 from xlora_bench.adapters import LoLDU
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
 IDS = torch.tensor([[1, 3, 0], [9, 3, 1]])

@@ -6,6 +6,7 @@ import torch
 from tests.layout.test_gather import EXACT, LENGTHS, SDPA, assert_same_step, both_batches
 from tests.names import part
 from xlora_bench import inject
+from xlora_bench.inject.methods import as_method
 
 
 @pytest.mark.parametrize("variant", ["lora", "pissa", "lu", "loldu", "dora", "vera"])
@@ -20,7 +21,7 @@ def test_loss_logits_and_gradients_are_those_of_the_padded_batch(  # noqa: PLR09
     model = model.double()
     adapter = part("adapter", variant, "adapter.rank=4")
     targets, scheme = part("targets", "all_linear"), adapter.default_init()
-    model = adapter.apply(model, targets=targets, init_scheme=scheme, seed=0, total_steps=1)
+    model = as_method(adapter).apply(model, targets=targets, init_scheme=scheme, seed=0, total_steps=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in inject.adapter_parameters(model):

@@ -1,9 +1,10 @@
 import pytest
 
-from xlora_bench.arithmetic import arithmetic
-from xlora_bench.attention import use_attention
-from xlora_bench.layout import CheapestCollator, PackedCollator, choose_layout
-from xlora_bench.tasks.collate import PaddedCollator
+from xlora_bench.data.collators import PaddedCollator
+from xlora_bench.data.packing import CheapestCollator, PackedCollator
+from xlora_bench.models.packed import choose_layout
+from xlora_bench.models.speedups import use_attention
+from xlora_bench.nn.ops.numerics import arithmetic
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_where_attention_is_ours_the_cheaper_layout_is_chosen_by_batch(choose):
 
 
 def test_rows_where_flat_batches_are_not_exact(choose, monkeypatch, caplog):
-    monkeypatch.setattr("xlora_bench.attention.ragged_attention", lambda query, *_, **__: query.transpose(1, 2))
+    monkeypatch.setattr("xlora_bench.nn.ops.attention.ragged_attention", lambda query, *_, **__: query.transpose(1, 2))
     rows = {"row_lengths": (56,)}  # a process keeps its verdicts: this one is of these rows alone
     assert isinstance(choose("electra", ours=True, **rows), PackedCollator)
     assert not caplog.records

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from xlora_bench.layout import PackedCollator, verify
-from xlora_bench.layout.anatomy import position_offset
-from xlora_bench.tasks.collate import PaddedCollator
+from xlora_bench.data.collators import PaddedCollator
+from xlora_bench.data.packing import PackedCollator
+from xlora_bench.models.packed import verify
+from xlora_bench.models.packed.structure import position_offset
 
 LENGTHS = [7, 30, 1, 45, 12, 80, 3]
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from tests.layout.test_pack import TOKENIZER
-from xlora_bench.layout import CheapestCollator, FlatCollator, PackedCollator
-from xlora_bench.layout.flat import ragged_rows
-from xlora_bench.layout.pack import ATTENTION
-from xlora_bench.tasks.collate import PaddedCollator
+from xlora_bench.data.collators import PaddedCollator
+from xlora_bench.data.packing import CheapestCollator, FlatCollator, PackedCollator
+from xlora_bench.data.packing.packed import ATTENTION
+from xlora_bench.data.packing.unpadded import ragged_rows
 
 
 def test_rows_hold_every_sentence_once_and_no_more_tokens_than_they_may():

@@ -8,11 +8,12 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
-from xlora_bench.arithmetic import arithmetic
-from xlora_bench.attention import use_attention
-from xlora_bench.layout import FlatCollator, PackedCollator, forward
-from xlora_bench.layout.anatomy import position_offset
-from xlora_bench.tasks.collate import PaddedCollator
+from xlora_bench.data.collators import PaddedCollator
+from xlora_bench.data.packing import FlatCollator, PackedCollator
+from xlora_bench.models.packed import forward
+from xlora_bench.models.packed.structure import position_offset
+from xlora_bench.models.speedups import use_attention
+from xlora_bench.nn.ops.numerics import arithmetic
 
 EXACT = ["bert", "roberta", "electra", "albert", "mpnet", "deberta", "deberta-v3", "distilbert"]
 SDPA = ["bert", "roberta", "electra", "albert", "distilbert"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from xlora_bench.layout.pack import ROW_LENGTHS, PackedCollator, cheapest, first_fit_decreasing
-from xlora_bench.tasks.collate import PaddedCollator
+from xlora_bench.data.collators import PaddedCollator
+from xlora_bench.data.packing.packed import ROW_LENGTHS, PackedCollator, cheapest, first_fit_decreasing
 
 TOKENIZER = SimpleNamespace(pad_token_id=1, pad_token_type_id=0)
 

@@ -6,7 +6,7 @@ import torch
 from tests.classifiers import perturb, roberta, sentences
 from xlora_bench import inject
 from xlora_bench.adapters import LoLDU, LoRA, Orthogonal
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
 
 QV = Targets(modules=["query", "value"])
 QK = Targets(modules=["query", "key"])
@@ -38,7 +38,7 @@ def snapshot(net):
         {name: tensor.tolist() for name, tensor in net.state_dict().items()},
         {name: parameter.requires_grad for name, parameter in net.named_parameters()},
         [(path, type(module).__name__) for path, module in net.named_modules()],
-        inject.tree.active_weights(net),
+        inject.query.active_weights(net),
     )
 
 

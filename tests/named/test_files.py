@@ -14,8 +14,8 @@ from tests.names import part
 from tests.test_conformance import VARIANTS
 from xlora_bench import inject
 from xlora_bench.adapters import LoLDU, LoRA
-from xlora_bench.decompositions import LDU, ldu_along
-from xlora_bench.targets import Targets
+from xlora_bench.adapters.decompositions.factorizations import LDU, ldu_along
+from xlora_bench.inject.targets import Targets
 
 
 def test_t8_twelve_siblings_reload(tmp_path):
@@ -171,7 +171,7 @@ def test_files_name_no_code(tmp_path):
     net, path = stacked("mrpc"), tmp_path / "a.safetensors"
     inject.save_adapter(net, "mrpc", path)
     tensors, metadata = read(path)
-    metadata["xlora_bench"] = metadata["xlora_bench"].replace("xlora_bench.adapters.lora.LoRA", "os.system")
+    metadata["xlora_bench"] = metadata["xlora_bench"].replace("xlora_bench.LoRA", "os.system")
     write(tensors, path, metadata)
     fresh = roberta(2)
     refused(fresh, lambda: inject.load_adapter(fresh, path), "names the class 'os.system'; import its module first")

@@ -10,7 +10,7 @@ from tests.classifiers import perturb, roberta
 from tests.named.nets import QV, logits, refused, stacked, used
 from xlora_bench import inject
 from xlora_bench.adapters import LoRA
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
 
 
 def test_d1_d2_d3_disable_and_remove_leave_the_pretrained_weights():

@@ -8,8 +8,8 @@ from tests.classifiers import bert, perturb, sentences
 from tests.named.nets import QV, logits, refused, stacked
 from xlora_bench import inject
 from xlora_bench.adapters import LoRA
-from xlora_bench.layout import forward
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
+from xlora_bench.models.packed import forward
 
 ROWS = ["mrpc", "rte", "mrpc", None, "rte", "rte"]
 
@@ -68,7 +68,7 @@ def test_routing_is_refused_where_rows_are_not_the_batch():
         with pytest.raises(ValueError, match="packed batches hold several sentences"):
             forward(net, batch | {"rows": ((7,),) * 6, "first": torch.arange(6)})
         refused(net, lambda: inject.merge(net), "rows are routed")
-    assert not inject.tree.is_routed(net)
+    assert not inject.query.is_routed(net)
 
 
 def test_sums_and_switches_compile_to_one_graph():

@@ -8,8 +8,8 @@ from tests.classifiers import perturb, roberta
 from tests.named.nets import QK, QV, logits, refused, stacked, used
 from xlora_bench import inject
 from xlora_bench.adapters import LoLDU, LoRA, Orthogonal
-from xlora_bench.layers.named import key_of, name_of
-from xlora_bench.targets import Targets
+from xlora_bench.inject.targets import Targets
+from xlora_bench.nn.layers.adapter_dict import key_of, name_of
 
 
 def test_each_adapter_computes_as_if_it_were_alone():

@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from xlora_bench.results.collect import collect
-from xlora_bench.results.record import Record
+from xlora_bench.results.frame.collect import collect
+from xlora_bench.runs.record import Record
 
 
 def record(cell: str, *, score: float = 0.5, status: str = "done", **known: Any) -> Record:

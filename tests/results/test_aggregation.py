@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xlora_bench.results.aggregation import center, interval, spread
+from xlora_bench.results.protocols.aggregation import center, interval, spread
 
 
 def test_mean_and_its_interval_are_those_of_students_t():

@@ -1,7 +1,7 @@
 import math
 
 from tests.results.records import grid, record
-from xlora_bench.results.collect import collect
+from xlora_bench.results.frame.collect import collect
 
 
 def test_a_row_holds_choices_config_scores_and_costs(tmp_path):

@@ -10,11 +10,17 @@ import torch
 from safetensors.torch import save_file
 
 from tests.results.records import record
-from xlora_bench.results.diff import main
-from xlora_bench.results.explain import explain
-from xlora_bench.results.outcomes import compare
-from xlora_bench.results.runs import find_run, read_run
-from xlora_bench.results.summary import find_recorded, read_summary, recorded_in, runs_of_report, write_summary
+from xlora_bench.cli.diff import main
+from xlora_bench.results.reproduce.diff_report import explain
+from xlora_bench.results.reproduce.records_archive import (
+    find_recorded,
+    read_summary,
+    recorded_in,
+    runs_of_report,
+    write_summary,
+)
+from xlora_bench.results.reproduce.run_artifacts import find_run, read_run
+from xlora_bench.results.reproduce.run_diff import compare
 
 MACHINE = {"cpu": "c", "threads": 1, "gpus": [], "memory_bytes": 8, "platform": "p"}
 VERSIONS = {"torch": "2.6", "wandb": "0.19"}

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from tests.results.records import grid
-from xlora_bench.results.axes import find_axes
-from xlora_bench.results.figures import _points, pareto_front
-from xlora_bench.results.report import write_report
+from xlora_bench.results.figures.figures import _points, pareto_front
+from xlora_bench.results.frame.pivot_axes import find_axes
+from xlora_bench.results.reports.report import write_report
 
 AGAINST = ("parameters", "rank", "time", "memory")
 FIGURES = {f"score_vs_{what}.{kind}" for what in AGAINST for kind in ("png", "svg")}
@@ -68,7 +68,7 @@ def test_a_figure_that_fails_is_a_warning(frame, tmp_path, monkeypatch, caplog):
     def broken(*_, **__):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr("xlora_bench.results.report.write_figures", broken)
+    monkeypatch.setattr("xlora_bench.results.reports.report.write_figures", broken)
     write_report(frame, tmp_path / "r", title="t")
     assert "no fonts" in caplog.text
     assert (tmp_path / "r" / "table.md").exists()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.names import CONF
-from xlora_bench.results.summary import read_summary
+from xlora_bench.results.reproduce.records_archive import read_summary
 
 FINDINGS = sorted((CONF.parent / "docs" / "findings").glob("*/records.json"))
 TUNING_SEED = 1000

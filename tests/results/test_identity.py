@@ -1,6 +1,6 @@
 import pytest
 
-from xlora_bench.results.identity import COSMETIC, identity
+from xlora_bench.runs.config_hash import COSMETIC, identity
 
 CONFIG = {
     "seed": 0,

@@ -1,5 +1,5 @@
 from tests.results.records import grid
-from xlora_bench.results.__main__ import main
+from xlora_bench.cli.table import main
 
 STARTS = ("kaiming", "svd_left")
 
@@ -32,7 +32,7 @@ def test_says_what_is_wrong(tmp_path, capsys):
 
 
 def test_lays_cells_out_as_a_paper_does(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("xlora_bench.results.report.write_figures", lambda *_, **__: None)
+    monkeypatch.setattr("xlora_bench.results.reports.report.write_figures", lambda *_, **__: None)
     cells = [
         {"model": "distilbert", "rank": 2, "init_scheme": start, "seed": seed} for start in STARTS for seed in (0, 1)
     ]

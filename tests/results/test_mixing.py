@@ -1,7 +1,7 @@
 from tests.results.records import record
-from xlora_bench.results.collect import collect
-from xlora_bench.results.mixing import mixing_notes
-from xlora_bench.results.tabulate import build_table
+from xlora_bench.results.frame.collect import collect
+from xlora_bench.results.tables.build_table import build_table
+from xlora_bench.results.tables.consistency_checks import mixing_notes
 
 
 def write(

@@ -4,9 +4,9 @@ import io
 import pytest
 
 from tests.results.records import grid
-from xlora_bench.results.paper import Paper
-from xlora_bench.results.selection import under
-from xlora_bench.results.tabulate import build_table
+from xlora_bench.results.protocols.paper import Paper
+from xlora_bench.results.protocols.selection import under
+from xlora_bench.results.tables.build_table import build_table
 
 NODE = {
     "title": "T",

@@ -9,11 +9,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 from tests.names import CONF, choices
-from xlora_bench.results.axes import keys
-from xlora_bench.results.collect import asked_for
-from xlora_bench.results.papers import load_paper
-from xlora_bench.results.protocol import recipe
-from xlora_bench.sweeps.grid import Grid
+from xlora_bench.results.frame.collect import asked_for
+from xlora_bench.results.frame.pivot_axes import keys
+from xlora_bench.results.protocols.load_paper import load_paper
+from xlora_bench.results.protocols.protocol import recipe
+from xlora_bench.sweeps.planning.grid import Grid
 
 NAMES = sorted(path.stem for path in (CONF / "paper").glob("*.yaml") if not path.stem.startswith("_"))
 PUBLISHED = [name for name in NAMES if name != "quickstart"]

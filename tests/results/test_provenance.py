@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import torch
 
-from xlora_bench.results import provenance
+from xlora_bench.runs import provenance
 
 
 @pytest.fixture

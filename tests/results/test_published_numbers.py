@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.names import CONF
-from xlora_bench.results.papers import load_paper as load_paper_from_file
-from xlora_bench.results.published import AVERAGE
+from xlora_bench.results.protocols.load_paper import load_paper as load_paper_from_file
+from xlora_bench.results.protocols.published import AVERAGE
 
 load_paper = cache(load_paper_from_file)
 TABLES = Path(__file__).with_name("published.csv")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.results.records import record
-from xlora_bench.results.record import Record, finished
+from xlora_bench.runs.record import Record, finished
 
 
 def test_survives_the_disk_with_numbers_that_are_not_finite(tmp_path):

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from tests.results.records import record
-from xlora_bench.results.__main__ import main
-from xlora_bench.results.collect import collect
-from xlora_bench.results.selection import half_score, halves, scores_under, under, with_selections
+from xlora_bench.cli.table import main
+from xlora_bench.results.frame.collect import collect
+from xlora_bench.results.protocols.selection import half_score, halves, scores_under, under, with_selections
 
 
 def predictions(right, *, idx=None):
@@ -114,7 +114,7 @@ def test_only_the_first_split_counts(tmp_path):
 
 
 def test_missing_or_broken_predictions_are_named_and_the_rest_goes_on(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("xlora_bench.results.report.write_figures", lambda *_, **__: None)
+    monkeypatch.setattr("xlora_bench.results.reports.report.write_figures", lambda *_, **__: None)
     for seed, name in enumerate(("whole", "without", "broken")):
         random_cell(tmp_path, name, seed=seed)
     (tmp_path / "cells" / "without" / "predictions.parquet").unlink()
@@ -134,7 +134,9 @@ def test_missing_or_broken_predictions_are_named_and_the_rest_goes_on(tmp_path, 
 
 
 def test_three_protocols_from_one_set_of_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("xlora_bench.results.report.write_figures", lambda *_, **__: None)  # slow, and not asked about
+    monkeypatch.setattr(
+        "xlora_bench.results.reports.report.write_figures", lambda *_, **__: None
+    )  # slow, and not asked about
     for seed in range(3):
         random_cell(tmp_path, f"{seed:016x}", seed=seed)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*/*")}

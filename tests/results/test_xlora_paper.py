@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from xlora_bench.results.paper import Paper
+from xlora_bench.results.protocols.paper import Paper
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "conf" / "paper" / "xlora_sst2.yaml").read_text())
 METHODS = {

@@ -9,9 +9,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tests.results.records import record
-from xlora_bench.results.identity import identity
-from xlora_bench.results.record import finished
-from xlora_bench.results.sweep import running_sweep
+from xlora_bench.runs.config_hash import identity
+from xlora_bench.runs.record import finished
+from xlora_bench.runs.sweep_context import running_sweep
 
 
 def main(config: DictConfig) -> None:

@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tests.names import CONF
-from xlora_bench.sweeps.rounds import Rounds
+from xlora_bench.sweeps.planning.phases import Rounds
 
 FILES = {
     "config": """

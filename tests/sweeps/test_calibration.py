@@ -6,10 +6,11 @@ import os
 import pytest
 from omegaconf import OmegaConf
 
-from xlora_bench.sweeps import calibration, cores, seating
-from xlora_bench.sweeps.calibration import Split, Work, best_split, calibrated, candidates, measure
-from xlora_bench.sweeps.cores import count_cores, seats
-from xlora_bench.sweeps.sizes import Encoder
+from xlora_bench.sweeps.estimate.sizes import Encoder
+from xlora_bench.sweeps.launchers import calibration, cores
+from xlora_bench.sweeps.launchers import placement as seating
+from xlora_bench.sweeps.launchers.calibration import Split, Work, best_split, calibrated, candidates, measure
+from xlora_bench.sweeps.launchers.cores import count_cores, seats
 
 WORK = Work(width=64, rows=1)
 

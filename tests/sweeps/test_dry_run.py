@@ -6,21 +6,21 @@ import pytest
 
 from tests.names import configured
 from tests.results.records import record
-from xlora_bench.__main__ import main
+from xlora_bench.cli.main import main
 from xlora_bench.models.pretrained import Pretrained
-from xlora_bench.run import total_steps
-from xlora_bench.sweeps import costs
-from xlora_bench.sweeps.costs import EFFICIENCY, FIXED_SECONDS, cost_of, passes_of
-from xlora_bench.sweeps.known import Known
-from xlora_bench.sweeps.sizes import ENCODERS, Encoder, Rows, encoder_of, rows_of
+from xlora_bench.sweeps.estimate import costs
+from xlora_bench.sweeps.estimate.costs import EFFICIENCY, FIXED_SECONDS, cost_of, passes_of
+from xlora_bench.sweeps.estimate.finished_runs import Known
+from xlora_bench.sweeps.estimate.sizes import ENCODERS, Encoder, Rows, encoder_of, rows_of
+from xlora_bench.training.run import total_steps
 
 
 def config(**task):
     return {
         "model": {"name": "FacebookAI/roberta-base"},
-        "adapter": {"_target_": "xlora_bench.adapters.LoRA", "rank": 8},
+        "adapter": {"_target_": "xlora_bench.LoRA", "rank": 8},
         "task": {
-            "_target_": "xlora_bench.tasks.task.Task",
+            "_target_": "xlora_bench.TextTask",
             "name": "rte",
             "text_columns": ["sentence1", "sentence2"],
             "labels": ["entailment", "not_entailment"],
@@ -103,7 +103,7 @@ def test_seconds_follow_the_operations_of_the_encoder(monkeypatch):
     assert cost_of(config(), rows, encoder, measured=None).seconds == pytest.approx(
         FIXED_SECONDS + flops / (EFFICIENCY * 2e9)
     )
-    full = {**config(), "adapter": {"_target_": "xlora_bench.adapters.Baseline", "trainable": [".*"]}}
+    full = {**config(), "adapter": {"_target_": "xlora_bench.Baseline", "trainable": [".*"]}}
     more = 3 * 20 * 100 * encoder.flops_per_token(20) / (EFFICIENCY * 2e9)
     assert cost_of(full, rows, encoder, measured=None).seconds == pytest.approx(
         FIXED_SECONDS + flops / (EFFICIENCY * 2e9) + more
@@ -146,7 +146,7 @@ def test_recorded_cells_are_found_by_config_and_data_and_give_the_speed(tmp_path
     }
     assert {place for place, here in found.items() if here} == {(0, "d"), (0, None), (1, "d"), (1, None)}
     assert known.speed(config()) == 200.0
-    assert known.speed({**config(), "adapter": {"_target_": "xlora_bench.adapters.Baseline", "trainable": []}}) is None
+    assert known.speed({**config(), "adapter": {"_target_": "xlora_bench.Baseline", "trainable": []}}) is None
 
 
 @pytest.mark.parametrize(

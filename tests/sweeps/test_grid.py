@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from tests.names import CONF
 from tests.sweeps.conftest import lines
-from xlora_bench.sweeps.compose import Composer
-from xlora_bench.sweeps.overrides import as_text, from_lines, parent_overrides, parsed, quoted
+from xlora_bench.runs.overrides import as_text, from_lines, parent_overrides, parsed, quoted
+from xlora_bench.sweeps.planning.compose import Composer
 
 SEEDS = {"adapter": "lora,lu", "seed": "0,1"}
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from tests.apps import SMALL, records
-from xlora_bench.sweeps.cores import count_cores
+from xlora_bench.sweeps.launchers.cores import count_cores
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """

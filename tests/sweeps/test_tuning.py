@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from tests.sweeps.conftest import job, lines
-from xlora_bench.results.trials import curves, expected_best, write_trials
-from xlora_bench.sweeps.space import Space
+from xlora_bench.results.reports.trials import curves, expected_best, write_trials
+from xlora_bench.sweeps.planning.search_space import Space
 
 BOTH = {"adapter": "lora,lu", "seed": "0,1"}
 TUNING = {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from xlora_bench.sweeps.cores import count_cores
-from xlora_bench.sweeps.workers import THREADS, Pool, Seat, WorkerLostError, chained, portable
+from xlora_bench.sweeps.launchers.cores import count_cores
+from xlora_bench.sweeps.launchers.workers import THREADS, Pool, Seat, WorkerLostError, chained, portable
 
 ROOT = Path(__file__).parents[2]
 STARTED_HERE = []
@@ -167,7 +167,7 @@ def test_there_is_a_core():
 FORKED = """
 import os
 from tests.sweeps.test_workers import loaded
-from xlora_bench.sweeps.workers import Pool, Seat, start_fork_server
+from xlora_bench.sweeps.launchers.workers import Pool, Seat, start_fork_server
 
 start_fork_server()
 os.environ["SAID_LATER"] = "yes"
@@ -179,7 +179,7 @@ pool.close()
 
 def loaded():
     time.sleep(0.5)  # so that each worker has one
-    modules = [name for name in ("xlora_bench.train", "lightning", "torch") if name in sys.modules]
+    modules = [name for name in ("xlora_bench.training.train", "lightning", "torch") if name in sys.modules]
     return sys.modules["torch"].get_num_threads(), modules, os.environ["SAID_LATER"], os.environ["OMP_NUM_THREADS"]
 
 
@@ -189,5 +189,5 @@ def test_forked_workers_have_what_a_cell_needs_and_threads_of_their_own():
     done = subprocess.run(
         [sys.executable, "-c", FORKED], check=False, env=environment, cwd=ROOT, capture_output=True, text=True
     )
-    modules = ["xlora_bench.train", "lightning", "torch"]
+    modules = ["xlora_bench.training.train", "lightning", "torch"]
     assert done.stdout.strip() == str([(threads, modules, "yes", str(threads)) for threads in (1, 2)]), done.stderr

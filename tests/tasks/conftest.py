@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from xlora_bench.tasks.task import Task
+from xlora_bench.data.task import TextTask
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = (
@@ -58,7 +58,7 @@ def make_task():
             "batch_size": 3,
             "eval_batch_size": 4,
         }
-        return Task(**(fields | changes))
+        return TextTask(**(fields | changes))
 
     return make
 

@@ -3,9 +3,9 @@
 import dataclasses
 
 from tests.tasks.conftest import SENTENCES
-from xlora_bench.tasks import corpus as module
-from xlora_bench.tasks.corpus import shared_corpus
-from xlora_bench.tasks.data import TextData
+from xlora_bench.data import corpus as module
+from xlora_bench.data.corpus import shared_corpus
+from xlora_bench.data.datamodule import TextData
 
 
 def test_cells_share_what_they_read_and_the_texts_go(make_task, tokenizer, toy_dir, tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from xlora_bench.tasks.collate import PaddedCollator
-from xlora_bench.tasks.data import TextData
+from xlora_bench.data.collators import PaddedCollator
+from xlora_bench.data.datamodule import TextData
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 
-from xlora_bench.tasks import files
+from xlora_bench.data import files
 
 TEXTS = ["NA", "null", "None", "1.50", 'an "open quote', "a, b"]
 ROWS = pd.DataFrame({"sentence": TEXTS, "label": ["0", "1", "0", "1", "0", "1"]})

@@ -3,7 +3,7 @@ import time
 import pandas as pd
 import pytest
 
-from xlora_bench.tasks import hub
+from xlora_bench.data import hub
 
 NAME = ("nyu-mll/glue", "sst2")
 

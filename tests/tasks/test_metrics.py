@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
-from xlora_bench.tasks import metrics
+from xlora_bench.data import metrics
 
 RANDOM = np.random.default_rng(3)
 LABELS = RANDOM.integers(0, 2, 200)

@@ -4,7 +4,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from xlora_bench.tasks import sources
+from xlora_bench.data import sources
 
 
 def read(task, folder, split="train"):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from xlora_bench.tasks import sources, synthetic
+from xlora_bench.data import sources, synthetic
 
 NAMES = ("synth_single", "synth_pair", "synth_pair_regression")
 POLARITY = dict.fromkeys(f"{synthetic.GOOD} {synthetic.FOR}".split(), 1) | dict.fromkeys(

@@ -4,9 +4,9 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from xlora_bench.layout.pack import ROW_LENGTHS
-from xlora_bench.tasks import synthetic
-from xlora_bench.tasks.task import Task
+from xlora_bench.data import synthetic
+from xlora_bench.data.packing.packed import ROW_LENGTHS
+from xlora_bench.data.task import TextTask
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "task"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.yaml"))
@@ -21,7 +21,7 @@ def test_every_task_has_its_file():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_a_task_with_one_explicit_source(load_task, name):
     task = load_task(name)
-    assert isinstance(task, Task)
+    assert isinstance(task, TextTask)
     assert task.name == name
     assert (task.hub is None) == (name in synthetic.GRAMMARS)
     assert task.headline == HEADLINES.get(name, "accuracy")

@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from xlora_bench.tasks import tokenize
-from xlora_bench.tasks.sources import Rows, read_rows
+from xlora_bench.data import tokenize
+from xlora_bench.data.sources import Rows, read_rows
 
 MAX_LENGTH = 6
 

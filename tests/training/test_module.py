@@ -11,18 +11,19 @@ from tests.names import part
 from tests.nets import TARGETS, Net
 from xlora_bench import inject
 from xlora_bench.adapters import Orthogonal
-from xlora_bench.init_schemes import Orthonormal
+from xlora_bench.adapters.init_schemes import OrthonormalInit
+from xlora_bench.inject.methods import as_method
 from xlora_bench.training.callbacks.factors import current_factors, product_norm, split_of_update
-from xlora_bench.training.evaluation import Evaluation, best_of, collapse_reason, predictions
-from xlora_bench.training.module import Classifier
-from xlora_bench.training.optimizers import AdamW, Schedule
-from xlora_bench.training.state import load_trained_state_dict, trained_state_dict
+from xlora_bench.training.loop.evaluation import Evaluation, best_of, collapse_reason, predictions
+from xlora_bench.training.loop.module import Classifier
+from xlora_bench.training.loop.optimizers import AdamW, Schedule
+from xlora_bench.training.loop.trained_state import load_trained_state_dict, trained_state_dict
 
 SINGLE, REGRESSION = part("task", "synth_single"), part("task", "synth_pair_regression")
 
 
 def classifier(method, task=SINGLE):
-    net = method.apply(Net(24, 24), targets=TARGETS, init_scheme=Orthonormal(), seed=0, total_steps=1)
+    net = as_method(method).apply(Net(24, 24), targets=TARGETS, init_scheme=OrthonormalInit(), seed=0, total_steps=1)
     return Classifier(net, method=method, task=task, optimizer=AdamW(), schedule=Schedule(), head=set())
 
 
@@ -40,13 +41,13 @@ def test_penalty_is_lambda_times_the_mean_over_layers_with_a_gradient_at_the_sta
     method = Orthogonal(rank=4, penalty_weight=0.3)
     net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     targets = part("targets", "attention_qv", "targets.modules=['0','1']")
-    net = method.apply(net, targets=targets, init_scheme=Orthonormal(), seed=0, total_steps=1)
+    net = as_method(method).apply(net, targets=targets, init_scheme=OrthonormalInit(), seed=0, total_steps=1)
     factors = [delta.lora_B for delta in inject.deltas(net).values()]
     with torch.no_grad():
         for factor in factors:
             factor.mul_(1.5)
     expected = 0.3 * sum(((b.T @ b - torch.eye(4)) ** 2).sum().item() for b in factors) / 2
-    penalty = method.penalty(net)
+    penalty = as_method(method).penalty(net)
     assert penalty.item() == pytest.approx(expected, rel=1e-5)
     penalty.backward()
     assert all(factor.grad.abs().sum() > 0 for factor in factors)
@@ -73,7 +74,9 @@ def test_x26_the_split_of_an_update_is_exact_and_scaled():
 def test_x24_the_monitor_sees_every_variant():
     for name in ("lora", "lu", "cholesky", "loldu", "asymmetric"):
         method = part("adapter", name, "adapter.rank=4")
-        net = method.apply(Net(24, 24), targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1)
+        net = as_method(method).apply(
+            Net(24, 24), targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1
+        )
         up, down = current_factors(net)["body.target"]
         assert (up.shape, down.shape) == ((24, 4), (4, 24))
 
@@ -144,7 +147,9 @@ def test_an_evaluation_survives_a_checkpoint(tmp_path):
 
 def test_trained_state_is_what_trains_and_refuses_another_variant():
     method = part("adapter", "lora", "adapter.rank=4")
-    net = method.apply(Net(24, 24), targets=TARGETS, init_scheme=part("init_scheme", "svd_left"), seed=0, total_steps=1)
+    net = as_method(method).apply(
+        Net(24, 24), targets=TARGETS, init_scheme=part("init_scheme", "svd_left"), seed=0, total_steps=1
+    )
     net.head.requires_grad_(True)
     state = trained_state_dict(net)
     assert {name.rsplit(".", 1)[-1] for name in state} == {"lora_A", "lora_B", "up0", "down0", "weight", "bias"}

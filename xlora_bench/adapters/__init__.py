@@ -1,9 +1,9 @@
 """Adapters: the LoRA variants. One small file each; `_target_` in `conf/adapter/<name>.yaml` is the registry."""
 
 from xlora_bench.adapters.asymmetric import Asymmetric
-from xlora_bench.adapters.base import Adapter, Delta
-from xlora_bench.adapters.baseline import Baseline
+from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.cholesky import Cholesky
+from xlora_bench.adapters.delta import Delta
 from xlora_bench.adapters.dora import DoRA
 from xlora_bench.adapters.loldu import LoLDU
 from xlora_bench.adapters.lora import LoRA
@@ -12,14 +12,12 @@ from xlora_bench.adapters.lora_xs import LoRAXS
 from xlora_bench.adapters.lu import LU
 from xlora_bench.adapters.orthogonal import Orthogonal
 from xlora_bench.adapters.orthogonal_qr import OrthogonalQR
-from xlora_bench.adapters.peft import Peft
 from xlora_bench.adapters.vera import VeRA
 
 __all__ = [
     "LU",
     "Adapter",
     "Asymmetric",
-    "Baseline",
     "Cholesky",
     "Delta",
     "DoRA",
@@ -29,6 +27,5 @@ __all__ = [
     "LoRAXS",
     "Orthogonal",
     "OrthogonalQR",
-    "Peft",
     "VeRA",
 ]

@@ -8,11 +8,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.base import Adapter, Delta
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.decompositions.factorizations import Part, svd
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import BuiltinInit, InitScheme, KaimingInit, Start
+from xlora_bench.adapters.init_schemes.orthonormal import orthonormal_rows
 from xlora_bench.adapters.lora import LowRankDelta
-from xlora_bench.decompositions import Part, svd
-from xlora_bench.init_schemes import InitScheme, Kaiming, Own, Start
-from xlora_bench.init_schemes.orthonormal import orthonormal_rows
 
 TOKEN = re.compile(r"(h?)([ABE])_(V_last|U_last|V|U|rand|he|zero|I)")
 INITS = {
@@ -76,7 +77,7 @@ class Asymmetric(Adapter):
 
     def default_init(self) -> InitScheme:
         """Return the marker of a variant that brings its own start."""
-        return Own()
+        return BuiltinInit()
 
     def start(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
@@ -90,7 +91,7 @@ class Asymmetric(Adapter):
             self.plan["B"].init, rank, out_features, lambda part: svd(weight, rank=rank, part=part).U.T, generator
         )
         if self.plan["B"].init == "he":  # fan-in of B (out, r) is r, not out
-            B = Kaiming().draw(out_features, rank, generator).T
+            B = KaimingInit().draw(out_features, rank, generator).T
         return Start(B.T, A)
 
     def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
@@ -164,7 +165,7 @@ def start_factor(
     if init == "rand":
         return orthonormal_rows(rank, columns, generator)
     if init == "he":
-        return Kaiming().draw(rank, columns, generator)
+        return KaimingInit().draw(rank, columns, generator)
     return singular("minor" if init.endswith("_last") else "principal")
 
 

@@ -2,92 +2,21 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from xlora_bench import inject
-from xlora_bench.adapters.method import Method
-from xlora_bench.adapters.ranks import pattern_value, resolve_rank
-from xlora_bench.init_schemes import InitScheme, Kaiming, Start
-from xlora_bench.targets import Targets
-
-
-class Delta(nn.Module, ABC):
-    """The update `s (up down - up0 down0)` of one frozen weight, seen as an `(out, in)` matrix.
-
-    Subclasses hold the parameters and say in `current_factors` which `up (out, r)` and `down (r, in)` they make.
-    `anchor` keeps the starting factors wherever their product is not zero, so that every delta is exactly zero at
-    step 0 and the frozen weight is never written. It is computed as `(up - up0) down + up0 (down - down0)`: equal,
-    without cancellation.
-    """
-
-    additive: ClassVar[bool] = True
-    """Whether the update is `scaling * up @ down` and nothing else, so that a plain LoRA file can hold it."""
-
-    up0: Tensor | None
-    down0: Tensor | None
-
-    def __init__(self, *, scaling: float) -> None:
-        super().__init__()
-        self.scaling = scaling
-        self.dropout = 0.0
-        self.register_buffer("up0", None)
-        self.register_buffer("down0", None)
-
-    @abstractmethod
-    def current_factors(self) -> tuple[Tensor, Tensor]:
-        """Return `up (out, r)` and `down (r, in)` as they stand now, without the anchor."""
-
-    def anchor(self) -> None:
-        """Subtract the product of the factors as they stand now from the update, unless it is zero."""
-        with torch.enable_grad():
-            up, down = self.current_factors()
-        if up.any() and down.any():
-            self.up0 = up.detach().clone() if up.requires_grad else None
-            self.down0 = down.detach().clone() if down.requires_grad else None
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Return `up (out, k)` and `down (k, in)` of the unscaled update; `k = 2r` if both factors are anchored."""
-        up, down = self.current_factors()
-        if self.up0 is not None and self.down0 is not None:
-            return torch.cat((up - self.up0, self.up0), dim=1), torch.cat((down, down - self.down0))
-        if self.up0 is not None:
-            return up - self.up0, down
-        if self.down0 is not None:
-            return up, down - self.down0
-        return up, down
-
-    @property
-    def rank(self) -> int:
-        """The rank r of the trained factors."""
-        return self.current_factors()[1].shape[0]
-
-    def matrix(self) -> Tensor:
-        """Return the dense update `(out, in)`, scaling included; for merging and tests, not for training."""
-        up, down = self.factors()
-        return self.scaling * (up @ down)
-
-    def row_scale(self, weight: Tensor) -> Tensor:
-        """Return what multiplies each row of `W + update`, `(out,)`; asked for only if the delta is not `additive`."""
-        return torch.ones(len(weight), device=weight.device)
-
-    def penalty(self) -> Tensor | None:
-        """Return this delta's share of a regularisation term, weight included, or None."""
-        return None
-
-    def after_step(self, step: int) -> None:
-        """Act on the parameters after optimizer step number `step` (1, 2, ...), for instance a retraction."""
-
-    def restore(self, weight: Tensor) -> None:
-        """Make what state dicts leave out fit to a state that was just loaded, from the frozen `weight (out, in)`."""
+from xlora_bench.adapters.decompositions.factorizations import energy_rank, singular_values
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import InitScheme, KaimingInit, Start
+from xlora_bench.adapters.patterns import pattern_value
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapter(Method):
+class Adapter(ABC):
     """The options of a variant; `delta` makes its update for one weight.
 
     `scaling = alpha / rank`, or `alpha / sqrt(rank)` with `use_rslora`. `rank="auto"` takes, per weight, the smallest
@@ -134,7 +63,7 @@ class Adapter(Method):
 
     def default_init(self) -> InitScheme:
         """Return the start that this variant takes when none is chosen."""
-        return Kaiming()
+        return KaimingInit()
 
     @abstractmethod
     def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
@@ -144,30 +73,9 @@ class Adapter(Method):
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
         """Return the closed form of the number of trained entries for one weight."""
 
-    def apply(
-        self, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, seed: int, total_steps: int
-    ) -> nn.Module:
-        """Inject the variant into `model`, with random draws from `seed` alone."""
-        generator = torch.Generator().manual_seed(seed)
-        return inject.inject(model, self, targets=targets, init_scheme=init_scheme, generator=generator)
-
-    def closed_form(self, model: nn.Module) -> int:
-        """Return the closed form of the parameter count, summed over the adapted weights, plus the trained biases."""
-        weights = [(layer.weight_matrix(), delta) for layer, delta in inject.adapted_pairs(model)]
-        count = sum(self.parameter_count(len(weight), weight.shape[1], delta.rank) for weight, delta in weights)
-        return count + inject.trained_biases(model)
-
-    def ranks(self, model: nn.Module) -> dict[str, int]:
-        """Return the rank at each adapted module."""
-        return {place: delta.rank for place, delta in inject.deltas(model).items()}
-
-    def penalty(self, model: nn.Module) -> Tensor | None:
-        """Return the mean of the deltas' penalties."""
-        return inject.penalty(model)
-
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Let every delta act on its parameters."""
-        inject.after_step(model, step)
+    def lr_ratios(self, names: Iterable[str]) -> dict[str, float]:
+        """Return, for some of the parameter `names`, the factor of their learning rate; others train at the rate."""
+        return {}
 
     def build(self, weight: Tensor, *, init_scheme: InitScheme, generator: Generator, place: str = "") -> Delta:
         """Return the anchored delta of `weight (out, in)`, which sits at `place` in the model.
@@ -176,7 +84,7 @@ class Adapter(Method):
             ValueError: if the rank is above `min(out, in)` or the init scheme does not fit.
         """
         self.check_fit(init_scheme)
-        rank = resolve_rank(self, weight, place)
+        rank = self.rank_of(weight, place)
         alpha = pattern_value(self.alpha_pattern, place, self.alpha)
         scaling = alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
         start = self.start(weight, rank, scaling=scaling, init_scheme=init_scheme, generator=generator)
@@ -185,6 +93,25 @@ class Adapter(Method):
         delta.dropout = self.dropout
         delta.anchor()
         return delta
+
+    def rank_of(self, weight: Tensor, place: str = "") -> int:
+        """Return the rank for `weight (out, in)` at `place`.
+
+        Raises:
+            ValueError: if it is not in `[1, min(out, in)]`, or below 1 where the variant has no upper limit.
+        """
+        full_rank = min(weight.shape)
+        rank = pattern_value(self.rank_pattern, place, self.rank)
+        if rank == "auto":
+            spectral = energy_rank(singular_values(weight), self.energy_threshold)
+            return max(min(spectral, self.rank_max or full_rank, full_rank), min(self.rank_min, full_rank))
+        if rank < 1 or (self.rank_limited and rank > full_rank):
+            where = f" at `{place}`" if place else ""
+            raise ValueError(
+                f"`adapter.rank` (={rank}) must be at least 1 and at most min(out, in) (={full_rank}){where}; "
+                "lower it, or give this module its own with `adapter.rank_pattern`"
+            )
+        return rank
 
     def start(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator

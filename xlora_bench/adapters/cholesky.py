@@ -6,9 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.base import Adapter, Delta
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import InitScheme, Start, UnitDiagonalInit
 from xlora_bench.adapters.lu import LowerTrapezoid
-from xlora_bench.init_schemes import InitScheme, Start, UnitDiagonal
 
 
 class CholeskyDelta(Delta):
@@ -45,7 +46,7 @@ class Cholesky(Adapter):
 
     def default_init(self) -> InitScheme:
         """Start from a unit diagonal and small other entries."""
-        return UnitDiagonal()
+        return UnitDiagonalInit()
 
     def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
         """Train the free entries of L."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from xlora_bench.adapters.base import Delta
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import Start
 from xlora_bench.adapters.lora import LoRA, LowRankDelta
-from xlora_bench.init_schemes import Start
 
 
 class MagnitudeDelta(LowRankDelta):

@@ -6,10 +6,11 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from xlora_bench.adapters.base import Adapter, Delta
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.decompositions.factorizations import LDU, ldu, ldu_along
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import InitScheme, LDUInit, Start
 from xlora_bench.adapters.lora import own
-from xlora_bench.decompositions import LDU, ldu, ldu_along
-from xlora_bench.init_schemes import InitScheme, LDUStart, Start
 
 ZStart = Literal["lu", "uniform", "normal", "constant", "s_uniform", "s_normal", "ones", "zeros"]
 
@@ -77,7 +78,7 @@ class LoLDU(Adapter):
 
     def default_init(self) -> InitScheme:
         """Start from the LDU decomposition."""
-        return LDUStart()
+        return LDUInit()
 
     def start(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from xlora_bench.adapters.base import Adapter, Delta
-from xlora_bench.init_schemes import Start
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import Start
 
 
 class LowRankDelta(Delta):

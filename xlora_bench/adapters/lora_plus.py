@@ -1,8 +1,7 @@
 """LoRA with a higher learning rate for B."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from torch import nn
 
 from xlora_bench.adapters.lora import LoRA
 
@@ -24,6 +23,6 @@ class LoRAPlus(LoRA):
         if not self.lr_ratio > 0:
             raise ValueError(f"`adapter.lr_ratio` (={self.lr_ratio}) must be positive")
 
-    def lr_ratios(self, model: nn.Module) -> dict[str, float]:
+    def lr_ratios(self, names: Iterable[str]) -> dict[str, float]:
         """Return `lr_ratio` for every B."""
-        return {name: self.lr_ratio for name, _ in model.named_parameters() if name.endswith(".lora_B")}
+        return {name: self.lr_ratio for name in names if name.endswith(".lora_B")}

@@ -6,9 +6,9 @@ from typing import ClassVar
 from torch import Generator, Tensor
 
 from xlora_bench.adapters.asymmetric import start_middle
-from xlora_bench.adapters.base import Delta
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import InitScheme, Start, SVDInit
 from xlora_bench.adapters.lora import LoRA, LowRankDelta
-from xlora_bench.init_schemes import InitScheme, SingularVectors, Start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class LoRAXS(LoRA):
 
     def default_init(self) -> InitScheme:
         """Start from `B = U_r Sigma_r`, `A = V_r^T`."""
-        return SingularVectors(sigma="left")
+        return SVDInit(sigma="left")
 
     def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
         """Train the core alone."""

@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from xlora_bench.adapters.base import Adapter, Delta
-from xlora_bench.init_schemes import InitScheme, Start, UnitDiagonal
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import InitScheme, Start, UnitDiagonalInit
 
 
 class LowerTrapezoid(nn.Module):
@@ -57,7 +58,7 @@ class LU(Adapter):
 
     def default_init(self) -> InitScheme:
         """Start from unit diagonals and small other entries."""
-        return UnitDiagonal()
+        return UnitDiagonalInit()
 
     def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
         """Train the free entries of both trapezoids."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.base import Delta
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import InitScheme, OrthonormalInit, Start
 from xlora_bench.adapters.lora import LoRA, LowRankDelta
-from xlora_bench.init_schemes import InitScheme, Orthonormal, Start
 
 
 class PenalisedDelta(LowRankDelta):
@@ -29,7 +29,7 @@ class FromNonzeroB(LoRA):
 
     def default_init(self) -> InitScheme:
         """Start from a random orthonormal B and `A = 0`."""
-        return Orthonormal(zero="A")
+        return OrthonormalInit(zero="A")
 
     def start(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.base import Delta
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import Start
 from xlora_bench.adapters.lora import LowRankDelta
 from xlora_bench.adapters.orthogonal import FromNonzeroB
-from xlora_bench.init_schemes import Start
 
 
 class RetractedDelta(LowRankDelta):

@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from xlora_bench.adapters.base import Adapter, Delta
-from xlora_bench.init_schemes import InitScheme, Kaiming, Own, Start
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import BuiltinInit, InitScheme, KaimingInit, Start
 
 
 class VectorDelta(Delta):
@@ -46,7 +47,7 @@ class VeRA(Adapter):
 
     def default_init(self) -> InitScheme:
         """Return the marker of a variant that brings its own start."""
-        return Own()
+        return BuiltinInit()
 
     def start(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
@@ -69,5 +70,5 @@ class VeRA(Adapter):
 def shared_projections(out_features: int, in_features: int, rank: int, seed: int) -> Start:
     """Return `B (out, r)` and `A (r, in)`, each Kaiming-uniform over its own fan-in, the same for equal arguments."""
     generator = torch.Generator().manual_seed(seed)
-    A = Kaiming().draw(rank, in_features, generator)
-    return Start(Kaiming().draw(out_features, rank, generator), A)
+    A = KaimingInit().draw(rank, in_features, generator)
+    return Start(KaimingInit().draw(out_features, rank, generator), A)

@@ -1,13 +1,11 @@
 """Put adapters into a model, switch, merge, save and load them, take them out. Nothing else edits a model."""
 
+from xlora_bench.inject.activation import disable, disabled, enable, route, use_adapters
 from xlora_bench.inject.adding import add_adapter, inject
-from xlora_bench.inject.files import load_adapter, save_adapter
+from xlora_bench.inject.checkpoint import load_adapter, save_adapter
 from xlora_bench.inject.heads import new_head
 from xlora_bench.inject.merging import merge, remove, remove_adapter, rename_adapter, requires_grad_, unmerge
-from xlora_bench.inject.state import adapter_state_dict, load_adapter_state_dict
-from xlora_bench.inject.switching import disable, disabled, enable, route, use_adapters
-from xlora_bench.inject.training import after_step, penalty, trained_biases
-from xlora_bench.inject.tree import (
+from xlora_bench.inject.query import (
     DEFAULT,
     adapted_layers,
     adapted_pairs,
@@ -18,6 +16,8 @@ from xlora_bench.inject.tree import (
     parameter_count,
     replace,
 )
+from xlora_bench.inject.state_dict import adapter_state_dict, load_adapter_state_dict
+from xlora_bench.inject.training_hooks import after_step, penalty, trained_biases
 
 __all__ = [
     "DEFAULT",

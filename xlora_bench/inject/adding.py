@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, nn
 
+from xlora_bench.inject.adapter_config import Origin
 from xlora_bench.inject.heads import own_heads
-from xlora_bench.inject.origin import Origin
-from xlora_bench.inject.tree import DEFAULT, adapted_layers, adapter_names, named_heads, replace
-from xlora_bench.layers import AdaptedLayer, adapted_type
-from xlora_bench.layers.head import NamedHead
-from xlora_bench.layers.named import check_name, sorted_weights
-from xlora_bench.targets import Targets
+from xlora_bench.inject.query import DEFAULT, adapted_layers, adapter_names, named_heads, replace
+from xlora_bench.inject.targets import Targets
+from xlora_bench.nn.layers import AdaptedLayer, adapted_type
+from xlora_bench.nn.layers.adapter_dict import check_name, sorted_weights
+from xlora_bench.nn.layers.adapter_heads import NamedHead
 
 if TYPE_CHECKING:
-    from xlora_bench.adapters.base import Adapter, Delta
-    from xlora_bench.init_schemes import InitScheme
+    from xlora_bench.adapters.base import Adapter
+    from xlora_bench.adapters.delta import Delta
+    from xlora_bench.adapters.init_schemes import InitScheme
 
 Built = list[tuple[str, AdaptedLayer, "Delta"]]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from xlora_bench import seeds
-from xlora_bench.layers.head import NamedHead
-from xlora_bench.models.head import head_module_names
+from xlora_bench.inject.head_names import head_module_names
+from xlora_bench.nn.layers.adapter_heads import NamedHead
+from xlora_bench.runs import seeds
 
 INIT_STD = 0.02
 """Standard deviation of a new output layer where the model's config does not say, as in BERT."""

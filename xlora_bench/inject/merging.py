@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from xlora_bench.inject.adding import check_new
-from xlora_bench.inject.tree import adapted_layers, check_known, named_heads, replace
-from xlora_bench.layers import AdaptedLayer
+from xlora_bench.inject.query import adapted_layers, check_known, named_heads, replace
+from xlora_bench.nn.layers import AdaptedLayer
 
 
 def merge(model: nn.Module, *, dequantize: bool = False) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from xlora_bench.dropout import use_cheap_dropout
-from xlora_bench.models.head import head_parameter_names
+from xlora_bench.inject.head_names import head_parameter_names
+from xlora_bench.models.speedups import use_cheap_dropout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from xlora_bench.runs.hydra_internals import basic_sweeper
+
 if TYPE_CHECKING:
-    from xlora_bench.results.jobs import Planned
-    from xlora_bench.sweeps.rounds import Rounds
+    from xlora_bench.sweeps.planning.jobs import Planned
+    from xlora_bench.sweeps.planning.phases import Rounds
 
 
-class GridSweeper(BasicSweeper):
+class GridSweeper(basic_sweeper()):  # type: ignore[misc]
     """Runs the Cartesian product of the lists after the rules of `grid:`, each cell once.
 
     With `tuning:` the trials run first; then every reported cell runs as configured and with the values of the best
@@ -28,7 +29,7 @@ class GridSweeper(BasicSweeper):
         """Run the sweep that the config and the `arguments` of the command line describe."""
         assert self.config is not None
         assert self.hydra_context is not None
-        from xlora_bench.sweeps.rounds import Rounds  # noqa: PLC0415 - pandas: only where there is a sweep
+        from xlora_bench.sweeps.planning.phases import Rounds  # noqa: PLC0415 - pandas: only where there is a sweep
 
         rounds = Rounds(self.config, self.hydra_context.config_loader, arguments=arguments)
         folder = Path(self.config.hydra.sweep.dir)
@@ -58,7 +59,7 @@ class GridSweeper(BasicSweeper):
 
     def _follow(self, rounds: "Rounds") -> None:
         """Tell the report of this sweep what is going to run."""
-        from xlora_bench.results.sweep import SweepReport  # noqa: PLC0415
+        from xlora_bench.sweeps.reporting.callback import SweepReport  # noqa: PLC0415
 
         assert self.hydra_context is not None
         for callback in self.hydra_context.callbacks.callbacks:
@@ -66,7 +67,7 @@ class GridSweeper(BasicSweeper):
                 callback.follow(rounds.cells, notes=rounds.notes)
 
 
-class DryRunSweeper(BasicSweeper):
+class DryRunSweeper(basic_sweeper()):  # type: ignore[misc]
     """Lists the cells of a sweep with what they cost, and runs none."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -78,6 +79,6 @@ class DryRunSweeper(BasicSweeper):
         """Print the cells of the sweep that the config and the `arguments` of the command line describe."""
         assert self.config is not None
         assert self.hydra_context is not None
-        from xlora_bench.sweeps.dry_run import dry_run  # noqa: PLC0415 - pandas, tokenizers
+        from xlora_bench.sweeps.estimate.dry_run import dry_run  # noqa: PLC0415 - pandas, tokenizers
 
         dry_run(self.config, self.hydra_context.config_loader, arguments=arguments)

@@ -24,7 +24,7 @@ class RunIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Csv:
+class CSVLogs:
     """Curves in `logs/version_<k>/metrics.csv` of the cell's folder, a new version for every start."""
 
     def open(self, folder: Path, identity: RunIdentity) -> Logger:
@@ -36,7 +36,7 @@ class Csv:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wandb:
+class WandbLogs:
     """One W&B run per cell, with the cell as its id and the flat config; offline by default.
 
     Runs are grouped by `sweep`, or by `cell` of a table: the seeds of one config.
@@ -77,7 +77,7 @@ class Wandb:
             return WandbLogger(experiment=run)
         except Exception as error:
             log.warning("W&B is not available (%s); curves go to CSV files in %s", error, folder)
-            return Csv().open(folder, identity)
+            return CSVLogs().open(folder, identity)
 
     def close(self, logger: Logger, summary: Mapping[str, Any]) -> None:
         """Write `summary` into the run and finish it, so that the next cell gets a run of its own."""

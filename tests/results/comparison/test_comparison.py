@@ -6,9 +6,9 @@ import pytest
 from scipy import stats
 
 from tests.results.comparison.sweeps import lose, row, score, sweep, write
-from xlora_bench.results.axes import Axes, find_axes
 from xlora_bench.results.comparison import write_comparison
 from xlora_bench.results.comparison.build import compare, find_reference
+from xlora_bench.results.frame.pivot_axes import Axes, find_axes
 
 EFFECTS = {"head": -1.5, "lora": 0.0, "full": 1.0, "lu": 0.0}
 

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.results.records import grid
-from xlora_bench.results.__main__ import main
+from xlora_bench.cli.table import main
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from xlora_bench.results.axes import find_axes
 from xlora_bench.results.comparison.build import compare
+from xlora_bench.results.frame.pivot_axes import find_axes
 
 
 def frame(methods, tasks, *, seeds=4, rank=(8,), noise=0.01):

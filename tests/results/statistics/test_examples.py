@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from xlora_bench.data import metrics
+from xlora_bench.data.task import TextTask
 from xlora_bench.results.statistics.examples import (
     compare_by_example,
     mcnemar_over_seeds,
@@ -9,8 +11,6 @@ from xlora_bench.results.statistics.examples import (
     resampled_scores,
 )
 from xlora_bench.results.statistics.resampled import draws, weighted_score
-from xlora_bench.tasks import metrics
-from xlora_bench.tasks.task import Task
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -31,7 +31,7 @@ def example(metric):
 def scored(metric, logits, labels):
     classes = CLASSES[metric]
     names = None if classes == 1 else tuple(map(str, range(classes)))
-    task = Task(name="t", text_columns=("text",), labels=names, metrics=(metric,), headline=metric)
+    task = TextTask(name="t", text_columns=("text",), labels=names, metrics=(metric,), headline=metric)
     return metrics.compute(task, logits, labels)[metric]
 
 

@@ -5,11 +5,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from xlora_bench.results.statistics.power import (
-    detectable_difference,
-    failure_interval,
-    seeds_to_separate,
-)
+from xlora_bench.results.statistics.power import detectable_difference, failure_interval, seeds_to_separate
 
 
 def differences(effect, n=6):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xlora_bench.results.statistics.signflip import holm, pairs_needed, sign_flip_test, smallest_p, step_down
+from xlora_bench.results.statistics.permutation_test import holm, pairs_needed, sign_flip_test, smallest_p, step_down
 
 
 @pytest.mark.parametrize("n", [2, 5, 6, 9])

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from xlora_bench.results.axes import Key
 from xlora_bench.results.comparison.columns import Column
+from xlora_bench.results.frame.pivot_axes import Key
 from xlora_bench.results.statistics.across import (
     LEAST_METHODS,
     average_ranks,
@@ -19,7 +19,7 @@ from xlora_bench.results.statistics.across import (
 from xlora_bench.results.statistics.intervals import Interval
 from xlora_bench.results.statistics.iqm import iqm_interval
 from xlora_bench.results.statistics.pairs import paired
-from xlora_bench.results.statistics.signflip import ALPHA
+from xlora_bench.results.statistics.permutation_test import ALPHA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from xlora_bench.results.axes import Axes, Key, keys, ordered
 from xlora_bench.results.comparison.across import Across, compare_across
 from xlora_bench.results.comparison.columns import Column, compare_column
-from xlora_bench.results.comparison.stored import read_examples
-from xlora_bench.results.naming import method_name
-from xlora_bench.results.trials import without_trials
+from xlora_bench.results.comparison.predictions import read_examples
+from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.frame.pivot_axes import Axes, Key, keys, ordered
+from xlora_bench.results.frame.trials import without_trials
 
 USUAL = {"adapter": "lora", "init_scheme": "kaiming", "targets": "attention_qv"}
 """The reference, unless one is named: the method that agrees with most of these, the adapter first."""

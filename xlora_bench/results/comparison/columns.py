@@ -8,13 +8,13 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from xlora_bench.results.axes import Key
-from xlora_bench.results.comparison.stored import Examples
-from xlora_bench.results.comparison.versus import Versus, against_reference
-from xlora_bench.results.naming import method_name
+from xlora_bench.results.comparison.pairwise import Versus, against_reference
+from xlora_bench.results.comparison.predictions import Examples
+from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.frame.pivot_axes import Key
 from xlora_bench.results.statistics.intervals import Interval, mean_interval
 from xlora_bench.results.statistics.pairs import Pairs, Scores, done_scores, paired
-from xlora_bench.results.statistics.separable import explain, separable_from_rest
+from xlora_bench.results.statistics.significance import explain, separable_from_rest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from xlora_bench.results.statistics.signflip import ALPHA
+from xlora_bench.results.statistics.permutation_test import ALPHA
 
 
 def write_diagram(ranks: pd.Series, p_pairs: pd.DataFrame, path: Path, *, tasks: int, distance: float) -> list[Path]:

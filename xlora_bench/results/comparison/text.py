@@ -9,8 +9,8 @@ from xlora_bench.results.comparison.across import Across
 from xlora_bench.results.comparison.build import Comparison, column_label
 from xlora_bench.results.comparison.columns import Column, Line
 from xlora_bench.results.statistics.intervals import Interval
+from xlora_bench.results.statistics.permutation_test import ALPHA, pairs_needed, smallest_p
 from xlora_bench.results.statistics.power import failure_interval
-from xlora_bench.results.statistics.signflip import ALPHA, pairs_needed, smallest_p
 
 HEAD = (
     "method",

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from xlora_bench.results.axes import Axes
 from xlora_bench.results.comparison.build import Comparison, column_label, compare
 from xlora_bench.results.comparison.diagram import write_diagram
 from xlora_bench.results.comparison.text import to_frame, to_markdown
-from xlora_bench.results.record import write_atomically
+from xlora_bench.results.frame.pivot_axes import Axes
 from xlora_bench.results.statistics.across import LEAST_METHODS, critical_difference
+from xlora_bench.system.io import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from xlora_bench.results.statistics.signflip import ALPHA, holm, pairs_needed
+from xlora_bench.results.statistics.permutation_test import ALPHA, holm, pairs_needed
 
 LEAST_TASKS = 3
 LEAST_METHODS = 3

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from xlora_bench.results.statistics.pairs import finite
-from xlora_bench.results.statistics.signflip import ALPHA, pairs_needed
+from xlora_bench.results.statistics.permutation_test import ALPHA, pairs_needed
 
 POWER = 0.8
 MANY = 1000

@@ -1,6 +1,6 @@
 """The task metrics on resampled examples: each example enters a metric as often as it was drawn.
 
-Equal to `xlora_bench.tasks.metrics` on the repeated rows, for all resamples at once.
+Equal to `xlora_bench.data.metrics` on the repeated rows, for all resamples at once.
 """
 
 from collections.abc import Callable, Iterator

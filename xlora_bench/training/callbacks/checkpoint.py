@@ -4,9 +4,9 @@ from pathlib import Path
 
 import lightning
 
-from xlora_bench.training.evaluation import best_of
-from xlora_bench.training.module import Classifier
-from xlora_bench.training.state import save_trained
+from xlora_bench.training.loop.evaluation import best_of
+from xlora_bench.training.loop.module import Classifier
+from xlora_bench.training.loop.trained_state import save_trained
 
 
 class EpochCheckpoint(lightning.Callback):

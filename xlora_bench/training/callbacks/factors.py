@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from xlora_bench.inject import deltas
-from xlora_bench.training.module import Classifier
+from xlora_bench.training.loop.module import Classifier
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 

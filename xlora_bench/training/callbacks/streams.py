@@ -3,7 +3,7 @@
 import lightning
 import torch
 
-from xlora_bench import seeds
+from xlora_bench.runs import seeds
 
 
 class EpochStreams(lightning.Callback):

@@ -1,0 +1,1 @@
+"""Decompositions of weights (SVD, QR, LDU) and their disk cache."""

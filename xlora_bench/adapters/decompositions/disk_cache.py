@@ -1,0 +1,94 @@
+"""A decomposition that was computed once is read back: by other ranks, seeds, tasks and processes."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor
+
+from xlora_bench.system.io import bytes_of
+
+Parts = TypeVar("Parts", bound=NamedTuple)
+VERSION = 2  # raise it when an algorithm changes
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+
+
+@contextmanager
+def remembered_in(folder: Path) -> Iterator[None]:
+    """Keep decompositions in `folder` within a `with` block, named by their kind and the weight's content."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def remembered(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[], Parts]) -> Parts:
+    """Return the decomposition of `weight` called `name`, on the weight's device: from the folder, or by `compute`.
+
+    Outside `remembered_in` it is computed. Files are memory-mapped when read and written by one rename, so that a kill
+    leaves no half; one that cannot be read is computed again.
+    """
+    folder = _folder.get()
+    if folder is None:
+        parts = compute()._asdict()
+    else:
+        path = folder / f"{name}-{VERSION}-{address(weight)}.safetensors"
+        found = entry(path, kind)
+        if found is None:
+            with only_one_at_a_time(path):
+                found = entry(path, kind)  # another process may have been computing it
+                if found is None:
+                    write(path, found := compute()._asdict())
+        parts = found
+    return kind(*(parts[field].to(weight.device) for field in kind._fields))
+
+
+def address(weight: Tensor) -> str:
+    """Return 128 bits of XXH3 over a weight's type, shape and bytes: against mix-ups, not against forgers."""
+    from xxhash import xxh3_128  # noqa: PLC0415 - not needed without the cache
+
+    digest = xxh3_128(f"{weight.dtype} {tuple(weight.shape)}".encode())
+    digest.update(bytes_of(weight))
+    return digest.hexdigest()
+
+
+def entry(path: Path, kind: type[NamedTuple]) -> dict[str, Tensor] | None:
+    """Return the fields of `kind` in `path`, or None where there is no whole file of that kind."""
+    found = read(path)
+    return found if found is not None and found.keys() == set(kind._fields) else None
+
+
+@contextmanager
+def only_one_at_a_time(path: Path) -> Iterator[None]:
+    """Keep other processes from computing what `path` will hold; the lock lies in a folder beside its folder."""
+    from filelock import FileLock  # noqa: PLC0415 - not needed without the cache
+
+    locks = path.parent.with_name(f"{path.parent.name}.locks")
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / path.name):
+        yield
+
+
+def read(path: Path) -> dict[str, Tensor] | None:
+    """Return the tensors in `path`, or None where there is no whole file."""
+    from safetensors import SafetensorError  # noqa: PLC0415 - not needed without the cache
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        return None
+
+
+def write(path: Path, parts: dict[str, Tensor]) -> None:
+    """Write `parts` to `path` by one rename."""
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file({name: part.contiguous() for name, part in parts.items()}, temporary)
+    temporary.replace(path)

@@ -1,0 +1,26 @@
+"""Init schemes: how the factors of a delta start. One small file each."""
+
+from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+from xlora_bench.adapters.init_schemes.builtin import BuiltinInit
+from xlora_bench.adapters.init_schemes.gaussian import GaussianInit
+from xlora_bench.adapters.init_schemes.kaiming import KaimingInit
+from xlora_bench.adapters.init_schemes.ldu import LDUInit
+from xlora_bench.adapters.init_schemes.orthonormal import OrthonormalInit
+from xlora_bench.adapters.init_schemes.qr import QRInit
+from xlora_bench.adapters.init_schemes.svd import SVDInit
+from xlora_bench.adapters.init_schemes.unit_diagonal import UnitDiagonalInit
+from xlora_bench.adapters.init_schemes.zero import ZeroInit
+
+__all__ = [
+    "BuiltinInit",
+    "GaussianInit",
+    "InitScheme",
+    "KaimingInit",
+    "LDUInit",
+    "OrthonormalInit",
+    "QRInit",
+    "SVDInit",
+    "Start",
+    "UnitDiagonalInit",
+    "ZeroInit",
+]

@@ -1,0 +1,27 @@
+"""Start from the pivoted LDU decomposition of the pretrained weight."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.decompositions.factorizations import ldu
+from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+
+
+@dataclass(frozen=True, kw_only=True)
+class LDUInit(InitScheme):
+    """`B = P L[:, :r]`, `A = diag(D_r) U[:r]` from `W = P L diag(D) U`. Source: arXiv 2410.13618 (LoLDU).
+
+    These are the first r pivots, not the best rank-r approximation of `W`.
+    """
+
+    @property
+    def name(self) -> str:
+        """`ldu`."""
+        return "ldu"
+
+    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+        """Take the first r pivots; the permutation is undone on the rows of L."""
+        permutation, L, D, U = ldu(weight, rank=rank)
+        return Start(L[torch.argsort(permutation)], D[:, None] * U)

@@ -1,0 +1,34 @@
+"""A random orthonormal frame."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.init_schemes.base import RandomStart
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrthonormalInit(RandomStart):
+    """One factor is a Haar-random orthonormal frame (`B^T B = I_r`, or `A A^T = I_r` with `zero="B"`).
+
+    The orthogonal variants need `B != 0`, hence `zero="A"`. Source: arXiv 2402.16842 (asymmetry), the `rand` start.
+    """
+
+    zero: Literal["A", "B"] = "A"
+
+    @property
+    def name(self) -> str:
+        """`orthonormal`."""
+        return "orthonormal"
+
+    def draw(self, rows: int, columns: int, generator: Generator) -> Tensor:
+        """Return `rows` orthonormal rows of length `columns`."""
+        return orthonormal_rows(rows, columns, generator)
+
+
+def orthonormal_rows(rows: int, columns: int, generator: Generator) -> Tensor:
+    """Return a Haar-random `A (rows, columns)` with `A A^T = I`: Q of a GaussianInit, R's diagonal made positive."""
+    Q, R = torch.linalg.qr(torch.randn(columns, rows, generator=generator))
+    return (Q * R.diagonal().sign()).T.contiguous()

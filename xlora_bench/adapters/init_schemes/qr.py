@@ -1,0 +1,23 @@
+"""OLoRA's start."""
+
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.decompositions.factorizations import qr
+from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+
+
+@dataclass(frozen=True, kw_only=True)
+class QRInit(InitScheme):
+    """`B = Q[:, :r]`, `A = R[:r]` from `W = Q R`. Source: arXiv 2406.01775 (OLoRA)."""
+
+    @property
+    def name(self) -> str:
+        """`qr`."""
+        return "qr"
+
+    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+        """Take the first r columns of Q and rows of R."""
+        Q, R = qr(weight, rank=rank)
+        return Start(Q, R)

@@ -1,0 +1,46 @@
+"""Starts from the singular value decomposition of the pretrained weight."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.decompositions.factorizations import svd
+from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+
+PLACES = {"left": (1.0, 0.0), "right": (0.0, 1.0), "both": (0.5, 0.5), "dropped": (0.0, 0.0)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SVDInit(InitScheme):
+    """`B = U_r Sigma_r^p`, `A = Sigma_r^q V_r^T` from `W = U Sigma V^T`; `sigma` says where the singular values go.
+
+    left: `p, q = 1, 0`; right: `0, 1`; both: `1/2, 1/2` (PiSSA); dropped: `0, 0`. `part` takes the r largest
+    (principal) or the r smallest (minor, MiLoRA) singular triplets. With `divide_by_scaling` the singular values are
+    divided by `s = alpha / r` first, as in peft's PiSSA, so that `s B A` is exactly that part of `W`.
+    Sources: X-LoRA (left, right, both, dropped), arXiv 2404.02948 (PiSSA), arXiv 2406.09044 (MiLoRA).
+    """
+
+    sigma: Literal["left", "right", "both", "dropped"] = "both"
+    part: Literal["principal", "minor"] = "principal"
+    divide_by_scaling: bool = True
+
+    def __post_init__(self) -> None:
+        if self.sigma not in PLACES:
+            raise ValueError(f"`init_scheme.sigma` (={self.sigma!r}) must be one of {', '.join(PLACES)}")
+        if self.part not in ("principal", "minor"):
+            raise ValueError(f"`init_scheme.part` (={self.part!r}) must be 'principal' or 'minor'")
+
+    @property
+    def name(self) -> str:
+        """`svd_left`, `svd_right`, `svd_both`, `svd_nosigma` or `svd_minor`."""
+        if self.part == "minor":
+            return "svd_minor"
+        return "svd_nosigma" if self.sigma == "dropped" else f"svd_{self.sigma}"
+
+    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+        """Take the r chosen singular triplets and place the singular values."""
+        U, S, Vh = svd(weight, rank=rank, part=self.part)
+        sigma = S / scaling if self.divide_by_scaling else S
+        left, right = PLACES[self.sigma]
+        return Start(U * sigma**left, sigma[:, None] ** right * Vh)

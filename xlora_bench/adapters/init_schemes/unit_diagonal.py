@@ -1,0 +1,27 @@
+"""X-LoRA's start of its structured (triangular) variants."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitDiagonalInit(InitScheme):
+    """Both factors have ones on the diagonal and `N(0, std^2)` elsewhere. Source: X-LoRA, structured variants."""
+
+    std: float = 0.02
+
+    @property
+    def name(self) -> str:
+        """`unit_diagonal`."""
+        return "unit_diagonal"
+
+    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+        """Draw both factors and write their diagonals."""
+        out_features, in_features = weight.shape
+        B = torch.empty(out_features, rank).normal_(0.0, self.std, generator=generator)
+        A = torch.empty(rank, in_features).normal_(0.0, self.std, generator=generator)
+        return Start(B.fill_diagonal_(1.0), A.fill_diagonal_(1.0))

@@ -1,0 +1,26 @@
+"""Both factors zero."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroInit(InitScheme):
+    """`B = 0` and `A = 0`, which every variant of two factors refuses: neither of them would ever get a gradient.
+
+    A variant that can learn from it accepts it by overriding `Adapter.start`.
+    """
+
+    @property
+    def name(self) -> str:
+        """`zero`."""
+        return "zero"
+
+    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+        """Return two zero factors."""
+        out_features, in_features = weight.shape
+        return Start(torch.zeros(out_features, rank), torch.zeros(rank, in_features))

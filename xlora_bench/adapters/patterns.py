@@ -1,0 +1,12 @@
+"""Values of options by module name."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def pattern_value(pattern: Mapping[str, Value], place: str, default: Value) -> Value:
+    """Return the value of the longest key of `pattern` that equals `place` or a dotted ending of it."""
+    fitting = [key for key in pattern if place == key or place.endswith(f".{key}")]
+    return pattern[max(fitting, key=len)] if fitting else default

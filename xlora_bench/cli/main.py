@@ -1,0 +1,47 @@
+"""The main job: train one run, or sweep with `-m`."""
+
+import sys
+import warnings
+from importlib import import_module
+
+import hydra
+from omegaconf import DictConfig
+
+from xlora_bench.cli.errors import run_clearly
+from xlora_bench.runs.config_folder import CONFIGS
+from xlora_bench.system.malloc import keep_freed_memory
+
+SUBCOMMANDS = ("archive", "diff", "spectrum", "table", "verify")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
+def job(config: DictConfig) -> float | None:
+    """Train the cell that `config` names."""
+    from xlora_bench.system.log_levels import quiet  # noqa: PLC0415 - after Hydra, so that --help and typos answer at once
+
+    keep_freed_memory()
+    quiet()
+    from xlora_bench.training.train import train  # noqa: PLC0415 - its imports talk too
+
+    return train(config)
+
+
+def main() -> None:
+    """Run a subcommand, or the main job; `--dry-run` lists its runs and what they cost."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
+        command = import_module(f"xlora_bench.cli.{sys.argv[1]}")
+        sys.exit(command.main(sys.argv[2:]))
+    sys.argv[1:] = arguments(sys.argv[1:])
+    run_clearly(job)
+
+
+def arguments(said: list[str]) -> list[str]:
+    """Return a command line for Hydra: `--dry-run` as its sweeper, the elements of `start_from` in quotes."""
+    from xlora_bench.runs.overrides import quoted  # noqa: PLC0415 - see `job`
+
+    rest = [quoted(argument) for argument in said if argument != "--dry-run"]
+    if len(rest) == len(said):
+        return rest
+    first = next((place for place, word in enumerate(rest) if "=" in word and not word.startswith("-")), len(rest))
+    return ["--multirun", *rest[:first], "hydra/sweeper=dry_run", *rest[first:]]  # overrides must stand together

@@ -1,0 +1,59 @@
+"""The rows and tokens of a task, which all cells of a process share."""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from xlora_bench.data.sources import Rows, fingerprint, read_task
+from xlora_bench.data.task import TextTask
+from xlora_bench.data.tokenize import TokenizedSplit, tokenized, tokenizer_hash
+from xlora_bench.system.lru_cache import Shelf, stamp
+
+
+class Corpus:
+    """What a task's splits hold, read and tokenised when first asked for."""
+
+    def __init__(
+        self, task: TextTask, *, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, data_dir: Path | None
+    ) -> None:
+        self.task = task
+        self.tokenizer = tokenizer
+        self.cache_dir = cache_dir
+        self.data_dir = data_dir
+
+    @cached_property
+    def rows(self) -> dict[str, Rows]:
+        """The checked rows of every split."""
+        return read_task(self.task, data_dir=self.data_dir)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The content hash of all rows; needs no tokens."""
+        return fingerprint(self.rows)
+
+    @cached_property
+    def splits(self) -> dict[str, TokenizedSplit]:
+        """The tokens of every split; the texts are dropped, for they are not needed again."""
+        length, folder = self.task.max_length, self.cache_dir
+        splits = {
+            split: tokenized(rows, tokenizer=self.tokenizer, max_length=length, cache_dir=folder)
+            for split, rows in self.rows.items()
+        }
+        assert self.fingerprint  # taken before the texts go
+        del self.rows
+        return splits
+
+
+_corpora: Shelf[Corpus] = Shelf(8)
+
+
+def shared_corpus(
+    task: TextTask, *, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, data_dir: Path | None
+) -> Corpus:
+    """Return the corpus of `task`, the one of an earlier cell unless the data files were changed meanwhile."""
+    content = dataclasses.replace(task, batch_size=1, eval_batch_size=1, layout="auto", row_lengths=None)
+    files = stamp(data_dir.expanduser() / task.name) if data_dir else ()
+    key = (content, tokenizer_hash(tokenizer), cache_dir, data_dir, files)
+    return _corpora.get(key, lambda: Corpus(content, tokenizer=tokenizer, cache_dir=cache_dir, data_dir=data_dir))

@@ -1,0 +1,112 @@
+"""The LightningDataModule of a task: rows, tokens, and the order in which batches come."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from xlora_bench.data.collators import PaddedCollator
+from xlora_bench.data.corpus import Corpus, shared_corpus
+from xlora_bench.data.task import TextTask
+from xlora_bench.data.tokenize import Example, TokenizedSplit
+from xlora_bench.runs import seeds
+
+Collator = Callable[[Sequence[Example]], dict[str, Any]]
+
+
+class EpochSampler(Sampler[int]):
+    """A permutation of `rows` places that (seed, epoch) alone decide: a resumed run sees the same batches."""
+
+    def __init__(self, rows: int, *, seed: int) -> None:
+        self.rows = rows
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation; Lightning calls it at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        stream = seeds.generator(self.seed, "order", self.epoch)
+        return iter(torch.randperm(self.rows, generator=stream).tolist())
+
+
+class TextData(lightning.LightningDataModule):
+    """The batches of one task for one tokenizer.
+
+    Training comes in a fresh order each epoch and keeps its last, smaller batch. Evaluation has one loader a
+    split, longest rows first, which wastes the least on padding; `idx` tells which row is which.
+    """
+
+    def __init__(
+        self,
+        task: TextTask,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+        cache_dir: Path,
+        data_dir: Path | None = None,
+        train_collator: Collator | None = None,
+        eval_collator: Collator | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.task = task
+        self.tokenizer = tokenizer
+        self.seed = seed
+        self.cache_dir = cache_dir
+        self.data_dir = data_dir
+        self.train_collator = train_collator or PaddedCollator(tokenizer)
+        self.eval_collator = eval_collator or PaddedCollator(tokenizer)
+        self.num_workers = num_workers
+        self.splits: dict[str, TokenizedSplit] = {}
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """What is read and tokenised, once in a process."""
+        return shared_corpus(self.task, tokenizer=self.tokenizer, cache_dir=self.cache_dir, data_dir=self.data_dir)
+
+    @property
+    def fingerprint(self) -> str:
+        """The content hash of all rows; needs no tokens."""
+        return self.corpus.fingerprint
+
+    def setup(self, stage: str | None = None) -> None:
+        """Tokenise every split; a second call does nothing."""
+        self.splits = self.splits or self.corpus.splits
+
+    def train_dataloader(self) -> DataLoader[Example]:
+        """Return the training batches."""
+        split = self.splits[self.task.train_split]
+        sampler = EpochSampler(len(split), seed=self.seed)
+        return self._loader(split, sampler, size=self.task.batch_size, collator=self.train_collator)
+
+    def val_dataloader(self) -> list[DataLoader[Example]]:
+        """Return one loader for each of `task.eval_splits`, in their order."""
+        return [self._eval_loader(self.splits[name]) for name in self.task.eval_splits]
+
+    def _eval_loader(self, split: TokenizedSplit) -> DataLoader[Example]:
+        longest_first: list[int] = np.argsort(-split.lengths, kind="stable").tolist()
+        return self._loader(split, longest_first, size=self.task.eval_batch_size, collator=self.eval_collator)
+
+    def _loader(
+        self, split: TokenizedSplit, sampler: Sampler[int] | list[int], *, size: int, collator: Collator
+    ) -> DataLoader[Example]:
+        return DataLoader(
+            split,
+            batch_size=size,
+            sampler=sampler,
+            collate_fn=collator,
+            num_workers=self.num_workers,
+            # A loader draws a base seed each epoch: from a stream of its own, not from the global one.
+            generator=seeds.generator(self.seed, "order"),
+        )

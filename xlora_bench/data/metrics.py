@@ -1,0 +1,84 @@
+"""Scores of gathered predictions by scikit-learn and scipy, with one convention for collapsed runs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from xlora_bench.data.task import TextTask
+
+
+def compute(task: TextTask, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the task's metrics and `collapsed`.
+
+    `collapsed` is 1.0 if all rows got the same prediction or a logit is not finite. `logits` is (n, classes),
+    or (n,) or (n, 1) scores for regression; `labels` is (n,). An undefined metric (a correlation with a
+    constant) is 0, and so is every metric of logits that are not finite.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(task.metrics, 0.0) | {"collapsed": 1.0}
+    predictions = logits.reshape(-1) if task.is_regression else logits.argmax(axis=1)
+    if len(predictions) != len(labels):
+        raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels of task {task.name!r}")
+    constant = _is_constant(predictions)
+    scores = {name: _METRICS[name](predictions, np.asarray(labels)) for name in task.metrics}
+    return scores | {"collapsed": float(constant)}
+
+
+def merge(task: TextTask, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the scores of all eval splits as one dictionary.
+
+    The main split's names are plain, the others' are `<split>/<name>`; `collapsed` is the worst of them.
+    """
+    merged: dict[str, float] = {}
+    for split in task.eval_splits:
+        prefix = "" if split == task.eval_splits[0] else f"{split}/"
+        merged |= {prefix + name: value for name, value in scores[split].items()}
+    return merged | {"collapsed": max(part["collapsed"] for part in scores.values())}
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    """Whether all values agree up to the noise that batch shapes leave in float32 scores."""
+    return bool(np.ptp(values) <= 1e-6 * max(1.0, float(np.abs(values).max())))
+
+
+def _accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    return float((predictions == labels).mean())
+
+
+def _f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    from sklearn.metrics import f1_score  # noqa: PLC0415
+
+    return float(f1_score(labels, predictions, pos_label=1, zero_division=0))
+
+
+def _matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
+    from sklearn.metrics import matthews_corrcoef  # noqa: PLC0415
+
+    return float(matthews_corrcoef(labels, predictions))
+
+
+def _pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
+    from scipy.stats import pearsonr  # noqa: PLC0415
+
+    return 0.0 if _undefined(predictions, labels) else float(pearsonr(predictions, labels).statistic)
+
+
+def _spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
+    from scipy.stats import spearmanr  # noqa: PLC0415
+
+    return 0.0 if _undefined(predictions, labels) else float(spearmanr(predictions, labels).statistic)
+
+
+def _undefined(predictions: np.ndarray, labels: np.ndarray) -> bool:
+    """A correlation needs two rows and both sides to vary."""
+    return len(labels) < 2 or _is_constant(predictions) or _is_constant(labels)
+
+
+_METRICS = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "matthews": _matthews,
+    "pearson": _pearson,
+    "spearman": _spearman,
+}

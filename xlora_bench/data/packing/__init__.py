@@ -1,0 +1,6 @@
+"""Collators of batches with little or no padding."""
+
+from xlora_bench.data.packing.packed import PackedCollator
+from xlora_bench.data.packing.unpadded import CheapestCollator, FlatCollator
+
+__all__ = ["CheapestCollator", "FlatCollator", "PackedCollator"]

@@ -1,0 +1,141 @@
+"""What a task is: columns, labels, metrics and splits of one data set, and how its batches are cut."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Layout = Literal["auto", "packed", "padded"]
+HOLDOUT = "holdout"
+"""The split that `Task.holdout` carves off the training split."""
+FORMER_ROW_LENGTHS = (64, 96, 128)
+CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
+REGRESSION_METRICS = ("pearson", "spearman")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTask:
+    """One data set with one or two text columns, scored as classification or (`labels=None`) as regression.
+
+    `labels` are the class names in id order. `hub` holds the positional arguments of `datasets.load_dataset`
+    (None: not on the Hub). The first of `eval_splits` is the main one, `headline` is the metric that picks
+    the best epoch. `max_length` is in word pieces with special tokens, a batch size in examples. `holdout` rows of the
+    training split are evaluated instead of `eval_splits` and not trained on: for choices, such as a learning rate, that
+    the reported splits must not see. `row_lengths` are the lengths in tokens that rows of a packed batch may have, the
+    shortest also what sentences that are not padded share for attention; they decide the last digits of a sum
+    (None: 64, 96 and 128, as in records from before there was a choice).
+
+    Raises:
+        ValueError: If a field contradicts another or is outside its range.
+    """
+
+    name: str
+    text_columns: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    metrics: tuple[str, ...]
+    headline: str
+    hub: tuple[str, ...] | None = None
+    train_split: str = "train"
+    eval_splits: tuple[str, ...] = ("validation",)
+    max_train_rows: int | None = None
+    max_eval_rows: int | None = None
+    max_length: int = 128
+    batch_size: int = 32
+    eval_batch_size: int = 256
+    holdout: int | None = None
+    layout: Layout = "auto"
+    row_lengths: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self._freeze_sequences()
+        if self.holdout is not None:
+            object.__setattr__(self, "eval_splits", (HOLDOUT,))
+        self._check_columns_and_splits()
+        self._check_labels()
+        self._check_metrics()
+        self._check_sizes()
+
+    @property
+    def num_labels(self) -> int:
+        """Width of the model's output: the number of classes, 1 for regression."""
+        return 1 if self.labels is None else len(self.labels)
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the label is a score."""
+        return self.labels is None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All splits, the training split first."""
+        return (self.train_split, *self.eval_splits)
+
+    @property
+    def max_rows(self) -> dict[str, int | None]:
+        """The row limit of each split."""
+        return {self.train_split: self.max_train_rows} | dict.fromkeys(self.eval_splits, self.max_eval_rows)
+
+    @property
+    def packed_rows(self) -> tuple[int, ...]:
+        """The lengths that rows of a packed batch may have."""
+        return self.row_lengths or FORMER_ROW_LENGTHS
+
+    def _freeze_sequences(self) -> None:
+        """A config brings lists, a frozen (hashable) task holds tuples."""
+        for field in ("text_columns", "labels", "metrics", "hub", "eval_splits"):
+            value = getattr(self, field)
+            if isinstance(value, str):
+                raise self._error(field, value, "must be a list of names, not one text")
+            if value is not None:
+                object.__setattr__(self, field, tuple(value))
+        if isinstance(self.row_lengths, Sequence) and not isinstance(self.row_lengths, str):
+            object.__setattr__(self, "row_lengths", tuple(self.row_lengths))
+
+    def _check_columns_and_splits(self) -> None:
+        if len(self.text_columns) not in (1, 2):
+            raise self._error("text_columns", self.text_columns, "must name one or two columns")
+        if not self.eval_splits:
+            raise self._error("eval_splits", self.eval_splits, "must name at least one split")
+        for field, names in (("text_columns", (*self.text_columns, "label")), ("eval_splits", self.splits)):
+            if len(set(names)) != len(names):
+                raise self._error(field, getattr(self, field), "must be names that differ from each other")
+
+    def _check_labels(self) -> None:
+        names = self.labels
+        if names is None:
+            return
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise self._error("labels", names, "must be two or more different class names (null: regression)")
+        for index, name in enumerate(names):
+            if not isinstance(name, str) or (name.isdigit() and name != str(index)):
+                raise self._error("labels", names, "must be text, and a number only where it is its own id")
+
+    def _check_metrics(self) -> None:
+        known = REGRESSION_METRICS if self.is_regression else CLASSIFICATION_METRICS
+        if not self.metrics or not set(self.metrics) <= set(known):
+            kind = "regression" if self.is_regression else "classification"
+            raise self._error("metrics", self.metrics, f"must be taken from {known} for {kind}")
+        if "f1" in self.metrics and self.num_labels != 2:
+            raise self._error("metrics", self.metrics, "can hold f1 only for 2 labels")
+        if self.headline not in self.metrics:
+            raise self._error("headline", self.headline, f"must be one of the task's metrics {self.metrics}")
+
+    def _check_sizes(self) -> None:
+        optional = ("max_train_rows", "max_eval_rows", "holdout")
+        for field in (*optional, "max_length", "batch_size", "eval_batch_size"):
+            value = getattr(self, field)
+            if value is None and field in optional:
+                continue
+            if not _is_count(value):
+                raise self._error(field, value, "must be a whole number of at least 1")
+        rows = self.row_lengths
+        if rows is not None and not (isinstance(rows, tuple) and rows and all(map(_is_count, rows))):
+            raise self._error("row_lengths", rows, "must be a list of whole numbers of at least 1, such as [64, 128]")
+        if self.layout not in get_args(Layout):
+            raise self._error("layout", self.layout, f"must be one of {get_args(Layout)}")
+
+    def _error(self, field: str, value: object, rule: str) -> ValueError:
+        return ValueError(f"`task.{field}` (={value!r}) {rule} (task {self.name!r})")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,6 +1,0 @@
-"""Adapters of other libraries: written for them, read from them."""
-
-from xlora_bench.exchange.exporting import export_peft
-from xlora_bench.exchange.importing import import_peft
-
-__all__ = ["export_peft", "import_peft"]

@@ -1,0 +1,161 @@
+"""Which adapters a model computes with: one, a weighted sum, one per row of a batch, or none."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.inject.query import DEFAULT, active_weights, adapted_layers, check_known, heads, named_heads
+from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.nn.layers.adapter_dict import Route, sorted_weights
+from xlora_bench.nn.layers.adapter_heads import NamedHead
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was switched on at some moment, so that it can be switched on again."""
+
+    layers: tuple[tuple[AdaptedLayer, Mapping[str, float], Route | None, Tensor | None], ...]
+    heads: tuple[tuple[NamedHead, str | None, Route | None], ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Moment":
+        """Remember what is switched on now."""
+        return cls(
+            tuple((layer, layer.active, layer.route, layer.merged_weight) for _, layer in adapted_layers(model)),
+            tuple((head, head.serving, head.route) for _, head in named_heads(model)),
+        )
+
+    def restore(self) -> None:
+        """Switch the same on again; adapters that were removed meanwhile stay away."""
+        for layer, active, route, merged_weight in self.layers:
+            layer.active = {name: weight for name, weight in active.items() if name in layer.deltas}
+            layer.route, layer.merged_weight = route, merged_weight
+        for head, serving, route in self.heads:
+            head.serving, head.route = (serving if serving in head.heads else None), route
+
+
+class Switch:
+    """Something switched on at once; as a context it is taken back at the end, errors or not, nested or not."""
+
+    def __init__(self, model: nn.Module, switch_on: Callable[[], None]) -> None:
+        self.model, self.switch_on = model, switch_on
+        self.before = [Moment.of(model)]
+        switch_on()
+        self.fresh = True
+
+    def __enter__(self) -> nn.Module:
+        if not self.fresh:
+            self.before.append(Moment.of(self.model))
+            self.switch_on()
+        self.fresh = False
+        return self.model
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.before.pop().restore()
+
+
+def use_adapters(
+    model: nn.Module,
+    names: str | Sequence[str],
+    *,
+    weights: Sequence[float] | None = None,
+    head: str | None = None,
+) -> Switch:
+    """Compute with `W + sum_i w_i s_i up_i down_i` over the adapters called `names`, from now on or in a `with` block.
+
+    The sum is taken in the order of the names' alphabet, so that the order of `names` does not matter to the bit;
+    `weights` are 1 by default, and no name at all is the base. The task head is the one of the adapter named `head`,
+    by default of the only one in `names` that has any. With gradient checkpointing, `backward` belongs in the block.
+
+    Raises:
+        ValueError: if a name is unknown or repeated, `weights` do not fit, or it is open which head serves.
+    """
+    chosen = [names] if isinstance(names, str) else list(names)
+    weighted = checked_weights(model, chosen, weights)
+    serving = checked_head(model, chosen, head)
+
+    def switch_on() -> None:
+        for _, layer in adapted_layers(model):
+            layer.merged_weight = layer.route = None
+            layer.active = {name: weight for name, weight in weighted.items() if name in layer.deltas}
+        for _, named in named_heads(model):
+            named.route, named.serving = None, serving if serving in named.heads else None
+
+    return Switch(model, switch_on)
+
+
+def checked_weights(model: nn.Module, names: Sequence[str], weights: Sequence[float] | None) -> dict[str, float]:
+    """Return the weights by name, in the order of the names' alphabet."""
+    for name in names:
+        check_known(model, name)
+    if len(set(names)) < len(names):
+        raise ValueError(f"`names` (={names}) repeats a name; give it once, with a larger weight")
+    values = [1.0] * len(names) if weights is None else [float(weight) for weight in weights]
+    if len(values) != len(names) or not torch.tensor(values).isfinite().all():
+        raise ValueError(f"`weights` (={weights}) must be one finite number for each of {names}")
+    return sorted_weights(dict(zip(names, values, strict=True)))
+
+
+def checked_head(model: nn.Module, names: Sequence[str], head: str | None) -> str | None:
+    """Return the name of the adapter whose head serves."""
+    if head is not None:
+        check_known(model, head)
+        return head
+    owners = [name for name in names if heads(model, name)]
+    if len(owners) > 1:
+        raise ValueError(f"adapters {owners} each have a task head; say which serves, for instance head={owners[0]!r}")
+    return owners[0] if owners else None
+
+
+def route(model: nn.Module, names: Sequence[str | None]) -> Switch:
+    """Let row i of a batch be computed with the adapter `names[i]` and its head (None: the base), in training too.
+
+    Each row comes out as if its adapter were used alone. The first dimension of what every adapted layer gets must be
+    the batch. Packed batches (`xlora_bench.models.packed`) have none: they are refused. Where heads differ in width,
+    logits of classes that a row's head does not have are `-inf`. With gradient checkpointing,
+    `backward` belongs in the block.
+
+    Raises:
+        ValueError: if a name is unknown; in the forward, if an adapted layer gets another first dimension.
+    """
+    for name in names:
+        if name is not None:
+            check_known(model, name)
+    routes = Route(tuple(names))
+    weights = sorted_weights(dict.fromkeys((name for name in names if name is not None), 1.0))
+
+    def switch_on() -> None:
+        for _, layer in adapted_layers(model):
+            layer.merged_weight, layer.route = None, routes
+            layer.active = {name: 1.0 for name in weights if name in layer.deltas}
+        for _, named in named_heads(model):
+            named.route = routes
+
+    return Switch(model, switch_on)
+
+
+def enable(model: nn.Module, name: str = DEFAULT) -> None:
+    """Activate the adapter called `name` beside those that are active.
+
+    Raises:
+        ValueError: if there is no such adapter.
+    """
+    check_known(model, name)
+    weights = active_weights(model) | {name: 1.0}
+    use_adapters(model, list(weights), weights=list(weights.values()))
+
+
+def disable(model: nn.Module) -> None:
+    """Switch every adapter off, so that the model is its base again, exactly."""
+    use_adapters(model, [])
+
+
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """Switch every adapter off within a `with` block; merged weights come back afterwards too."""
+    with use_adapters(model, []):
+        yield

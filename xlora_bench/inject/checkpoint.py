@@ -1,0 +1,198 @@
+"""One adapter in one small safetensors file: its tensors, its head, its options, and which base it belongs to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.inject.adapter_config import Origin
+from xlora_bench.inject.adapter_options import described, made
+from xlora_bench.inject.adding import Built, check_head, check_new, install, install_head, layer_at
+from xlora_bench.inject.heads import copy_of, linears_of, resize
+from xlora_bench.inject.query import adapted_layers, check_known, deltas, heads
+from xlora_bench.inject.state_dict import check_state, copy_state, own_copy, tensors_of
+from xlora_bench.inject.targets import Targets
+from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.system.io import content_hash
+
+if TYPE_CHECKING:
+    from xlora_bench.adapters.base import Adapter
+    from xlora_bench.adapters.delta import Delta
+
+FORMAT = 1
+KEY = "xlora_bench"
+"""The entry of the safetensors metadata that holds everything but tensors, as JSON."""
+
+
+def save_adapter(model: nn.Module, name: str, path: Path | str) -> None:
+    """Write the adapter called `name` and its head to one safetensors file.
+
+    Keys are `deltas/<module>/<tensor>` and `head/<module>/<tensor>`; the metadata holds class and options, and per
+    module the rank, the scaling and a hash of the frozen weight.
+
+    Raises:
+        ValueError: if there is no such adapter.
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    check_known(model, name)
+    tensors = prefixed("deltas", deltas(model, name)) | prefixed("head", heads(model, name))
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.tmp")
+    metadata = {"format": "pt", KEY: json.dumps(metadata_of(model, name))}
+    save_file({key: own_copy(tensor) for key, tensor in tensors.items()}, temporary, metadata=metadata)
+    temporary.replace(path)
+
+
+def prefixed(kind: str, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the tensors of `modules`, keyed `<kind>/<module>/<tensor>`."""
+    return {
+        f"{kind}/{path}/{key}": tensor
+        for path, module in modules.items()
+        for key, tensor in tensors_of({"": module}).items()
+    }
+
+
+def metadata_of(model: nn.Module, name: str) -> dict[str, Any]:
+    """Return what a file says besides tensors."""
+    layers = {path: layer for path, layer in adapted_layers(model) if name in layer.deltas}
+    origin = next(iter(layers.values())).origins[name]
+    return {
+        "version": FORMAT,
+        "name": name,
+        "adapter": described(origin.adapter),
+        "init_scheme": described(origin.init_scheme),
+        "targets": described(origin.targets),
+        "modules": {path: module_entry(layer, layer.deltas[name]) for path, layer in layers.items()},
+        "heads": {path: width(head) for path, head in heads(model, name).items()},
+    }
+
+
+def module_entry(layer: AdaptedLayer, delta: "Delta") -> dict[str, Any]:
+    """Return what a file says about one adapted weight."""
+    matrix = layer.weight_matrix()
+    return {"shape": list(matrix.shape), "rank": delta.rank, "scaling": delta.scaling, "weight": content_hash(matrix)}
+
+
+def width(head: nn.Module) -> int | None:
+    """Return the number of outputs of a head's last linear layer."""
+    return next((layer.out_features for layer in reversed(list(linears_of(head)))), None)
+
+
+def load_adapter(model: nn.Module, path: Path | str, *, name: str | None = None, other_base: bool = False) -> nn.Module:
+    """Add the adapter that `save_adapter` wrote to `path`, under its own name or `name`; `use_adapters` switches it on.
+
+    Nothing is decomposed again. What a file leaves out (LoLDU's triangular factors) is computed from the frozen weight
+    along the stored pivots, so that another device or BLAS gives the same adapter. Returns the model (a new root if
+    the root itself is adapted).
+
+    Raises:
+        ValueError: if the file is damaged or no adapter, a tensor is missing, unexpected or of another shape, a module
+            is not there, or a frozen weight is not the one it was trained on (unless `other_base`); the model stays
+            as it was then.
+    """
+    metadata, tensors = read(Path(path))
+    name = name or str(metadata["name"])
+    check_new(model, name)
+    origin = origin_of(metadata)
+    built = rebuilt(model, origin.adapter, metadata["modules"], tensors, other_base=other_base)
+    copies = rebuilt_heads(model, metadata["heads"])
+    own = prefixed("deltas", {place: delta for place, _, delta in built}) | prefixed("head", copies)
+    check_state(own, tensors, f"`{path}`")
+    copy_state(own, tensors)
+    for _, layer, delta in built:
+        delta.restore(layer.weight_matrix())
+    return install_head(install(model, name, built, origin), name, copies)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the metadata and the tensors of an adapter file."""
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"`{path}` cannot be read as an adapter file ({error}); save it again") from error
+    if metadata.get("version") != FORMAT:
+        raise ValueError(
+            f"`{path}` is no adapter file of format {FORMAT} (it says {metadata.get('version')}); "
+            "`save_adapter` writes them, peft's adapters come in through `import_peft`"
+        )
+    return metadata, tensors
+
+
+def origin_of(metadata: Mapping[str, Any]) -> Origin:
+    """Return the options that a file describes."""
+    from xlora_bench.adapters.base import Adapter  # noqa: PLC0415 - adapters import this package
+    from xlora_bench.adapters.init_schemes import InitScheme  # noqa: PLC0415
+
+    return Origin(
+        adapter=made(metadata["adapter"], Adapter),  # type: ignore[type-abstract]
+        init_scheme=made(metadata["init_scheme"], InitScheme),  # type: ignore[type-abstract]
+        targets=made(metadata["targets"], Targets),
+    )
+
+
+def rebuilt(
+    model: nn.Module,
+    adapter: "Adapter",
+    entries: Mapping[str, Mapping[str, Any]],
+    tensors: Mapping[str, Tensor],
+    *,
+    other_base: bool,
+) -> Built:
+    """Return the adapted layers and empty deltas of a file's modules, without touching the model."""
+    known = {path for path, _ in model.named_modules()}
+    if missing := sorted(entries.keys() - known):
+        raise ValueError(f"the file adapts `{missing[0]}`, which this {type(model).__name__} does not have")
+    built: Built = []
+    for place, entry in entries.items():
+        layer = layer_at(model, place)
+        weight = layer.weight_matrix()
+        check_base(place, weight, entry, other_base=other_base)
+        built.append((place, layer, empty_delta(adapter, weight, entry, f"deltas/{place}/", tensors)))
+    return built
+
+
+def check_base(place: str, weight: Tensor, entry: Mapping[str, Any], *, other_base: bool) -> None:
+    """Raise a ValueError if `weight` is not the one that the file was saved with."""
+    if list(weight.shape) != entry["shape"]:
+        raise ValueError(f"`{place}` has shape {tuple(weight.shape)} here, {tuple(entry['shape'])} in the file")
+    if not other_base and content_hash(weight) != entry["weight"]:
+        raise ValueError(
+            f"the frozen weight at `{place}` is not the one this adapter was trained on; load the same pretrained "
+            "weights in the same dtype, or pass other_base=True to use it on these"
+        )
+
+
+def empty_delta(
+    adapter: "Adapter", weight: Tensor, entry: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
+) -> "Delta":
+    """Return a delta of the stored rank and scaling, with the anchors that the file has; no start is computed."""
+    from xlora_bench.adapters.init_schemes import Start  # noqa: PLC0415
+
+    out_features, in_features = weight.shape
+    start = Start(torch.zeros(out_features, entry["rank"]), torch.zeros(entry["rank"], in_features))
+    generator = torch.Generator().manual_seed(0)
+    delta = adapter.delta(weight, start, scaling=entry["scaling"], generator=generator).to(weight.device)
+    delta.dropout = adapter.dropout
+    for anchor in ("up0", "down0"):
+        if prefix + anchor in tensors:
+            setattr(delta, anchor, torch.empty_like(tensors[prefix + anchor], device=weight.device))
+    return delta
+
+
+def rebuilt_heads(model: nn.Module, widths: Mapping[str, int | None]) -> dict[str, nn.Module]:
+    """Return head modules like the model's own, with the numbers of outputs that a file has."""
+    check_head(model, dict.fromkeys(widths, nn.Module()))
+    available = {place: copy_of(model, place) for place in widths}
+    for place, outputs in widths.items():
+        layers = list(linears_of(available[place]))
+        if layers and outputs is not None and layers[-1].out_features != outputs:
+            resize(layers[-1], outputs)
+    return available

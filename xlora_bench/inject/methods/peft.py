@@ -1,0 +1,106 @@
+"""Any method of the `peft` library, as a baseline run through that library itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.adapters.init_schemes import InitScheme
+from xlora_bench.inject.methods.method import Method
+from xlora_bench.inject.targets import Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peft(Method):
+    """The peft method whose config class is `config_class`, built with `options` on the chosen targets.
+
+    `rank`, `alpha` and `dropout` are the names that sweeps use; `options` refers to them by interpolation under the
+    names of the config class. The starts are peft's own (`options.init_lora_weights`).
+
+    Raises:
+        ValueError: if peft has no such config class or refuses the options.
+    """
+
+    config_class: str = "LoraConfig"
+    rank: int | None = None
+    alpha: float | None = None
+    dropout: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import peft  # noqa: PLC0415 - slow to import
+
+        exported = {name: getattr(peft, name) for name in peft.__all__ if name.endswith("Config")}
+        known = sorted(name for name, kind in exported.items() if issubclass(kind, peft.PeftConfig))
+        if self.config_class not in known:
+            raise ValueError(
+                f"`adapter.config_class` (={self.config_class}) is not a config of peft; it has: {', '.join(known)}"
+            )
+
+    @property
+    def resumable(self) -> bool:
+        """AdaLoRA keeps running averages outside its parameters, which no checkpoint holds."""
+        return self.config_class != "AdaLoraConfig"
+
+    def apply(
+        self, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, seed: int, total_steps: int
+    ) -> nn.Module:
+        """Wrap the model by `peft.get_peft_model`, with random draws from `seed` alone."""
+        import peft  # noqa: PLC0415
+
+        if init_scheme.name != "own":
+            raise ValueError(
+                f"`init_scheme` (={init_scheme.name}) does not reach into peft: use init_scheme=own and peft's own "
+                "option, for instance adapter.options.init_lora_weights=pissa"
+            )
+        config_class = getattr(peft, self.config_class)
+        options = dict(self.options)
+        if "total_step" in {option.name for option in fields(config_class)}:
+            options.setdefault("total_step", total_steps)  # AdaLoRA's rank schedule
+        try:
+            config = config_class(target_modules=targets.names(model), **options)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`adapter.options` (={options}) do not fit peft's {self.config_class}: {error}"
+            ) from error
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return peft.get_peft_model(model, config)
+
+    def closed_form(self, model: nn.Module) -> int | None:
+        """Return `sum r (out + in)` for plain LoRA, None for peft's other methods."""
+        if self.config_class != "LoraConfig" or self.options.get("use_dora"):
+            return None
+        from peft.tuners.lora import Linear  # noqa: PLC0415
+
+        layers = [module for module in model.modules() if isinstance(module, Linear)]
+        return sum(layer.r["default"] * sum(layer.weight.shape) for layer in layers)
+
+    def ranks(self, model: nn.Module) -> dict[str, int]:
+        """Return the rank at each module that has one."""
+        ranks = {name: getattr(module, "r", None) for name, module in model.named_modules()}
+        return {name: rank["default"] for name, rank in ranks.items() if isinstance(rank, dict) and "default" in rank}
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """Return AdaLoRA's `orth_reg_weight * mean ||P^T P - I||_F`.
+
+        peft adds it only to a loss that the model itself returns; here the loss is computed outside.
+        """
+        config: Any = model.peft_config
+        weight = getattr(config["default"], "orth_reg_weight", 0.0)
+        if not weight:
+            return None
+        grams = [
+            factor @ factor.T if ".lora_A." in name else factor.T @ factor
+            for name, factor in model.named_parameters()
+            if ".lora_A." in name or ".lora_B." in name
+        ]
+        return weight * torch.stack([(gram - torch.eye(len(gram), device=gram.device)).norm() for gram in grams]).mean()
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Let AdaLoRA prune its ranks."""
+        update_and_allocate = getattr(model.base_model, "update_and_allocate", None)
+        if update_and_allocate is not None:
+            update_and_allocate(step)

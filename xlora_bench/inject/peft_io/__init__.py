@@ -1,0 +1,6 @@
+"""Adapters of other libraries: written for them, read from them."""
+
+from xlora_bench.inject.peft_io.exporting import export_peft
+from xlora_bench.inject.peft_io.importing import import_peft
+
+__all__ = ["export_peft", "import_peft"]

@@ -1,0 +1,103 @@
+"""Write an adapter as a plain peft LoRA adapter."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.adapters.dora import MagnitudeDelta
+from xlora_bench.inject.heads import own_heads
+from xlora_bench.inject.peft_io.factor_layouts import MAGNITUDE, to_peft
+from xlora_bench.inject.peft_io.module_names import PREFIX, pattern_key, plain_names, target_modules
+from xlora_bench.inject.query import DEFAULT, adapted_layers, check_known, heads
+from xlora_bench.inject.state_dict import own_copy
+from xlora_bench.nn.layers import AdaptedLayer
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+def export_peft(model: nn.Module, folder: Path | str, name: str = DEFAULT) -> None:
+    """Write the adapter called `name` and its head to `folder` as a peft LoRA adapter for the untouched base.
+
+    `s up down` becomes `lora_B = up (out, k)`, `lora_A = down (k, in)` and `lora_alpha = s k`, so that peft's
+    `lora_alpha / r` is s. An anchored update `s (B A - B0 A0)` is written exactly, with `k = 2r`. The head goes to
+    `modules_to_save`: the adapter's own, or the model's where adapters have none.
+
+    Raises:
+        ValueError: if there is no such adapter, it has no LoRA form, or it trained biases of the base.
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    check_known(model, name)
+    layers = {path: layer for path, layer in adapted_layers(model) if name in layer.deltas}
+    check_lora_form(layers, name)
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    for place, layer in layers.items():
+        with torch.no_grad():
+            up, down = layer.deltas[name].factors()
+        ranks[place] = len(down)
+        parts = to_peft(layer, up, down, place=place)
+        if isinstance(layer.deltas[name], MagnitudeDelta):
+            parts[MAGNITUDE] = layer.deltas[name].magnitude
+        for key, tensor in parts.items():
+            tensors[f"{PREFIX}{place}.{key}"] = own_copy(tensor)
+    head = heads(model, name) or own_heads(model)
+    for place, module in head.items():
+        tensors |= {f"{PREFIX}{place}.{key}": own_copy(tensor) for key, tensor in module.state_dict().items()}
+    alphas = {place: layer.deltas[name].scaling * ranks[place] for place, layer in layers.items()}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config_of(model, name, ranks=ranks, alphas=alphas, head=list(head)).save_pretrained(str(folder))
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def check_lora_form(layers: Mapping[str, AdaptedLayer], name: str) -> None:
+    """Raise a ValueError if the adapter is more than a low-rank update."""
+    layer = next(iter(layers.values()))
+    adapter = layer.origins[name].adapter
+    if "" in layers:
+        raise ValueError("the model is itself the adapted layer, which peft cannot name; put it in a module")
+    if not layer.deltas[name].additive and not isinstance(layer.deltas[name], MagnitudeDelta):
+        raise ValueError(
+            f"`adapter` (={adapter.name}) has no LoRA form: it is not `W + s B A`; merge it "
+            "(`remove(model, merged=True)`) and save the whole model"
+        )
+    if adapter.bias != "none":
+        raise ValueError(
+            f"`adapter.bias` (={adapter.bias!r}) trained biases of the base, which a LoRA file has no place for; "
+            "merge it (`remove(model, merged=True)`) and save the whole model"
+        )
+
+
+def config_of(
+    model: nn.Module, name: str, *, ranks: Mapping[str, int], alphas: Mapping[str, float], head: list[str]
+) -> "LoraConfig":
+    """Return peft's config: the commonest rank and alpha, and patterns for the places that have others."""
+    from peft import LoraConfig  # noqa: PLC0415 - slow to import
+
+    rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
+    layers = [layer for _, layer in adapted_layers(model) if name in layer.deltas]
+    return LoraConfig(
+        r=int(rank),
+        lora_alpha=number(alpha),  # type: ignore[arg-type]
+        target_modules=target_modules(list(ranks), plain_names(model)),
+        rank_pattern={pattern_key(place): value for place, value in ranks.items() if value != rank},
+        alpha_pattern={pattern_key(place): number(value) for place, value in alphas.items() if value != alpha},
+        lora_dropout=layers[0].deltas[name].dropout,
+        use_dora=isinstance(layers[0].deltas[name], MagnitudeDelta),
+        fan_in_fan_out=any(type(layer.base_layer).__name__ == "Conv1D" for layer in layers),
+        modules_to_save=head or None,
+        task_type="SEQ_CLS" if type(model).__name__.endswith("ForSequenceClassification") else None,
+        base_model_name_or_path=getattr(model, "name_or_path", None) or None,
+        inference_mode=True,
+    )
+
+
+def number(value: float) -> float:
+    """Return a whole number as int, as peft's own files have it."""
+    return int(value) if float(value).is_integer() else value

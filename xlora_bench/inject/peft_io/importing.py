@@ -1,0 +1,188 @@
+"""Read a peft LoRA adapter, with the variants of it that rewrite the base when peft starts them."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.dora import DoRA, MagnitudeDelta
+from xlora_bench.adapters.init_schemes import InitScheme, KaimingInit, QRInit, SVDInit
+from xlora_bench.adapters.lora import LoRA, LowRankDelta
+from xlora_bench.inject.adapter_config import Origin
+from xlora_bench.inject.adding import Built, check_new, install, install_head, layer_at
+from xlora_bench.inject.heads import copy_of, resize
+from xlora_bench.inject.peft_io.factor_layouts import MAGNITUDE, SUFFIXES, from_peft
+from xlora_bench.inject.peft_io.module_names import PREFIX, plain_names
+from xlora_bench.inject.state_dict import check_state, copy_state
+from xlora_bench.inject.targets import Targets
+from xlora_bench.nn.layers import AdaptedLayer
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+REWRITING: dict[str, InitScheme] = {"pissa": SVDInit(sigma="both"), "olora": QRInit()}
+"""Starts for which peft subtracts `s B0 A0` from the base, and which the base alone determines."""
+PLAIN = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
+"""Values of `init_lora_weights` that leave the base as it is."""
+
+
+def import_peft(model: nn.Module, folder: Path | str, name: str | None = None) -> nn.Module:
+    """Add the peft adapter in `folder`, with its head, under `name` (by default the folder's).
+
+    LoRA and rsLoRA come in as they are. A PiSSA or OLoRA adapter belongs to the base minus its start, which peft makes
+    again whenever it loads one; here `B0 A0` is computed from the untouched base and subtracted from the update. One
+    saved with `path_initial_model_for_weight_conversion` is plain LoRA already. `use_adapters` switches it on. Returns
+    the model (a new root if the root itself is adapted).
+
+    Raises:
+        ValueError: if the folder holds no peft LoRA adapter or an unsupported kind, or a tensor is missing, unexpected
+            or of another shape; the model stays as it was then.
+    """
+    folder = Path(folder)
+    config, tensors = read(folder)
+    name = folder.resolve().name if name is None else name
+    check_new(model, name)
+    check_kind(config)
+    factors, rest = split(tensors)
+    copies = head_copies(model, config, rest)
+    built = [at(model, place, found, config) for place, found in factors.items()]
+    origin = Origin(
+        adapter=adapter_of(config, built), init_scheme=start_of(config), targets=Targets(modules=list(factors))
+    )
+    return install_head(install(model, name, built, origin), name, copies)
+
+
+def read(folder: Path) -> tuple["LoraConfig", dict[str, Tensor]]:
+    """Return peft's config and tensors in `folder`."""
+    from peft import PeftConfig  # noqa: PLC0415 - slow to import
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / file).is_file():
+            raise ValueError(f"`{folder}` holds no {file}: give the folder that peft's save_pretrained wrote")
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        return config, load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"`{folder}` cannot be read as a peft adapter: {error}") from error
+
+
+def check_kind(config: "LoraConfig") -> None:
+    """Raise a ValueError if the adapter is of a kind that cannot be taken over."""
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    if kind != "LORA":
+        raise ValueError(f"the adapter's peft_type is {kind}: only LORA and its starts can be imported")
+    if config.bias != "none" or config.lora_bias:
+        raise ValueError(
+            "the adapter trained biases (bias, lora_bias), which belong to the base shared by all adapters"
+        )
+    if config.init_lora_weights not in (*PLAIN, *REWRITING):
+        raise ValueError(
+            f"the adapter started by init_lora_weights={config.init_lora_weights!r}, which rewrote the base in a way "
+            "that its file does not say; saved with path_initial_model_for_weight_conversion it is plain LoRA"
+        )
+
+
+def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Return the factors by module and the other tensors, without peft's prefix."""
+    factors: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    rest = {}
+    for key, tensor in tensors.items():
+        plain = key.removeprefix(PREFIX)
+        suffix = next((suffix for suffix in SUFFIXES if plain.endswith(f".{suffix}")), None)
+        if suffix is None:
+            rest[plain] = tensor
+        else:
+            factors[plain.removesuffix(f".{suffix}")][suffix] = tensor
+    if not factors:
+        raise ValueError("the file holds no LoRA factors (lora_A, lora_B)")
+    return dict(factors), rest
+
+
+def at(
+    model: nn.Module, place: str, tensors: dict[str, Tensor], config: "LoraConfig"
+) -> tuple[str, AdaptedLayer, Delta]:
+    """Return the name, the adapted layer and the delta of one module; the model is not touched."""
+    if place not in plain_names(model):
+        raise ValueError(f"the file adapts `{place}`, which this {type(model).__name__} does not have")
+    layer = layer_at(model, place)
+    magnitude = tensors.pop(MAGNITUDE, None)
+    start = from_peft(layer, tensors, place=place)
+    weight = layer.weight_matrix()
+    scaling = scaling_of(config, place, rank=len(start.A))
+    if magnitude is None:
+        delta = LowRankDelta(start, scaling=scaling).to(weight.device)
+    else:
+        delta = MagnitudeDelta(weight, start, scaling=scaling).to(weight.device)
+        delta.magnitude.data.copy_(magnitude.flatten())
+    delta.dropout = config.lora_dropout
+    if isinstance(config.init_lora_weights, str) and config.init_lora_weights in REWRITING:
+        subtracted = start_of(config).start(weight, len(start.A), scaling=scaling, generator=torch.Generator())
+        delta.up0, delta.down0 = (factor.contiguous() for factor in subtracted)
+    return place, layer, delta
+
+
+def scaling_of(config: "LoraConfig", place: str, *, rank: int) -> float:
+    """Return peft's scaling at `place`: `alpha / r`, or `alpha / sqrt(r)` for rsLoRA."""
+    from peft.utils.other import get_pattern_key  # noqa: PLC0415
+
+    pattern = config.alpha_pattern or {}
+    alpha = pattern.get(get_pattern_key(list(pattern), place), config.lora_alpha)
+    return alpha / math.sqrt(rank) if config.use_rslora else alpha / rank
+
+
+def start_of(config: "LoraConfig") -> InitScheme:
+    """Return the start that the base was rewritten with, or LoRA's default."""
+    return REWRITING.get(str(config.init_lora_weights), KaimingInit())
+
+
+def adapter_of(config: "LoraConfig", built: Built) -> LoRA:
+    """Return the options that describe the imported adapter; ranks and alphas per module where they differ."""
+    ranks = {place: delta.rank for place, _, delta in built}
+    alphas = {
+        place: delta.scaling * (math.sqrt(delta.rank) if config.use_rslora else delta.rank) for place, _, delta in built
+    }
+    kind = DoRA if config.use_dora else LoRA
+    return kind(
+        rank=config.r,
+        alpha=config.lora_alpha,
+        use_rslora=config.use_rslora,
+        dropout=config.lora_dropout,
+        rank_pattern={place: rank for place, rank in ranks.items() if rank != config.r},
+        alpha_pattern={place: alpha for place, alpha in alphas.items() if not math.isclose(alpha, config.lora_alpha)},
+    )
+
+
+def head_copies(model: nn.Module, config: "LoraConfig", tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+    """Return the modules of `modules_to_save` with their tensors, as wide as the file has them."""
+    saved = tuple(config.modules_to_save or ())
+    owners: dict[str, str] = {}
+    for key in tensors:
+        fitting = [name for name in plain_names(model) if name.endswith(saved) and saved and key.startswith(f"{name}.")]
+        if not fitting:
+            raise ValueError(f"the file has `{key}`, which belongs to no module of this {type(model).__name__}'s head")
+        owners[key] = min(fitting, key=len)
+    copies = {place: copy_of(model, place) for place in dict.fromkeys(owners.values())}
+    for place, module in copies.items():
+        state = {key.removeprefix(f"{place}."): tensors[key] for key, owner in owners.items() if owner == place}
+        fill(module, state, place)
+    return copies
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
+    """Load `state` into the head `module`, after giving its last linear layer as many outputs as the state has."""
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    if layers:
+        name, last = layers[-1]
+        weight = state.get(f"{name}.weight" if name else "weight")
+        if weight is not None and len(weight) != last.out_features:
+            resize(last, len(weight))
+    own = module.state_dict(keep_vars=True)
+    check_state(own, state, f"the head `{place}`")
+    copy_state(own, state)

@@ -1,0 +1,97 @@
+"""Find what adapters have put into a model."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from torch import nn
+
+from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.nn.layers.adapter_heads import NamedHead
+
+if TYPE_CHECKING:
+    from xlora_bench.adapters.delta import Delta
+
+DEFAULT = "default"
+Found = TypeVar("Found", bound=nn.Module)
+
+
+def found(model: nn.Module, kind: type[Found]) -> Iterator[tuple[str, Found]]:
+    """Yield the modules of type `kind` and their names, in the model's order."""
+    for path, module in model.named_modules():
+        if isinstance(module, kind):
+            yield path, module
+
+
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
+    """Yield the adapted layers and their names, in the model's order."""
+    return found(model, AdaptedLayer)  # type: ignore[type-abstract]
+
+
+def named_heads(model: nn.Module) -> Iterator[tuple[str, NamedHead]]:
+    """Yield the heads of which adapters have copies, and their names."""
+    return found(model, NamedHead)
+
+
+def deltas(model: nn.Module, name: str = DEFAULT) -> "dict[str, Delta]":
+    """Return the deltas of the adapter called `name`, by the name of the module they adapt."""
+    return {path: layer.deltas[name] for path, layer in adapted_layers(model) if name in layer.deltas}
+
+
+def heads(model: nn.Module, name: str = DEFAULT) -> dict[str, nn.Module]:
+    """Return the head modules of the adapter called `name`, by the name of the module they stand for."""
+    return {path: head.heads[name] for path, head in named_heads(model) if name in head.heads}
+
+
+def adapted_pairs(model: nn.Module, name: str = DEFAULT) -> "list[tuple[AdaptedLayer, Delta]]":
+    """Return the layers that have the adapter called `name`, each with its delta."""
+    return [(layer, layer.deltas[name]) for _, layer in adapted_layers(model) if name in layer.deltas]
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """Return the names of the model's adapters, sorted."""
+    return sorted({name for _, layer in adapted_layers(model) for name in layer.deltas})
+
+
+def active_weights(model: nn.Module) -> dict[str, float]:
+    """Return the active adapters and their weights, by name."""
+    return {name: weight for _, layer in adapted_layers(model) for name, weight in layer.active.items()}
+
+
+def is_routed(model: nn.Module) -> bool:
+    """Tell whether each row of a batch is computed with an adapter of its own."""
+    return any(layer.route is not None for _, layer in adapted_layers(model))
+
+
+def check_known(model: nn.Module, name: str) -> None:
+    """Raise a ValueError that lists the adapters, if none is called `name`."""
+    names = adapter_names(model)
+    if name not in names:
+        raise ValueError(f"no adapter is called {name!r}; the model has: {', '.join(names) or 'none'}")
+
+
+def adapter_parameters(model: nn.Module, name: str = DEFAULT) -> list[nn.Parameter]:
+    """Return the parameters of the adapter called `name`, those of its head last; for its own optimizer.
+
+    Raises:
+        ValueError: if there is no such adapter.
+    """
+    check_known(model, name)
+    parts = [*deltas(model, name).values(), *heads(model, name).values()]
+    return [parameter for part in parts for parameter in part.parameters()]
+
+
+def parameter_count(model: nn.Module, name: str = DEFAULT) -> int:
+    """Return the number of trained entries of the deltas of the adapter called `name`."""
+    return sum(p.numel() for delta in deltas(model, name).values() for p in delta.parameters() if p.requires_grad)
+
+
+def replace(model: nn.Module, place: str, new: nn.Module) -> nn.Module:
+    """Put `new` wherever the module at `place` is used, and return the model."""
+    old = model.get_submodule(place)
+    if old is model:
+        return new
+    uses = [path for path, module in model.named_modules(remove_duplicate=False) if module is old]
+    for path in uses:
+        parent, _, child = path.rpartition(".")
+        setattr(model.get_submodule(parent), child, new)
+    return model

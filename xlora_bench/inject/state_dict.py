@@ -1,0 +1,65 @@
+"""The tensors of one adapter: small, each with its own storage, under anchored names."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.inject.merging import unmerge
+from xlora_bench.inject.query import DEFAULT, adapted_pairs, deltas
+
+if TYPE_CHECKING:
+    from xlora_bench.adapters.delta import Delta
+
+
+def adapter_state_dict(model: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
+    """Return the tensors of the adapter called `name`, keyed `<module>.<tensor>`, each with its own storage."""
+    return {key: own_copy(tensor) for key, tensor in tensors_of(deltas(model, name)).items()}
+
+
+def own_copy(tensor: Tensor) -> Tensor:
+    """Return a contiguous copy, so that no larger storage is saved along."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def tensors_of(modules: "Mapping[str, Delta] | Mapping[str, nn.Module]", separator: str = ".") -> dict[str, Tensor]:
+    """Return the tensors of several modules, keyed `<module><separator><tensor>`; they share the modules' storage."""
+    return {
+        f"{path}{separator}{key}" if path else key: tensor
+        for path, module in modules.items()
+        for key, tensor in module.state_dict(keep_vars=True).items()
+    }
+
+
+def load_adapter_state_dict(model: nn.Module, state: Mapping[str, Tensor], name: str = DEFAULT) -> None:
+    """Load what `adapter_state_dict` gave into the adapter called `name`.
+
+    Raises:
+        ValueError: if a tensor is missing, unexpected or of another shape; nothing is loaded then.
+    """
+    own = tensors_of(deltas(model, name))
+    check_state(own, state, f"adapter {name!r}")
+    copy_state(own, state)
+    for layer, delta in adapted_pairs(model, name):
+        delta.restore(layer.weight_matrix())
+    unmerge(model)
+
+
+def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    """Raise a ValueError unless `state` has exactly the tensors of `own`, in the same shapes."""
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unexpected:
+        raise ValueError(f"the state does not fit {what}: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    for key, tensor in own.items():
+        if tensor.shape != state[key].shape:
+            raise ValueError(
+                f"`{key}` has shape {tuple(state[key].shape)} in the state, {tuple(tensor.shape)} in the model"
+            )
+
+
+@torch.no_grad()
+def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Copy the values of `state` into the tensors of `own`."""
+    for key, tensor in own.items():
+        tensor.copy_(state[key])

@@ -1,0 +1,30 @@
+"""What active adapters ask of the training loop."""
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.inject.head_names import head_parameter_names
+from xlora_bench.inject.query import adapted_layers
+
+
+def penalty(model: nn.Module) -> Tensor | None:
+    """Return the mean of the active deltas' penalties, or None if none has any."""
+    terms = [layer.deltas[name].penalty() for _, layer in adapted_layers(model) for name in layer.active]
+    present = [term for term in terms if term is not None]
+    return torch.stack(present).mean() if present else None
+
+
+def after_step(model: nn.Module, step: int) -> None:
+    """Tell the active deltas that optimizer step number `step` is done."""
+    for _, layer in adapted_layers(model):
+        for name in layer.active:
+            layer.deltas[name].after_step(step)
+
+
+def trained_biases(model: nn.Module) -> int:
+    """Return the number of entries of the base's biases that train; the head's do not count."""
+    head = head_parameter_names(model)
+    biases = [
+        p for name, p in model.named_parameters() if name.endswith("bias") and p.requires_grad and name not in head
+    ]
+    return sum(bias.numel() for bias in biases)

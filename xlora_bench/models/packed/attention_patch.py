@@ -1,0 +1,57 @@
+"""An attention block of the BERT family on packed batches, from the module's own layers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.nn.layers.joint import joint_linear
+from xlora_bench.nn.ops.attention import attention as attend
+
+
+@contextmanager
+def attends_jointly(
+    block: nn.Module, *, queries: Tensor | None = None, answers: Tensor | None = None
+) -> Iterator[None]:
+    """Let a block project query, key and value in one function while the context is open.
+
+    With `queries` and `answers` it returns the states (N, 1, d) of N first tokens alone: of the hidden states
+    (rows, L, d), `queries` (rows, S) are the columns that ask, and `answers` (N,) the places of the first tokens in the
+    flattened `queries`. Keys and values are those of all tokens; query, softmax, output and norm are computed at S
+    columns instead of L. With `rows` among the options the hidden states are one row of sentences, (1, T, d), whose
+    attention is that of `ragged_attention`.
+    """
+    attention: Any = block.self
+    output: Any = block.output
+
+    def forward(hidden: Tensor, attention_mask: Tensor, *args: Any, **options: Any) -> tuple[Tensor, None]:
+        layers, flat = (attention.query, attention.key, attention.value), options.get("rows")
+        if queries is None:
+            asking, mask = hidden, attention_mask
+            query, key, value = joint_linear(hidden, layers)
+        else:
+            rows = torch.arange(len(queries), device=queries.device)[:, None]
+            places = (rows * hidden.shape[1] + queries).flatten()
+            asking = hidden.flatten(0, 1).index_select(0, places).unflatten(0, queries.shape)
+            mask = attention_mask if flat else attention_mask[rows, :, queries].transpose(1, 2)
+            query, (key, value) = attention.query(asking), joint_linear(hidden, layers[1:])
+        width = attention.attention_head_size
+        query, key, value = (each.unflatten(-1, (-1, width)).transpose(1, 2) for each in (query, key, value))
+        dropout = attention.dropout.p if attention.training else 0.0
+        found, _ = attend(attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling, rows=flat)
+        found = found.flatten(2)
+        if answers is None:
+            return output(found, asking), None
+        asking, found = (each.flatten(0, 1).index_select(0, answers) for each in (asking, found))
+        return output(found, asking).unsqueeze(1), None
+
+    before = block.__dict__.get("forward")
+    block.forward = forward
+    try:
+        yield
+    finally:
+        del block.forward
+        if before is not None:
+            block.forward = before

@@ -1,0 +1,91 @@
+"""Which layout a model trains and is evaluated with."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from xlora_bench.data.collators import PaddedCollator
+from xlora_bench.data.packing.packed import ROW_LENGTHS, PackedCollator
+from xlora_bench.data.packing.unpadded import CheapestCollator, FlatCollator
+from xlora_bench.data.tokenize import Example
+from xlora_bench.models.packed.exactness import Collator, verify
+from xlora_bench.models.packed.structure import classifier_of, position_offset
+from xlora_bench.nn.ops.attention import ATTENTION
+from xlora_bench.nn.ops.numerics import revision
+from xlora_bench.system.lru_cache import Shelf
+
+Layout = Literal["auto", "packed", "padded"]
+SAMPLE = 16  # sentences that verify compares: two forwards of milliseconds
+log = logging.getLogger(__name__)
+
+_verdicts: Shelf[str | None] = Shelf(64)
+
+
+def choose_layout(
+    model: nn.Module,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    layout: Layout = "auto",
+    row_lengths: Sequence[int] = ROW_LENGTHS,
+    flat: bool = True,
+) -> Collator:
+    """Return the collator of training and evaluation: packed, if that is proved exact on some of `examples`.
+
+    With `flat`, batches for which that is cheaper have no padding at all, if it is proved too; it is meant for CPUs. A
+    few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why. A process
+    proves it once for models of the same make and samples of the same lengths.
+
+    Raises:
+        ValueError: `layout` is unknown, or it is `packed` and the packed logits are not the padded ones.
+    """
+    if layout not in ("auto", "packed", "padded"):
+        raise ValueError(f"`layout` (={layout!r}) must be one of auto, packed, padded")
+    padded = PaddedCollator(tokenizer)
+    if layout == "padded":
+        return padded
+    sample, offset, name = _sample(examples), position_offset(model), type(classifier_of(model)).__name__
+    about = (_structure(model), revision(), layout, tuple(row_lengths), _lengths(sample))
+
+    def verdict(collator: Collator) -> str | None:
+        reason = verify(model, examples=sample, padded=padded, packed=collator)
+        if reason is not None and layout == "auto" and isinstance(collator, PackedCollator):
+            log.warning("%s works on padded batches, not on packed ones: %s", name, reason)
+        return reason
+
+    rows = PackedCollator(tokenizer, row_lengths=row_lengths, position_offset=offset)
+    reason = _verdicts.get((*about, PackedCollator), partial(verdict, rows))
+    if reason is not None and layout == "packed":
+        raise ValueError(f"layout=packed is not exact for {name}: {reason}; use layout=auto or layout=padded")
+    if reason is not None:
+        return padded
+    if not flat or revision() < 3 or classifier_of(model).config._attn_implementation != ATTENTION:
+        return rows
+    without_padding = FlatCollator(tokenizer, row_length=min(row_lengths), position_offset=offset)
+    reason = _verdicts.get((*about, FlatCollator), partial(verdict, without_padding))
+    return rows if reason is not None else CheapestCollator(without_padding, rows)
+
+
+def _structure(model: nn.Module) -> tuple[object, ...]:
+    """Return what decides whether packing is exact, whatever the values of the weights: a key of the verdicts."""
+    kinds = frozenset(type(module) for module in model.modules())
+    types = frozenset(weight.dtype for weight in model.parameters())
+    config = classifier_of(model).config
+    return config.to_json_string(), config._attn_implementation, kinds, types
+
+
+def _lengths(examples: Sequence[Example]) -> tuple[int, ...]:
+    return tuple(len(example["input_ids"]) for example in examples)  # type: ignore[arg-type]
+
+
+def _sample(examples: Sequence[Example]) -> list[Example]:
+    """Return up to 16 examples from the shortest to the longest: limits of windows show at the ends."""
+    by_length = sorted(examples, key=lambda example: len(example["input_ids"]))  # type: ignore[arg-type]
+    if len(by_length) <= SAMPLE:
+        return by_length
+    step = (len(by_length) - 1) / (SAMPLE - 1)
+    return [by_length[round(place * step)] for place in range(SAMPLE)]

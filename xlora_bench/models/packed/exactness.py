@@ -1,0 +1,79 @@
+"""The proof at start-up that the packed layout of one batch gives the logits of the padded one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.data.packing.packed import Batch
+from xlora_bench.data.tokenize import Example
+from xlora_bench.models.packed.forward import forward
+from xlora_bench.models.packed.structure import classifier_of, has_windows
+
+Collator = Callable[[Sequence[Example]], Batch]
+
+
+def verify(
+    model: nn.Module,
+    *,
+    examples: Sequence[Example],
+    padded: Collator,
+    packed: Collator,
+    tolerance: float | None = None,
+) -> str | None:
+    """Return why the packed logits of `examples` differ from the padded ones, or None if they agree.
+
+    They agree if the largest difference is at most `tolerance` times the spread of the padded logits over the
+    sentences (so that a large bias of the head hides nothing); the default is 1e-3, and 0.1 in 16 bits.
+    Dropout is off meanwhile; train modes and random generators are as before afterwards.
+    """
+    if has_windows(classifier_of(model)):
+        return "some of its layers see a window only, which one mask for all layers cannot say"
+    try:
+        with _evaluating(model):
+            expected, actual = _logits(model, padded(examples)), _logits(model, packed(examples))
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError) as error:
+        return f"its forward does not run on packed rows ({type(error).__name__}: {_first_line(error)})"
+    return _difference(expected, actual, _tolerance(model) if tolerance is None else tolerance)
+
+
+def _difference(expected: Tensor, actual: Tensor, tolerance: float) -> str | None:
+    if expected.shape != actual.shape:
+        return f"its packed logits have shape {tuple(actual.shape)} instead of {tuple(expected.shape)}"
+    spread = (expected.amax(0) - expected.amin(0)).amax().item()
+    if not spread > 0:
+        return "its logits are the same for every sentence, so that the layouts cannot be told apart"
+    error = (actual - expected).abs().amax().item() / spread
+    if error <= tolerance:
+        return None
+    return f"its packed logits are off by {error:.1e} of their spread (at most {tolerance:.0e} is rounding)"
+
+
+def _tolerance(model: nn.Module) -> float:
+    exact = all(weight.dtype.itemsize >= 4 for weight in model.parameters() if weight.is_floating_point())
+    return 1e-3 if exact else 0.1
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    device = next(model.parameters()).device
+    moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    return forward(model, moved).float()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Turn dropout and gradients off; give every module its own mode back, and the generators their state."""
+    modes = [(module, module.training) for module in model.modules()]
+    devices = {weight.device for weight in model.parameters() if weight.is_cuda}
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")

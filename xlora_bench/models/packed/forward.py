@@ -1,0 +1,86 @@
+"""One forward for padded and packed batches; the model's own pooler and head run unmodified on (N, 1, d)."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from xlora_bench.data.packing.packed import Batch
+from xlora_bench.inject.query import is_routed
+from xlora_bench.models.packed.attention_patch import attends_jointly
+from xlora_bench.models.packed.structure import classifier_of, gather_site, masks_embeddings, plain_attention
+from xlora_bench.nn.ops.numerics import revision
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def forward(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the logits (N, labels) of a Hugging Face classifier for a batch of either layout."""
+    inputs = {name: batch[name] for name in INPUTS if name in batch}
+    if "first" not in batch:
+        return model(**inputs).logits
+    if is_routed(model):
+        raise ValueError("packed batches hold several sentences in a row, so rows cannot be routed; use layout=padded")
+    net = classifier_of(model)
+    inputs["position_ids"] = batch["position_ids"]
+    with _first_tokens_only(net, batch):
+        if "rows" in batch:
+            return model(**inputs, attention_mask=_unread(net), rows=batch["rows"]).logits
+        mask = block_mask(batch["segment_ids"], boolean=masks_embeddings(net), dtype=net.dtype)
+        return model(**inputs, attention_mask=mask).logits
+
+
+def block_mask(segment_ids: Tensor, *, boolean: bool, dtype: torch.dtype) -> Tensor:
+    """Return the (rows, 1, L, L) mask that shows a token its own sentence only, boolean or added to scores.
+
+    Padding sees padding, so that no row of the softmax is empty: an empty one is NaN, and NaN spreads.
+    """
+    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    if boolean:
+        return same
+    hidden = torch.finfo(dtype).min
+    return torch.zeros(same.shape, dtype=dtype, device=same.device).masked_fill_(~same, hidden)
+
+
+def _unread(net: PreTrainedModel) -> Tensor:
+    """Return a mask of NaN: attention by `rows` does not read it, and any other shows in the logits."""
+    return torch.full((1, 1, 1, 1), float("nan"), dtype=net.dtype, device=net.device)
+
+
+@contextmanager
+def _first_tokens_only(net: PreTrainedModel, batch: Batch) -> Iterator[None]:
+    """Gather the first tokens at the model's gather site while the context is open, before attention if it can be."""
+    site, first = gather_site(net), batch["first"]
+    blocks = plain_attention(net) if revision() >= 2 else []
+
+    def gather(module: nn.Module, args: Any, output: Any) -> Any:
+        return _gathered(output, first)
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            places = {name: batch[name] for name in ("queries", "answers")} if block is site else {}
+            hooks.enter_context(attends_jointly(block, **places))
+        if site not in blocks:
+            hooks.enter_context(site.register_forward_hook(gather))
+        if masks_embeddings(net):
+            embeddings = net.base_model.get_submodule("embeddings")
+            hooks.enter_context(embeddings.register_forward_pre_hook(_without_mask, with_kwargs=True))
+        yield
+
+
+def _gathered(output: Any, first: Tensor) -> Any:
+    """Replace the hidden states (rows, L, d) of a module's output by (N, 1, d)."""
+    if isinstance(output, Tensor):
+        return output.flatten(0, 1)[first].unsqueeze(1)
+    if isinstance(output, tuple):
+        return _gathered(output[0], first), *output[1:]
+    output.last_hidden_state = _gathered(output.last_hidden_state, first)
+    return output
+
+
+def _without_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    # DeBERTa zeroes the embeddings of padding: a 4-D mask cannot, and padding that nobody sees needs none
+    return args, kwargs | {"mask": None}

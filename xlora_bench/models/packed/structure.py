@@ -1,0 +1,95 @@
+"""Where the parts of a Hugging Face classifier are, told by structure, not by a list of architectures."""
+
+import inspect
+from functools import cache
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from xlora_bench.nn.ops.attention import ATTENTION
+
+SDPA = ("sdpa", ATTENTION)
+PARTS = {"query", "key", "value", "dropout"}
+
+
+def classifier_of(model: nn.Module) -> PreTrainedModel:
+    """Return the Hugging Face classifier in `model`, which may be wrapped; ValueError if there is none."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            return module
+    raise ValueError(f"`model` ({type(model).__name__}) holds no transformers model to lay batches out for")
+
+
+def gather_site(net: PreTrainedModel) -> nn.Module:
+    """Return the module after which only first tokens matter: the earliest one whose output can be gathered.
+
+    After the last layer's attention nothing looks at a second token, so where that block includes its
+    residual sum and norm (the BERT family) the last feed-forward runs on N tokens instead of all. Otherwise
+    it is the encoder before the pooler, which gradient checkpointing needs too: it runs layers again when the
+    hook is gone.
+    """
+    base = net.base_model
+    encoder = next((child for child in base.children() if _layers(child)), None)
+    if encoder is None:
+        return base
+    last = _layers(encoder)[-1]
+    attention = getattr(last, "attention", None)
+    if attention is not None and _has_norm(attention) and not getattr(last, "gradient_checkpointing", False):
+        return attention
+    return encoder if getattr(base, "pooler", None) is not None else base
+
+
+def plain_attention(net: PreTrainedModel) -> list[nn.Module]:
+    """Return the attention blocks of the BERT family, run by torch's `scaled_dot_product_attention` or in its place.
+
+    Their `self` holds `query`, `key`, `value` and nothing else that computes (no relative positions), their `output`
+    adds the block's input. Layers of gradient checkpointing are not among them: they run again later.
+    """
+    encoder = next((child for child in net.base_model.children() if _layers(child)), None)
+    layers = [
+        layer for layer in (_layers(encoder) if encoder else []) if not getattr(layer, "gradient_checkpointing", 0)
+    ]
+    blocks = [getattr(layer, "attention", None) for layer in layers]
+    return [block for block in blocks if isinstance(block, nn.Module) and _is_plain(block)]
+
+
+def position_offset(model: nn.Module) -> int:
+    """Return the position id of a first token: 0, or 1 after the position embeddings' padding (RoBERTa)."""
+    for name, module in classifier_of(model).named_modules():
+        if name.endswith("position_embeddings"):
+            padding = getattr(getattr(module, "base_layer", module), "padding_idx", None)
+            return 0 if padding is None else padding + 1
+    return 0
+
+
+def masks_embeddings(net: PreTrainedModel) -> bool:
+    """Tell the DeBERTa family: embeddings that take a `mask`, attention that reads it as boolean."""
+    embeddings = getattr(net.base_model, "embeddings", None)
+    return embeddings is not None and _takes_mask(type(embeddings))  # type: ignore[arg-type]
+
+
+def has_windows(net: PreTrainedModel) -> bool:
+    """Tell whether layers differ in what a token may see (ModernBERT), which one mask for all cannot say."""
+    return len(set(getattr(net.config, "layer_types", None) or ())) > 1
+
+
+@cache  # asked in every forward
+def _takes_mask(kind: type[nn.Module]) -> bool:
+    return "mask" in inspect.signature(kind.forward).parameters
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    return next((list(child) for child in module.children() if isinstance(child, nn.ModuleList)), [])
+
+
+def _has_norm(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.LayerNorm) for part in module.modules())
+
+
+def _is_plain(block: nn.Module) -> bool:
+    attention: Any = getattr(block, "self", None)
+    if not isinstance(attention, nn.Module) or {name for name, _ in attention.named_children()} != PARTS:
+        return False
+    config: Any = attention.config
+    return config._attn_implementation in SDPA and hasattr(attention, "scaling") and not attention.is_causal

@@ -1,0 +1,38 @@
+"""A task head of which each adapter may own a copy."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xlora_bench.nn.layers.adapter_dict import Named, Route
+from xlora_bench.nn.layers.base import accept_plain_keys
+
+
+class NamedHead(nn.Module):
+    """A frozen head `base_layer` and the copies of it that adapters own; `serving` names the one in use.
+
+    With a `route`, each row of the batch goes to the head of its own adapter. Outputs of different widths are filled
+    up with `-inf`, the logit of a class that does not exist.
+    """
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.heads = Named()
+        self.serving: str | None = None
+        self.route: Route | None = None
+        self.register_load_state_dict_pre_hook(accept_plain_keys)
+
+    def of(self, name: str | None) -> nn.Module:
+        """Return the head of the adapter called `name`, or the base's if it has none."""
+        return self.base_layer if name is None or name not in self.heads else self.heads[name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the serving head gives for `x`, or each row's own head for that row."""
+        if self.route is None:
+            return self.of(self.serving)(x)
+        rows = self.route.rows(x)
+        outputs = [self.of(name)(x[own]) for name, own in rows.items()]
+        width = max(output.shape[-1] for output in outputs)
+        filled = [F.pad(output, (0, width - output.shape[-1]), value=float("-inf")) for output in outputs]
+        return torch.cat(filled)[torch.cat(list(rows.values())).argsort()]

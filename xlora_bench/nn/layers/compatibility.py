@@ -1,0 +1,68 @@
+"""Why a module must not be adapted, although one could: its weight is used past its own forward."""
+
+import torch
+from torch import nn
+
+from xlora_bench.nn.layers.base import AdaptedLayer, adapted_type, registered_type
+
+
+def base_of(module: nn.Module) -> nn.Module:
+    """Return the layer inside an adapted layer, or the module itself."""
+    return module.base_layer if isinstance(module, AdaptedLayer) else module
+
+
+def refusal(model: nn.Module, name: str) -> str | None:
+    """Return why the module called `name` in `model` cannot be adapted, or None if it can."""
+    module = base_of(model.get_submodule(name))
+    layer_type = adapted_type(module)
+    if layer_type is None:
+        return refusal_of_type(module)
+    return layer_type.refusal(module) or bypassed(model, name) or tied(model, name)
+
+
+def refusal_of_type(module: nn.Module) -> str:
+    """Return why there is no adapted layer for the type of `module`, and the way out."""
+    kind = type(module).__name__
+    if isinstance(module, nn.MultiheadAttention):
+        return (
+            "nn.MultiheadAttention computes with its packed weights, past the forward of any layer in it; write the "
+            "attention with four nn.Linear (query, key, value, output) and adapt those"
+        )
+    if (known := registered_type(module)) is not None:
+        return (
+            f"{kind} has a forward of its own, so the update of a {known.__name__} may not fit it; if it does, call "
+            f"adapts({kind})(<the adapted layer of {known.__name__}>), otherwise write an adapted layer for it"
+        )
+    return f"no adapted layer is registered for {kind}; write one and register it with @adapts({kind})"
+
+
+def bypassed(model: nn.Module, name: str) -> str | None:
+    """Return which module around `name` reads its weight without calling it, if one does."""
+    path = name.split(".")
+    for end in range(len(path)):
+        around = model.get_submodule(".".join(path[:end]))
+        if isinstance(around, nn.MultiheadAttention):
+            return refusal_of_type(around)
+        if isinstance(around, nn.TransformerEncoderLayer) and torch.backends.mha.get_fastpath_enabled():
+            return (
+                "the fast path of nn.TransformerEncoderLayer reads its weight without calling it, so an update would "
+                "be lost in evaluation; call torch.backends.mha.set_fastpath_enabled(False) first, and leave it so"
+            )
+    return None
+
+
+def tied(model: nn.Module, name: str) -> str | None:
+    """Return which other module shares the weight of the one called `name`, if one does.
+
+    One update cannot serve both uses of a tied table, and an update of one use alone ends the tie when it is merged.
+    """
+    own = base_of(model.get_submodule(name))
+    for other, module in model.named_modules():
+        base = base_of(module)
+        if base is not own and getattr(base, "weight", None) is own.weight:
+            return (
+                f"it shares its weight with `{other}`, and updating one alone would make the two differ; untie "
+                f"them first (`{other}.weight = nn.Parameter({other}.weight.detach().clone())`, and "
+                "tie_word_embeddings=False in the config of a Hugging Face model), or leave it out"
+            )
+    return None

@@ -1,0 +1,56 @@
+"""Adapted `nn.Conv1d`, `nn.Conv2d` and `nn.Conv3d`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xlora_bench.nn.layers.base import AdaptedLayer, adapts
+
+if TYPE_CHECKING:
+    from xlora_bench.adapters.delta import Delta
+
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+@adapts(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+class AdaptedConv(AdaptedLayer):
+    """`y = W * x + b + sum_i s_i up_i * (down_i * dropout(x))`: r filters, then a 1x1 convolution that mixes them.
+
+    The matrix view is the weight `(out, in / groups, k...)` with all but its first axis flattened. `down` makes r
+    filters with the layer's own kernel size, stride, padding and dilation. With groups the same r filters see each
+    group of input channels, and each group of output channels has its rows of `up`: what the matrix view says.
+    """
+
+    base_layer: nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+    def weight_matrix(self) -> Tensor:
+        """Return the weight as `(out, in / groups * prod(k))`."""
+        return self.dense_weight().flatten(1)
+
+    def as_weight(self, matrix: Tensor) -> Tensor:
+        """Return `matrix` as `(out, in / groups, k...)`."""
+        return matrix.reshape(self.weight.shape)
+
+    def apply_delta(self, delta: "Delta", x: Tensor) -> Tensor:
+        """Return the update `(n, out, size'...)` for `x (n, in, size...)`, or both without n."""
+        up, down = delta.factors()
+        conv, convolve = self.base_layer, CONVOLUTIONS[len(self.base_layer.kernel_size)]
+        x, padding = self.padded(F.dropout(x.to(down.dtype), delta.dropout, training=self.training))
+        filters = torch.cat([down.reshape(-1, *self.weight.shape[1:])] * conv.groups)
+        hidden = convolve(x, filters, None, conv.stride, padding, conv.dilation, conv.groups) * delta.scaling
+        mixing = up.reshape(*up.shape, *[1] * len(conv.kernel_size))
+        return convolve(hidden, mixing, groups=conv.groups)
+
+    def per_row(self, values: Tensor) -> Tensor:
+        """Return one value per channel `(out,)` as `(out, 1...)`."""
+        return values.reshape(-1, *[1] * len(self.base_layer.kernel_size))
+
+    def padded(self, x: Tensor) -> tuple[Tensor, str | tuple[int, ...] | int]:
+        """Return `x` padded in the layer's mode, and the padding that is left for the convolution to do."""
+        conv = self.base_layer
+        if conv.padding_mode == "zeros":
+            return x, conv.padding
+        return F.pad(x, conv._reversed_padding_repeated_twice, mode=conv.padding_mode), 0

@@ -1,0 +1,1 @@
+"""Operations of adapted layers and of attention: low-rank linear, attention, dropout."""

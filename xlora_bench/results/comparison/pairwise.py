@@ -1,0 +1,141 @@
+"""One method against the reference in one column, and the verdict in words."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlora_bench.results.comparison.predictions import Examples
+from xlora_bench.results.frame.pivot_axes import Key
+from xlora_bench.results.statistics.examples import ByExample, compare_by_example, mcnemar_over_seeds, resampled_scores
+from xlora_bench.results.statistics.intervals import Interval, mean_interval
+from xlora_bench.results.statistics.pairs import Pairs
+from xlora_bench.results.statistics.permutation_test import (
+    ALPHA,
+    holm,
+    pairs_needed,
+    sign_flip_test,
+    smallest_p,
+    step_down,
+)
+from xlora_bench.results.statistics.power import MANY, detectable_difference, seeds_to_separate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versus:
+    """The runs of one method and the reference, paired by seed; differences are the method minus the reference.
+
+    `p` is the sign-flip test's; `p_holm` and `p_max_t` are corrected for the `comparisons` of the column. `mcnemar`
+    and `by_example` come from stored predictions. None: cannot be had from these runs.
+    """
+
+    pairs: Pairs
+    comparisons: int
+    p: float
+    p_holm: float
+    p_max_t: float
+    mcnemar: float | None = None
+    by_example: ByExample | None = None
+
+    @property
+    def difference(self) -> float:
+        """The mean difference."""
+        return float(self.pairs.differences.mean())
+
+    @property
+    def interval(self) -> Interval | None:
+        """The t-interval of the difference over seeds; None for one pair."""
+        return mean_interval(self.pairs.differences) if self.pairs.n > 1 else None
+
+    @property
+    def detectable(self) -> float | None:
+        """The difference that as many seeds find with 80 % probability; None for one pair, inf for fewer than six."""
+        if self.pairs.n < 2:
+            return None
+        return detectable_difference(self.pairs.differences, comparisons=self.comparisons)
+
+    @property
+    def seeds_needed(self) -> float | None:
+        """About how many seeds would separate such a difference; None for one pair or none at all, inf for too many."""
+        if self.pairs.n < 2 or self.difference == 0:
+            return None
+        return max(seeds_to_separate(self.pairs.differences, comparisons=self.comparisons), self.pairs.n + 1)
+
+    @property
+    def separable(self) -> bool:
+        """Whether the difference is separable from 0 over seeds, corrected for the comparisons of the column."""
+        return self.p_max_t <= ALPHA
+
+    @property
+    def verdict(self) -> str:
+        """What may be said about the difference."""
+        if self.separable:
+            word = "separable: better" if self.difference > 0 else "separable: worse"
+            crossed = self.by_example.seeds_and_examples if self.by_example else None
+            return f"{word}, but only on these examples" if crossed is not None and 0.0 in crossed else word
+        if smallest_p(self.pairs.n) > ALPHA:
+            seeds = "1 shared seed" if self.pairs.n == 1 else f"{self.pairs.n} shared seeds"
+            return f"cannot be separable: {seeds}, {pairs_needed()} are needed"
+        if self.seeds_needed is None:
+            return "not separable: no difference"
+        about = f"about {self.seeds_needed:.0f}" if math.isfinite(self.seeds_needed) else f"more than {MANY}"
+        return f"not separable: would need {about} seeds"
+
+
+def against_reference(pairs: Mapping[Key, Pairs], *, reference: Key, examples: Examples) -> dict[Key, Versus]:
+    """Return the comparison of each method that has a pair with the reference."""
+    if not pairs:
+        return {}
+    raw = [sign_flip_test(each.differences) for each in pairs.values()]
+    adjusted = step_down(_matrix(pairs))
+    scores = _resampled(examples)
+    return {
+        name: Versus(
+            pairs=each,
+            comparisons=len(pairs),
+            p=p,
+            p_holm=float(p_holm),
+            p_max_t=float(p_max_t),
+            mcnemar=_mcnemar(each, name, reference, examples),
+            by_example=_by_example(each, name, reference, scores, examples),
+        )
+        for (name, each), p, p_holm, p_max_t in zip(pairs.items(), raw, holm(raw), adjusted, strict=True)
+    }
+
+
+def _matrix(pairs: Mapping[Key, Pairs]) -> np.ndarray:
+    """Return the differences (seeds, methods); NaN where a method has no pair at a seed."""
+    seeds = list(dict.fromkeys(seed for each in pairs.values() for seed in each.seeds))
+    found = np.full((len(seeds), len(pairs)), np.nan)
+    for column, each in enumerate(pairs.values()):
+        found[[seeds.index(seed) for seed in each.seeds], column] = each.differences
+    return found
+
+
+def _resampled(examples: Examples) -> dict[tuple[object, object], np.ndarray]:
+    """Return each run's scores on the same resampled examples."""
+    if not examples.runs:
+        return {}
+    scores = resampled_scores(examples.metric, np.stack(list(examples.runs.values())), examples.labels)
+    return dict(zip(examples.runs, scores, strict=True))
+
+
+def _both(
+    pairs: Pairs, name: Key, reference: Key, runs: Mapping[tuple[object, object], np.ndarray]
+) -> list[np.ndarray]:
+    """Return what `runs` holds of the method and of the reference at the seeds where both have it."""
+    seeds = [seed for seed in pairs.seeds if (name, seed) in runs and (reference, seed) in runs]
+    return [np.stack([runs[who, seed] for seed in seeds]) for who in (name, reference)] if seeds else []
+
+
+def _mcnemar(pairs: Pairs, name: Key, reference: Key, examples: Examples) -> float | None:
+    both = _both(pairs, name, reference, examples.runs) if examples.is_classification else []
+    return mcnemar_over_seeds(both[0], both[1], examples.labels) if both else None
+
+
+def _by_example(
+    pairs: Pairs, name: Key, reference: Key, scores: Mapping[tuple[object, object], np.ndarray], examples: Examples
+) -> ByExample | None:
+    both = _both(pairs, name, reference, scores)
+    return compare_by_example(both[0], both[1], examples=len(examples.labels)) if both else None

@@ -1,0 +1,104 @@
+"""Many records as one tidy frame: one row per cell."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xlora_bench.runs.config_hash import COSMETIC, relevant
+from xlora_bench.runs.record import Record
+
+log = logging.getLogger(__name__)
+
+OUTCOME = (
+    *("cell", "status", "reason", "seed", "headline"),
+    *("score", "score_best", "score_last", "score_half", "started", "finished"),
+)
+"""Columns that every frame has; a column with a `/` was measured, all others say what was asked for."""
+
+
+def collect(results_dir: str | Path, cells: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return one row per recorded cell of a results folder: all of them by time, or `cells` in their order.
+
+    Columns: those in `OUTCOME` (`score_best`: headline metric at its best epoch, `score_last`: at the last one,
+    `score_half`: see `selection.with_selections`; `score`: the one that is reported, at first `score_best`), the
+    choices (`adapter`), the config's keys (`adapter.rank`), and what was measured (`best/accuracy`, `last/loss`,
+    `parameters/adapter`, `cost/train_seconds`, `hashes/data`, `code/commit`, `versions/torch`).
+    `frame.attrs["unreadable"]` maps files that are not records to the reason; `frame.attrs["missing"]` lists
+    cells without a record.
+    """
+    root = Path(results_dir) / "cells"
+    records, unreadable, missing = [], {}, []
+    for cell in dict.fromkeys(_cells(root) if cells is None else cells):
+        path = root / cell / "record.json"
+        if not path.exists():
+            missing.append(cell)
+            continue
+        try:
+            records.append(Record.read(path))
+        except ValueError as error:
+            log.warning("%s", error)
+            unreadable[str(path)] = str(error)
+    if cells is None:
+        records.sort(key=lambda record: record.started)
+    frame = to_frame([_row(record) for record in records])
+    frame.attrs.update(unreadable=unreadable, missing=missing)
+    return frame
+
+
+def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return `rows` as a frame that has at least the columns in `OUTCOME`."""
+    names = dict.fromkeys([*OUTCOME, *(name for row in rows for name in row)])
+    return pd.DataFrame(list(rows), columns=list(names))
+
+
+def asked_for(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a cell that are known before it runs: its choices and its flat config."""
+    return {**named(choices), **dict(_flatten(relevant(config)))}
+
+
+def named(choices: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the choices that say what a cell is, without Hydra's own and without the logger."""
+    return {name: choice for name, choice in choices.items() if "/" not in name and name not in COSMETIC}
+
+
+def _cells(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def _row(record: Record) -> dict[str, Any]:
+    headline = record.metrics.get("headline")
+    best, last = record.metrics.get("best") or {}, record.metrics.get("last") or {}
+    outcome = {
+        "cell": record.cell,
+        "status": record.status,
+        "reason": record.reason,
+        "headline": headline,
+        "score": _score(best, headline),
+        "score_best": _score(best, headline),
+        "score_last": _score(last, headline),
+        "started": record.started,
+        "finished": record.finished,
+    }
+    parts = {"best": best, "last": last}
+    parts |= {name: getattr(record, name) for name in ("parameters", "cost", "hashes", "code", "versions")}
+    measured = {f"{part}/{key}": value for part, values in parts.items() for key, value in values.items()}
+    return {**asked_for(record.config, record.choices), "seed": record.seed, **outcome, **measured}
+
+
+def _score(metrics: Mapping[str, Any], headline: str | None) -> float:
+    value = metrics.get(headline) if headline is not None else None
+    return math.nan if value is None else float(value)
+
+
+def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of `node` with dotted names, lists as text: the axis of a table must be hashable."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value) if isinstance(value, list | tuple) else value

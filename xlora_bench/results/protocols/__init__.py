@@ -1,0 +1,1 @@
+"""Protocols: which epoch is scored, how seeds are aggregated, and the published tables."""

@@ -1,0 +1,53 @@
+"""One number for the runs that differ only in their seed: centre, spread, and an interval for the centre."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from xlora_bench.results.protocols.protocol import Aggregation
+from xlora_bench.results.statistics import Interval, mean_interval
+from xlora_bench.results.statistics.intervals import LEVEL
+
+SPREADS: dict[str, tuple[str, str]] = {
+    "mean": ("std", "mean ± standard deviation (ddof 1)"),
+    "median": ("half_iqr", "median ± half the distance between the quartiles"),
+}
+"""Aggregation -> the name of its spread and what is shown."""
+
+
+def center(values: Sequence[float], aggregation: Aggregation) -> float:
+    """Return the mean or the median of `values`; NaN of none."""
+    if not len(values):
+        return math.nan
+    return float(np.mean(values) if aggregation == "mean" else np.median(values))
+
+
+def spread(values: Sequence[float], aggregation: Aggregation) -> float:
+    """Return the standard deviation (ddof 1) or `(q75 - q25) / 2`; NaN of fewer than two."""
+    if len(values) < 2:
+        return math.nan
+    if aggregation == "mean":
+        return float(np.std(values, ddof=1))
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(high - low) / 2
+
+
+def interval(values: Sequence[float], aggregation: Aggregation) -> Interval | None:
+    """Return the interval of the mean (Student's t) or of the median (order statistics); None for one run.
+
+    Mean: `mean ± t_{n-1} std / sqrt(n)` at 95 %. Median: the order-statistic interval at 95 %, for which six runs are
+    the fewest; of n < 6 the range, which holds the median with probability `1 - 2^(1 - n)`.
+    """
+    from scipy import stats  # noqa: PLC0415 - slow to import
+
+    n = len(values)
+    if n < 2:
+        return None
+    if aggregation == "mean":
+        return mean_interval(values)
+    low, high, level = min(values), max(values), 1 - 2.0 ** (1 - n)
+    if n >= 6:
+        bounds, level = stats.quantile_test(values, q=0, p=0.5).confidence_interval(LEVEL), LEVEL
+        low, high = float(bounds.low), float(bounds.high)
+    return Interval(estimate=center(values, "median"), low=low, high=high, n=n, method="order statistics", level=level)

@@ -1,0 +1,37 @@
+"""The papers in `conf/paper/` by name, for tables of cells that are there already."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from xlora_bench.results.protocols.paper import Paper
+
+
+def load_paper(name: str) -> Paper:
+    """Return the paper in `conf/paper/<name>.yaml`.
+
+    Raises:
+        ValueError: if there is no such file, or it holds no paper.
+    """
+    from xlora_bench.runs.config_folder import CONFIGS  # noqa: PLC0415 - it imports Hydra
+
+    if not (CONFIGS / "paper" / f"{name}.yaml").is_file():
+        known = sorted(path.stem for path in (CONFIGS / "paper").glob("*.yaml") if not path.stem.startswith("_"))
+        raise ValueError(f"`--paper {name}` is not one of the papers: {', '.join(known)}")
+    node = compose_paper(name).get("paper")
+    if node is None:
+        raise ValueError(f"`--paper {name}` holds no published table; leave it out")
+    return Paper.parse(cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True)))
+
+
+def compose_paper(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Return the config `paper/<name>` as the command line would compose it."""
+    from hydra import compose, initialize_config_dir  # noqa: PLC0415
+    from hydra.core.global_hydra import GlobalHydra  # noqa: PLC0415
+
+    from xlora_bench.runs.config_folder import CONFIGS  # noqa: PLC0415
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(f"paper/{name}", overrides=list(overrides))

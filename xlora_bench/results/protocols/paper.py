@@ -1,0 +1,190 @@
+"""The published side of a table, as written in `conf/paper/*.yaml`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.frame.pivot_axes import Key, is_missing, keys
+from xlora_bench.results.protocols.protocol import Protocol
+from xlora_bench.results.protocols.published import AVERAGE, STATUSES, Published, parse_published, published_tasks
+from xlora_bench.runs.grid_rules import Rule, parse_rules
+
+ROUNDING = 1e-3
+"""How far a published average may be off the mean of its numbers: all are rounded to a tenth of a percent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """A published table: axes `rows` and `columns`, its numbers, how they came about, and its recipe.
+
+    `tasks` are those that make its average; `row_labels` maps values of rows to the paper's names for them; `rules` are
+    the grid rules of the config, whose `set` and `each` are the recipe. The model is a column, so that no number can
+    be taken for one of another model.
+    """
+
+    title: str
+    rows: list[str]
+    columns: list[str]
+    numbers: list[Published]
+    tasks: list[str] = field(default_factory=list)
+    protocol: Protocol = field(default_factory=Protocol)
+    rules: Sequence[Rule] = ()
+    note: str = ""
+    row_labels: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.numbers and "model" not in self.columns:
+            raise ValueError(f"`paper.columns` (={self.columns}) must name the `model` of the published numbers")
+
+    @classmethod
+    def parse(cls, node: Mapping[str, Any]) -> "Paper":
+        """Return the paper in the `paper` node of a config.
+
+        Raises:
+            ValueError: if a key is unknown or missing, a number lacks place, source or status, or an average is not
+            that of its numbers.
+        """
+        shared = {name: node[name] for name in ("source", "status", "n") if node.get(name) is not None}
+        own = {"title", "rows", "columns", "protocol", "rules", "note", "row_labels"}
+        known = {*own, "published", "scale", "source", "status", "n", "recipe"}
+        wrong = sorted((set(node) - known) | ({"title", "rows", "columns"} - set(node)))
+        if wrong:
+            raise ValueError(
+                f"missing or unknown in `paper`: {', '.join(wrong)}; it may hold {', '.join(sorted(known))}"
+            )
+        blocks = node.get("published") or []
+        numbers = parse_published(
+            blocks,
+            rows=node["rows"],
+            columns=node["columns"],
+            scale=float(node.get("scale", 1)),
+            shared=shared,
+        )
+        tasks = published_tasks(blocks) if "task" in node["columns"] else []
+        numbers += _averages(numbers, tasks, place=node["columns"].index("task")) if len(tasks) > 1 else []
+        told = {name: node[name] for name in own if node.get(name) is not None}
+        protocol = Protocol.parse(node.get("protocol") or {})
+        return cls(
+            **{
+                **told,
+                "numbers": numbers,
+                "tasks": tasks,
+                "protocol": protocol,
+                "rules": parse_rules(node.get("rules")),
+            }
+        )
+
+    @property
+    def axes(self) -> list[str]:
+        """The axes of the published table, rows first."""
+        return [*self.rows, *self.columns]
+
+    @property
+    def models(self) -> list[str]:
+        """The models of the published numbers."""
+        place = self.columns.index("model") if self.numbers else 0
+        return list(dict.fromkeys(str(number.column[place]) for number in self.numbers))
+
+    @property
+    def published_rows(self) -> list[Key]:
+        """The rows of the published table."""
+        return list(dict.fromkeys(number.row for number in self.numbers))
+
+    @property
+    def published_columns(self) -> list[Key]:
+        """The columns of the published table."""
+        return list(dict.fromkeys(number.column for number in self.numbers))
+
+    def number(self, row: Key, column: Key) -> Published | None:
+        """Return the published number at a place of the table; axes beyond the paper's are ignored."""
+        place = (row[: len(self.rows)], column[: len(self.columns)])
+        return next((number for number in self.numbers if (number.row, number.column) == place), None)
+
+    def value(self, row: Key, column: Key) -> float | None:
+        """Return the value of the published number at a place of the table."""
+        number = self.number(row, column)
+        return None if number is None else number.value
+
+    def refusals(self, number: Published, cells: pd.DataFrame, *, selection: str, aggregation: str) -> list[str]:
+        """Return why a measured number, that of `cells`, must not be compared with a published one."""
+        found = self.protocol.refusals(cells, rules=self.rules, selection=selection, aggregation=aggregation)
+        return [number.refuse, *found] if number.refuse else found
+
+    def notes(self, frame: pd.DataFrame) -> list[str]:
+        """Return what a reader must know to read measured and published numbers side by side."""
+        if not self.numbers:
+            return [self.note] if self.note else []
+        sources = dict.fromkeys((number.source, number.status) for number in self.numbers if not _is_average(number))
+        told = "; ".join(f"{source} ({STATUSES[status]})" for source, status in sources)
+        notes = [f"In brackets: published, {told}.", self.note]
+        measured = [str(model) for (model,) in dict.fromkeys(keys(frame, ["model"])) if model not in self.models]
+        if measured:
+            notes.append(
+                f"The published columns are of other models ({', '.join(self.models)}),"
+                f" not of {', '.join(measured)}: shown for orientation, not for comparison."
+            )
+        if self.protocol.untold:
+            notes.append(f"The source does not state: {', '.join(self.protocol.untold)}; not checked.")
+        return [note for note in [*notes, self._parameters(frame)] if note]
+
+    def _parameters(self, frame: pd.DataFrame) -> str:
+        """Return published and measured counts of trained parameters, by row; empty if no row has both."""
+        column = "parameters/trainable" if self.protocol.head_counted else "parameters/adapter"
+        if column not in frame:
+            return ""
+        told = {(n.row, n.column[self.columns.index("model")]): n.parameters for n in self.numbers if n.parameters}
+        measured: dict[tuple[Key, str], int] = {}
+        for (*row, model), count in zip(keys(frame, [*self.rows, "model"]), frame[column], strict=True):
+            if (tuple(row), model) in told and not is_missing(count):
+                measured[tuple(row), model] = int(count)
+        parts = [f"{method_name(row)} {count:,} ({told[row, model]:,.0f})" for (row, model), count in measured.items()]
+        head = "with" if self.protocol.head_counted else "without"
+        return f"Trained parameters {head} the head, measured (published): {'; '.join(parts)}." if parts else ""
+
+
+def _is_average(number: Published) -> bool:
+    return AVERAGE in number.column
+
+
+def _averages(numbers: Sequence[Published], tasks: Sequence[str], *, place: int) -> list[Published]:
+    """Return the mean over all tasks of each row that has them all and no published average of its own."""
+    found = []
+    for group in _by_row(numbers, place):
+        parts = [number for number in group if not _is_average(number)]
+        if len(parts) < len(tasks):
+            continue
+        mean = sum(number.value for number in parts) / len(parts)
+        published = next((number for number in group if _is_average(number)), None)
+        if published is None:
+            found.append(_average(parts, mean, place))
+        elif abs(published.value - mean) > ROUNDING + 1e-9:
+            raise ValueError(
+                f"the published average {published.value:.4f} of row {published.row} is not that of its numbers"
+                f" ({mean:.4f} over {len(parts)} tasks); correct one of them"
+            )
+    return found
+
+
+def _by_row(numbers: Sequence[Published], place: int) -> Iterator[list[Published]]:
+    groups: dict[Key, list[Published]] = {}
+    for number in numbers:
+        groups.setdefault((number.row, number.column[:place], number.column[place + 1 :]), []).append(number)
+    yield from groups.values()
+
+
+def _average(parts: Sequence[Published], mean: float, place: int) -> Published:
+    first = parts[0]
+    return Published(
+        row=first.row,
+        column=(*first.column[:place], AVERAGE, *first.column[place + 1 :]),
+        value=mean,
+        spread=None,
+        n=first.n,
+        source=first.source,
+        status=first.status,
+        parameters=first.parameters,
+        refuse=first.refuse,
+    )

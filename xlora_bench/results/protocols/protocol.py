@@ -1,0 +1,147 @@
+"""How a paper got its numbers, as data: what a measured number must share with a published one to be compared."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+from xlora_bench.results.frame.pivot_axes import is_missing
+from xlora_bench.runs.grid_rules import Rule, same
+
+Selection = Literal["best", "last", "half"]
+Aggregation = Literal["mean", "median"]
+
+BATCH = ("task.batch_size", "trainer.accumulate_grad_batches", "trainer.devices")
+"""Their product is the number of examples of one optimizer step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What else than the method decides a number; None says that the paper does not tell, and nothing is checked.
+
+    `split` is what is reported, `selection` which epoch (`best` on the reported split, `last`, or `half`: chosen on
+    one half and scored on the other), `aggregation` of `n` runs. `metric`, `start` (`base`, or the task whose adapter
+    it starts from) and `effective_batch` (examples of one optimizer step) are by task; a task that `start` does not
+    name starts from `base`. `head_counted` tells whether published parameter counts hold the classifier. `config`
+    maps keys of the config to what the paper used.
+
+    Raises:
+        ValueError: if `selection` or `aggregation` is not a known one.
+    """
+
+    split: str | None = "validation"
+    selection: Selection | None = None
+    aggregation: Aggregation | None = None
+    n: int | None = None
+    metric: Mapping[str, str] = field(default_factory=dict)
+    start: Mapping[str, str] | None = field(default_factory=dict)
+    effective_batch: Mapping[str, int] = field(default_factory=dict)
+    head_counted: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, known in (("selection", Selection), ("aggregation", Aggregation)):
+            value = getattr(self, name)
+            if value is not None and value not in get_args(known):
+                allowed = ", ".join(get_args(known))
+                raise ValueError(f"`paper.protocol.{name}` (={value!r}) must be one of {allowed}, or null (not stated)")
+
+    @classmethod
+    def parse(cls, node: Mapping[str, Any]) -> "Protocol":
+        """Return the protocol in the `paper.protocol` node of a config."""
+        unknown = sorted(set(node) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(
+                f"unknown in `paper.protocol`: {', '.join(unknown)}; it may hold {', '.join(cls.__dataclass_fields__)}"
+                " (keys of the config go below `config`)"
+            )
+        return cls(**node)
+
+    @property
+    def untold(self) -> list[str]:
+        """The parts that the paper does not tell."""
+        return [name for name in ("split", "selection", "aggregation", "start") if getattr(self, name) is None]
+
+    def refusals(self, cells: pd.DataFrame, *, rules: Sequence[Rule], **table: str) -> list[str]:
+        """Return why the numbers of `cells` must not be compared with the published ones; empty if they may.
+
+        `rules` are those of the paper's grid, which hold its recipe; `table` says which `selection` and
+        `aggregation` the measured number has.
+        """
+        stated = {name: getattr(self, name) for name in table}
+        found = [(name, stated[name], table[name]) for name in table if stated[name] not in (None, table[name])]
+        for cell in cells.to_dict("records"):
+            found += self._of_cell({str(name): value for name, value in cell.items()}, rules)
+        lines = (f"{name}: published {_text(told)}, measured {_text(measured)}" for name, told, measured in found)
+        return list(dict.fromkeys(lines))
+
+    def _of_cell(self, cell: Mapping[str, Any], rules: Sequence[Rule]) -> list[tuple[str, Any, Any]]:
+        task = str(cell.get("task"))
+        checks: list[tuple[str, Any, Any]] = [
+            ("metric", self.metric.get(task), cell.get("headline")),
+            ("split", self.split, _split(cell)),
+        ]
+        if self.start is not None:
+            checks.append(("start", self.start.get(task, "base"), _start(cell)))
+        batch = self.effective_batch.get(task)
+        if batch is not None:
+            checks.append(("effective batch", batch, _effective_batch(cell)))
+        wrong = [(name, told, found) for name, told, found in checks if told is not None and told != found]
+        for name, values in {**{name: [value] for name, value in self.config.items()}, **recipe(rules, cell)}.items():
+            if name == "start_from" or (name == BATCH[0] and batch is not None):
+                continue
+            if not any(same(_value(cell, name), _plain(value)) for value in values):
+                wrong.append((name, values[0] if len(values) == 1 else values, _value(cell, name)))
+        return wrong
+
+
+def recipe(rules: Sequence[Rule], cell: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the values that the grid `rules` allow for the keys they decide in `cell` (its columns by name)."""
+    allowed: dict[str, list[Any]] = {}
+    for rule in rules:
+        if rule.matches(lambda key: _value(cell, key)):
+            allowed |= {name: [value] for name, value in rule.set.items()}
+            allowed |= {name: list(values) for name, values in rule.each.items()}
+    return allowed
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of the config as a frame holds it."""
+    return json.dumps(value) if isinstance(value, list | tuple) else value
+
+
+def _value(cell: Mapping[str, Any], name: str) -> Any:
+    value = cell.get(name)
+    return None if is_missing(value) else value
+
+
+def _split(cell: Mapping[str, Any]) -> str:
+    return "validation" if _value(cell, "task.holdout") is None else "rows held out of the training split"
+
+
+def _start(cell: Mapping[str, Any]) -> str:
+    start = _value(cell, "start_from")
+    if start is None:
+        return "base"
+    return next((task for task in _tasks(json.loads(start))), "another cell")
+
+
+def _tasks(overrides: Sequence[str]) -> Iterator[str]:
+    for override in overrides:
+        name, _, value = override.partition("=")
+        if name == "task":
+            yield value
+
+
+def _effective_batch(cell: Mapping[str, Any]) -> int:
+    size = 1
+    for name in BATCH:
+        value = _value(cell, name)
+        size *= int(value) if isinstance(value, int | float) and value > 0 else 1
+    return size
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

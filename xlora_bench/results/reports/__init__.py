@@ -1,0 +1,1 @@
+"""The files of a report: tables, figures, comparison, tuning trials."""

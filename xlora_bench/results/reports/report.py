@@ -1,0 +1,79 @@
+"""The files a table leaves behind, for people and for programs."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from xlora_bench.results.comparison import write_comparison
+from xlora_bench.results.figures.figures import write_figures
+from xlora_bench.results.frame.trials import without_trials
+from xlora_bench.results.protocols.paper import Paper
+from xlora_bench.results.protocols.protocol import Aggregation, Selection
+from xlora_bench.results.protocols.selection import under
+from xlora_bench.results.tables.build_table import build_table
+from xlora_bench.results.tables.table import Table
+from xlora_bench.system.io import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+def write_report(
+    frame: pd.DataFrame,
+    folder: str | Path,
+    *,
+    title: str,
+    paper: Paper | None = None,
+    selection: Selection | None = None,
+    aggregation: Aggregation | None = None,
+    results_dir: Path | None = None,
+    reference: Mapping[str, str] | None = None,
+) -> Table:
+    """Write the table of a tidy frame, its comparison, its cells and its figures into `folder`; return the table.
+
+    Files: `table.md`, `table.csv`, `table.tex`, `cells.csv`, `score_vs_parameters` and `score_vs_rank` as PNG
+    and SVG, and those of `comparison.write_comparison`, by example if `results_dir` (the folder that holds `cells/`)
+    is given. A figure or a comparison that cannot be made is a warning, because the table does not depend on it.
+    `reference` names the method that others are compared with, such as `{"adapter": "lora"}`, which is the default.
+    Without a `selection` or an `aggregation` they are the paper's, or the best epoch and the mean.
+
+    Raises:
+        ValueError: if the frame is empty, no cell has a score under `selection`, no method is the `reference`, or
+            `folder` cannot be written.
+    """
+    frame = under(frame, selection or (paper.protocol.selection if paper else None) or "best")
+    table = build_table(frame, title=title, paper=paper, aggregation=aggregation)
+    texts = {
+        "table.md": table.to_markdown(),
+        "table.csv": table.to_csv(),
+        "table.tex": table.to_latex(),
+        "cells.csv": frame.to_csv(index=False),
+    }
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_atomically(folder / name, text)
+    except OSError as error:
+        raise ValueError(
+            f"the report folder {folder} cannot be written: {error}; choose another results folder"
+        ) from error
+    try:
+        write_figures(without_trials(frame), folder, axes=table.axes, labels=table.row_labels)
+    except Exception as error:
+        log.warning("no figures in %s: %s: %s", folder, type(error).__name__, error)
+    try:
+        write_comparison(
+            frame,
+            folder,
+            axes=table.axes,
+            row_labels=table.row_labels,
+            reference=reference,
+            results_dir=results_dir,
+        )
+    except Exception as error:
+        if reference is not None:
+            raise
+        log.warning("no comparison in %s: %s: %s", folder, type(error).__name__, error)
+    return table

@@ -1,0 +1,106 @@
+"""What the trials of a tuning say: the files beside a sweep's table, and the expected best of k trials."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xlora_bench.results.figures.figures import look_of, style_of
+from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.frame.pivot_axes import Key, keys, ordered
+from xlora_bench.system.io import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+def expected_best(scores: Sequence[float]) -> np.ndarray:
+    """Return `E[max of k scores]` for `k = 1 ... n`, `(n,)`, from the n scores of one method.
+
+    The k are drawn with replacement: with `v_1 <= ... <= v_n` and `P(i) = i / n`, the expectation is
+    `sum_i v_i (P(i)^k - P(i - 1)^k)` (Dodge et al. 2019, arXiv 1909.03004, section 3.1).
+
+    Raises:
+        ValueError: if there is no score.
+    """
+    if not len(scores):
+        raise ValueError("there is no score: the expected best needs at least one trial that is done")
+    ordered = np.sort(np.asarray(scores, dtype=float))
+    count = len(ordered)
+    below = np.arange(count + 1) / count
+    return np.array([(np.diff(below**k) * ordered).sum() for k in range(1, count + 1)])
+
+
+def curves(trials: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
+    """Return the expected best of k trials per group of `by`: columns `by`, `k`, `expected_best`, `trials`.
+
+    A trial that collapsed or failed counts as the lowest score of its task's trials; a group without a done trial has
+    no curve.
+    """
+    lines: list[dict[str, Any]] = []
+    for group, scores in _scores(trials, by):
+        values = expected_best(scores)
+        name = dict(zip(by, group, strict=True))
+        lines += [{**name, "k": k, "expected_best": value, "trials": len(values)} for k, value in enumerate(values, 1)]
+    return pd.DataFrame(lines, columns=[*by, "k", "expected_best", "trials"])
+
+
+def write_trials(
+    trials: pd.DataFrame, folder: Path, *, by: Sequence[str], labels: Mapping[str, str] | None = None
+) -> None:
+    """Write `trials.csv`, `expected_best.csv` and, if a figure can be drawn, `expected_best.png` into `folder`."""
+    by = [name for name in by if name in trials]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "trials.csv", trials.to_csv(index=False))
+    expected = curves(trials, by=by)
+    write_atomically(folder / "expected_best.csv", expected.to_csv(index=False))
+    try:
+        _draw(expected, folder / "expected_best.png", by=by, labels=labels or {})
+    except Exception as error:
+        log.warning("no figure of the expected best in %s: %s: %s", folder, type(error).__name__, error)
+
+
+def _scores(trials: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[Key, list[float]]]:
+    scores = trials["score"].astype(float)
+    tasks = pd.Series(keys(trials, ["task"]), index=trials.index, dtype=object)
+    lowest = scores.groupby(tasks).transform("min")
+    counted = scores.where(trials["status"] == "done", lowest)
+    groups = pd.Series(keys(trials, by), index=trials.index, dtype=object)
+    for group in ordered(groups):
+        of_group = groups == group
+        if (of_group & (trials["status"] == "done") & scores.notna()).any():
+            yield group, counted[of_group].dropna().tolist()
+
+
+def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapping[str, str]) -> None:
+    """Draw a line per group, a panel per task."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    if expected.empty:
+        return
+    names = [name for name in by if name != "task"]
+    methods = pd.Series(keys(expected, names), index=expected.index, dtype=object)
+    panels = list(expected.groupby("task", sort=False)) if "task" in by else [("", expected)]
+    width = min(len(panels), 3)
+    height = math.ceil(len(panels) / width)
+    figure = Figure(figsize=(3.2 * width + 2.4, 2.8 * height), layout="constrained")
+    grid = figure.subplots(height, width, squeeze=False).flatten()
+    handles = {}
+    for axis, (task, panel) in zip(grid, panels, strict=False):
+        for place, method in enumerate(ordered(methods)):
+            line = panel[methods[panel.index] == method]
+            look = look_of(place) | {"linestyle": style_of(place), "linewidth": 1.2}
+            (drawn,) = axis.plot(line["k"], line["expected_best"], **look)
+            handles[method_name(method, labels)] = drawn
+        axis.set_title(str(task), fontsize=10)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in grid[len(panels) :]:
+        axis.set_axis_off()
+    figure.supxlabel("trials k", fontsize=10)
+    figure.supylabel("expected best of k trials", fontsize=10)
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,39 @@
+"""The final table of a sweep in Weights & Biases; the record is the truth, so nothing here fails a sweep."""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from xlora_bench.results.tables.table import Table
+
+log = logging.getLogger(__name__)
+
+
+def log_table(table: Table, *, name: str, settings: Mapping[str, Any]) -> None:
+    """Log `table` as the `wandb.Table` `table` of a run of job type `report`; any failure is a warning.
+
+    `settings` are arguments of `wandb.init` that say where to: `project`, `entity`, `group`, `mode`, `dir`.
+    """
+    try:
+        import wandb  # noqa: PLC0415
+
+        frame = table.to_frame().astype(object)
+        rows: list[Iterable[Any]] = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+        run = wandb.init(
+            **settings,
+            name=name,
+            id=f"report-{name}",
+            job_type="report",
+            resume="allow",
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        run.log({"table": wandb.Table(columns=list(map(str, frame.columns)), data=rows, allow_mixed_types=True)})
+        run.finish()
+    except Exception as error:
+        log.warning("the table was not logged to W&B: %s: %s", type(error).__name__, error)
+
+
+def _cell(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

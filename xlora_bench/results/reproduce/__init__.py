@@ -1,0 +1,1 @@
+"""Compare two runs, archive records, and train recorded runs again."""

@@ -1,0 +1,124 @@
+"""What was asked for and what was around: everything recorded in which two runs differ, and what follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xlora_bench.results.frame.collect import asked_for, named
+from xlora_bench.results.reproduce.run_artifacts import Run
+from xlora_bench.results.reproduce.run_diff import Comparison, compare
+from xlora_bench.runs.record import Record
+
+ASKED = ("config", "seed", "data", "weights", "tokenizer", "parent")
+"""Sections that make another cell."""
+AROUND = ("code", "versions", "machine")
+"""Sections that leave the cell the same."""
+MACHINE = ("cpu", "threads", "gpus")
+"""What of a machine can change a number."""
+COSMETIC_VERSIONS = ("wandb",)
+WHY = {
+    "code": "other code may compute something else",
+    "versions": "other versions order or round sums differently",
+    "cpu": "another processor takes other kernels, which round differently",
+    "gpus": "another GPU takes other kernels, which round differently",
+    "threads": "threads share out sums, so another number of them rounds differently",
+}
+MISSING = "-"
+
+Sections = dict[str, dict[str, tuple[Any, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """In what two runs differ, by section; how their outcomes differ; and the verdict in words."""
+
+    sections: Sections
+    outcome: Comparison
+    verdict: str
+
+
+def explain(left: Run, right: Run) -> Explanation:
+    """Return why the numbers of two runs differ, as far as it is recorded."""
+    sections = differences(left.record, right.record)
+    outcome = compare(left, right)
+    return Explanation(sections=sections, outcome=outcome, verdict=verdict(sections, outcome))
+
+
+def differences(left: Record, right: Record) -> Sections:
+    """Return, by section and key, both values of all that is recorded and not the same; sections without are left out.
+
+    A key that is null is as good as absent.
+    """
+    theirs = facts(right)
+    found = {section: unequal(one, theirs[section]) for section, one in facts(left).items()}
+    return {section: keys for section, keys in found.items() if keys}
+
+
+def facts(record: Record) -> dict[str, dict[str, Any]]:
+    """Return what a record says besides its outcome, by section; keys are dotted."""
+    hashes = {name: {name: record.hashes.get(name)} for name in ("data", "weights", "tokenizer", "parent")}
+    config = {key: value for key, value in asked_for(record.config, {}).items() if key != "seed"}
+    ranks = {f"rank at {place}": rank for place, rank in record.ranks.items()}
+    return {
+        "choices": named(record.choices),
+        "config": config,
+        "seed": {"seed": record.seed},
+        **hashes,
+        "code": record.code,
+        "versions": record.versions,
+        "machine": record.machine,
+        "parameters": {**record.parameters, **ranks},
+    }
+
+
+def unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the keys whose values differ, in order, with both values."""
+    keys = dict.fromkeys([*one, *other])
+    return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
+
+
+def around(sections: Sections) -> dict[str, str]:
+    """Return what differs around a cell and can change its numbers, each with the reason."""
+    found = {}
+    if "code" in sections or uncommitted(sections):
+        found["code"] = WHY["code"]
+    if versions := [name for name in sections.get("versions", {}) if name not in COSMETIC_VERSIONS]:
+        found[f"versions of {', '.join(versions)}"] = WHY["versions"]
+    for key in MACHINE:
+        if key in sections.get("machine", {}):
+            one, other = sections["machine"][key]
+            found[f"{key} ({shown(one)} and {shown(other)})"] = WHY[key]
+    return found
+
+
+def uncommitted(sections: Sections) -> bool:
+    """Whether only one of the runs was made by committed code."""
+    return "dirty" in sections.get("code", {})
+
+
+def verdict(sections: Sections, outcome: Comparison) -> str:
+    """Return in words whether the outcomes had to differ, and why they may."""
+    asked = [section for section in ASKED if section in sections]
+    settings = around(sections)
+    numbers = "the numbers are the same to the bit" if outcome.identical else "the numbers differ"
+    if asked:
+        said = [", ".join(sections["config"]) if section == "config" else section for section in asked]
+        return f"two different cells: they differ in {', '.join(said)}, so they are expected to differ; {numbers}"
+    if outcome.identical:
+        where = f"although {', '.join(settings)} differ" if settings else "on the same machine, versions and threads"
+        return f"the same cell {where}: bit-identical ({', '.join(outcome.compared)})"
+    if settings:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in settings.items())
+        return f"the same cell, made differently: {reasons}"
+    return (
+        "nothing that is recorded differs, yet the numbers do: nondeterminism (a GPU's kernels, say), changes to the "
+        "code that were not committed, or settings of the environment (BLAS, oneDNN) are left; `verify` tells if "
+        "this machine repeats itself"
+    )
+
+
+def shown(value: Any) -> str:
+    """Return a value for people."""
+    if value is None or value == []:
+        return MISSING
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,109 @@
+"""One recorded run with what its folder holds besides the record: predictions and trained tensors."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from xlora_bench.runs.record import Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILES = {"predictions": "predictions.parquet", "tensors": "adapter.safetensors"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A record, the `folder` of its cell (None: only a summary of it is left) and digests of what the folder held."""
+
+    record: Record
+    folder: Path | None
+    recorded_digests: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame | None:
+        """One row per epoch, split and example, if they are there."""
+        path = self._path("predictions")
+        return None if path is None else pd.read_parquet(path)
+
+    @cached_property
+    def tensors(self) -> "dict[str, Tensor] | None":
+        """What trained, after the last epoch, if it is there."""
+        from safetensors.torch import load_file  # noqa: PLC0415 - slow to import
+
+        path = self._path("tensors")
+        return None if path is None else load_file(path)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Hashes of the content of predictions and trained tensors, of those that are known."""
+        known = dict(self.recorded_digests)
+        if self.predictions is not None:
+            known["predictions"] = digest_of_frame(self.predictions)
+        if self.tensors is not None:
+            known["tensors"] = digest_of_tensors(self.tensors)
+        return known
+
+    def _path(self, what: str) -> Path | None:
+        path = None if self.folder is None else self.folder / FILES[what]
+        return path if path is not None and path.is_file() else None
+
+
+def read_run(folder: Path) -> Run:
+    """Return the run in the folder of a cell.
+
+    Raises:
+        ValueError: if it holds no readable record.
+    """
+    return Run(record=Record.read(folder / "record.json"), folder=folder)
+
+
+def find_run(said: str | Path, *, results_dir: Path | None = None) -> Run:
+    """Return the run that a cell's folder, its `record.json` or its id in `results_dir` names.
+
+    Raises:
+        ValueError: if there is no such run.
+    """
+    path = Path(said)
+    if path.name == "record.json":
+        path = path.parent
+    if (path / "record.json").is_file():
+        return read_run(path)
+    places = [] if results_dir is None else sorted((results_dir / "cells").glob(f"{path.name}*/record.json"))
+    if len(places) > 1:
+        raise ValueError(f"{said!s} begins the ids of {len(places)} cells in {results_dir}; write more of it")
+    if not places:
+        where = "" if results_dir is None else f", nor the id of a recorded cell in {results_dir}"
+        raise ValueError(
+            f"{said!s} is no folder with a record.json{where}; give CELL_FOLDER, or an id and --results-dir"
+        )
+    return read_run(places[0].parent)
+
+
+def digest_of_frame(frame: pd.DataFrame) -> str:
+    """Return a hash of names, types and values of the columns, whatever wrote the file."""
+    digest = hashlib.sha256()
+    for name in sorted(frame.columns):
+        column = frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(column.dtype):
+            content, kind = "\n".join(column.astype(str)).encode(), "text"
+        else:
+            content, kind = column.to_numpy().tobytes(), str(column.dtype)
+        digest.update(f"{name} {kind} {len(content)};".encode() + content)
+    return digest.hexdigest()[:32]
+
+
+def digest_of_tensors(tensors: "Mapping[str, Tensor]") -> str:
+    """Return a hash of names, types, shapes and bytes of the tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy(force=True).tobytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,58 @@
+"""What a table mixes that its columns do not show: code, data, weights or library versions."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from xlora_bench.results.frame.pivot_axes import is_missing, keys
+
+NAMED = 8
+"""How many cells a note names before it counts the rest."""
+
+
+def mixing_notes(frame: pd.DataFrame) -> list[str]:
+    """Return one note for each of code, data, weights and versions in which comparable cells differ.
+
+    Data may differ between tasks and their options, weights between models; code and versions may not.
+    """
+    task = [name for name in frame.columns if name == "task" or name.startswith("task.")]
+    model = [name for name in frame.columns if name == "model" or name.startswith("model.")]
+    notes = _note(frame.assign(state=_code(frame)), "state", within=[], what="code")
+    notes += _note(frame, "hashes/data", within=task, what="data of the same task")
+    notes += _note(frame, "hashes/weights", within=model, what="weights of the same model")
+    for name in frame.columns:
+        if name.startswith("versions/"):
+            notes += _note(frame, name, within=[], what=f"versions of {name.removeprefix('versions/')}")
+    return notes
+
+
+def _code(frame: pd.DataFrame) -> pd.Series:
+    """Return the commit of each cell, and whether the code differed from it."""
+    commits = keys(frame, ["code/commit", "code/dirty"])
+    texts = [None if commit is None else f"{commit[:9]}{' with changes' if dirty else ''}" for commit, dirty in commits]
+    return pd.Series(texts, index=frame.index, dtype=object)
+
+
+def _note(frame: pd.DataFrame, name: str, *, within: Sequence[str], what: str) -> list[str]:
+    if name not in frame:
+        return []
+    told = frame[[not is_missing(value) for value in frame[name]]]
+    places = pd.Series(keys(told, within), index=told.index, dtype=object)
+    mixed: dict[str, list[str]] = {}
+    for _, group in told.groupby(places, sort=False):
+        counts = group[name].value_counts(sort=True)
+        for value in counts.index if len(counts) > 1 else []:
+            mixed.setdefault(str(value), []).extend(group.loc[group[name] == value, "cell"].astype(str))
+    if not mixed:
+        return []
+    most = max(mixed, key=lambda value: len(mixed[value]))
+    parts = [f"{value[:24]} ({_cells(cells, value == most)})" for value, cells in mixed.items()]
+    return [f"Mixed {what}: {'; '.join(parts)}. Compare such cells with care, or train them again with rerun=true."]
+
+
+def _cells(cells: Sequence[str], is_most: bool) -> str:
+    """Return the cells by name; of the most common value, and beyond the first few, their number."""
+    if is_most:
+        return f"{len(cells)} cells"
+    more = f" and {len(cells) - NAMED} more" if len(cells) > NAMED else ""
+    return f"{', '.join(cells[:NAMED])}{more}"

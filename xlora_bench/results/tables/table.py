@@ -1,0 +1,214 @@
+"""A table: runs grouped by what differs between them, with spread, failures and published numbers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from xlora_bench.results.frame.pivot_axes import Axes, Key
+from xlora_bench.results.protocols.protocol import Aggregation
+from xlora_bench.results.tables.table_cell import Entry
+
+LATEX = str.maketrans(
+    {
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+    }
+    | {
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "±": r"$\pm$",
+    }
+)
+
+
+COMPARED = "Measured against published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Row keys, column keys, the entry at each pair; columns in `published_only` were not measured.
+
+    Places that were both measured and published are listed once more, with their difference or why there is none.
+    """
+
+    title: str
+    headline: str
+    axes: Axes
+    rows: list[Key]
+    columns: list[Key]
+    entries: dict[tuple[Key, Key], Entry]
+    row_labels: dict[str, str] = field(default_factory=dict)
+    published_only: frozenset[Key] = frozenset()
+    notes: list[str] = field(default_factory=list)
+    selection: str = "best"
+    aggregation: Aggregation = "mean"
+
+    def to_rich(self) -> Group:
+        """Return the table for a terminal: one part per value of the first column axis."""
+        parts: list[Any] = [Text(self.title, style="bold")]
+        for name, columns in self._parts():
+            part = RichTable(title=name or None, title_justify="left")
+            for axis in self.axes.rows:
+                part.add_column(axis)
+            for column in columns:
+                part.add_column(self._column_label(column, within=name), justify="right")
+            for row in self.rows:
+                entries = [self.entries[row, column] for column in columns]
+                part.add_row(*map(Text, self._row_label(row)), *map(_rich, entries))
+            parts.append(part)
+        if lines := self.compared():
+            part = RichTable(*self._compared_head(), title=COMPARED, title_justify="left")
+            for line in lines:
+                part.add_row(*map(Text, line))
+            parts.append(part)
+        return Group(*parts, *(Text(note, style="dim") for note in self.notes))
+
+    def to_markdown(self) -> str:
+        """Return the table as Markdown: one part per value of the first column axis."""
+        lines = [f"# {self.title}"]
+        for name, columns in self._parts():
+            header = [*self.axes.rows, *(self._column_label(column, within=name) for column in columns)]
+            lines += ["", f"## {name}", ""] if name else [""]
+            lines += [_markdown_row(header), "|" + "---|" * len(self.axes.rows) + "---:|" * len(columns)]
+            for row in self.rows:
+                entries = [self.entries[row, column] for column in columns]
+                lines.append(_markdown_row([*self._row_label(row), *map(_markdown, entries)]))
+        if compared := self.compared():
+            head = self._compared_head()
+            lines += ["", f"## {COMPARED}", "", _markdown_row(head), "|" + "---|" * len(head)]
+            lines += map(_markdown_row, compared)
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
+
+    def to_latex(self) -> str:
+        """Return the table as LaTeX for `booktabs`, a line of the head per column axis."""
+        shape = "l" * len(self.axes.rows) + "r" * len(self.columns)
+        lines = [
+            r"\begin{table}",
+            rf"\caption{{{_latex(self.title)}}}",
+            rf"\begin{{tabular}}{{{shape}}}",
+            r"\toprule",
+        ]
+        lines += [*self._latex_head(), r"\midrule"]
+        for row in self.rows:
+            texts = [_latex(label) for label in self._row_label(row)]
+            texts += [_latex_entry(self.entries[row, column]) for column in self.columns]
+            lines.append(" & ".join(texts) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", *self._latex_compared()]
+        notes = [rf"\par\footnotesize {_latex(note)}" for note in self.notes]
+        return "\n".join([*lines, *notes, r"\end{table}", ""])
+
+    def to_csv(self) -> str:
+        """Return the table as CSV: one line per entry, full precision."""
+        return self.to_frame().to_csv(index=False)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one line per entry, full precision."""
+        about = {"metric": self.headline, "selection": self.selection}
+        lines = [
+            {**dict(zip(self.axes.names, (*row, *column), strict=True)), **about, **entry.numbers(self.aggregation)}
+            for (row, column), entry in self.entries.items()
+        ]
+        return pd.DataFrame(lines)
+
+    def compared(self) -> list[list[str]]:
+        """Return a line of texts for each place that was measured and published."""
+        places = [(row, column) for row in self.rows for column in self.columns]
+        both = [place for place in places if self.entries[place].runs and self.entries[place].published]
+        return [
+            [*self._row_label(row), *map(_show, column), *self.entries[row, column].compared()] for row, column in both
+        ]
+
+    def _compared_head(self) -> list[str]:
+        about = ["published", "measured", "difference", "interval", "inside", "why refused"]
+        return [*self.axes.names, *about]
+
+    def _latex_compared(self) -> Iterator[str]:
+        if lines := self.compared():
+            head = self._compared_head()
+            yield rf"\par\medskip {_latex(COMPARED)}\par"
+            yield rf"\begin{{tabular}}{{{'l' * len(head)}}}"
+            yield r"\toprule"
+            for line in (head, *lines):
+                yield " & ".join(map(_latex, line)) + r" \\" + (r" \midrule" if line is head else "")
+            yield from (r"\bottomrule", r"\end{tabular}")
+
+    def _parts(self) -> Iterator[tuple[str, list[Key]]]:
+        """Yield the columns by the value of the first of several column axes, which names them."""
+        if len(self.axes.columns) < 2:
+            yield "", self.columns
+            return
+        for first, columns in groupby(self.columns, key=lambda column: column[0]):
+            part = list(columns)
+            yield _label(self.axes.columns[0], first) + self._remark(part[0]), part
+
+    def _remark(self, column: Key) -> str:
+        return " (published, another model)" if column in self.published_only else ""
+
+    def _row_label(self, row: Key) -> list[str]:
+        return [self.row_labels.get(str(value), _show(value)) for value in row]
+
+    def _column_label(self, column: Key, *, within: str = "") -> str:
+        labels = [_label(name, value) for name, value in zip(self.axes.columns, column, strict=True)]
+        if within:
+            return ", ".join(labels[1:])
+        return (", ".join(labels) or self.headline) + self._remark(column)
+
+    def _latex_head(self) -> Iterator[str]:
+        empty = " & " * (len(self.axes.rows) - 1)
+        names = " & ".join(map(_latex, self.axes.rows))
+        last = len(self.axes.columns) - 1
+        for level, axis in enumerate(self.axes.columns):
+            cells = []
+            for _, group in groupby(self.columns, key=lambda column: column[: level + 1]):
+                part = list(group)
+                label = _label(axis, part[0][level]) + (self._remark(part[0]) if level == 0 else "")
+                cells.append(rf"\multicolumn{{{len(part)}}}{{c}}{{{_latex(label)}}}")
+            yield (names if level == last else empty) + " & " + " & ".join(cells) + r" \\"
+        if last < 0:
+            yield names + " & " + _latex(self.headline) + r" \\"
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _label(axis: str, value: Any) -> str:
+    """Return a column's label: a choice names itself, a number needs the name of its key."""
+    _, dot, key = axis.rpartition(".")
+    return f"{key} {_show(value)}" if dot else _show(value)
+
+
+def _rich(entry: Entry) -> Text:
+    text = Text(entry.measured, style="bold" if entry.bold else "")
+    return text.append(" " * bool(entry.measured and entry.remarks) + entry.remarks, style="dim not bold")
+
+
+def _markdown(entry: Entry) -> str:
+    return f"{f'**{entry.measured}**' if entry.bold else entry.measured} {entry.remarks}".strip()
+
+
+def _markdown_row(texts: list[str]) -> str:
+    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
+
+
+def _latex(text: str) -> str:
+    return text.translate(LATEX)
+
+
+def _latex_entry(entry: Entry) -> str:
+    measured = rf"\textbf{{{_latex(entry.measured)}}}" if entry.bold else _latex(entry.measured)
+    return f"{measured} {_latex(entry.remarks)}".strip()

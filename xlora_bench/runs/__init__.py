@@ -1,0 +1,1 @@
+"""A run: its config hash, folder, record, seeds and provenance."""

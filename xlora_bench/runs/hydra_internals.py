@@ -1,0 +1,49 @@
+"""The only file that imports Hydra's internal modules.
+
+Hydra has no public way to compose a config with the search path of a running job, to apply parsed overrides to a
+composed config, or to derive a sweeper from its own; `hydra.compose` starts a new global Hydra.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.conf import HydraConf
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+
+def compose_like(hydra: HydraConf, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """Return the config of the same primary config with other overrides, and its choices of groups."""
+    search = ConfigSearchPathImpl()
+    for source in hydra.runtime.config_sources:
+        search.append(source.provider, f"{source.schema}://{source.path}")
+    config = ConfigLoaderImpl(search).load_configuration(
+        hydra.job.config_name, [*hydra.overrides.hydra, *overrides], run_mode=RunMode.RUN
+    )
+    choices = {group: str(choice) for group, choice in config.hydra.runtime.choices.items() if "/" not in group}
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return config, choices
+
+
+def apply_overrides(overrides: list[Override], config: DictConfig) -> None:
+    """Write parsed overrides into a composed config.
+
+    Raises:
+        ConfigCompositionException: if an override does not fit the config.
+    """
+    ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
+
+
+def basic_sweeper() -> Any:
+    """Return the class of Hydra's own sweeper.
+
+    Imported when asked for: Hydra's search for plugins runs the module again, and a class of the first run no longer
+    works after that.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: PLC0415 - see above
+
+    return BasicSweeper

@@ -1,0 +1,1 @@
+"""The cost of runs before they start: steps, tokens, seconds."""

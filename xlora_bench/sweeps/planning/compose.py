@@ -1,0 +1,93 @@
+"""The configs of many cells: Hydra composes each choice of groups once, the other overrides go onto a copy."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from omegaconf import DictConfig, OmegaConf
+
+from xlora_bench.results.frame.collect import named
+from xlora_bench.runs.config_hash import identity
+from xlora_bench.runs.grid_rules import ABSENT
+from xlora_bench.runs.hydra_internals import apply_overrides
+from xlora_bench.runs.overrides import as_lines, parsed
+from xlora_bench.training.budget.options import told
+
+Choice = tuple[str, ...]
+
+
+class Composer:
+    """What the cells of a sweep with the primary `config` hold, as `load_sweep_config` would compose them."""
+
+    def __init__(self, config: DictConfig, loader: ConfigLoader) -> None:
+        self._config = config
+        self._loader = loader
+        self._bases: dict[Choice, tuple[DictConfig, dict[str, Any]]] = {}
+        self._cells: dict[Choice, DictConfig] = {}
+        self._groups: dict[str, bool] = {}
+        self._signatures: dict[Choice, str] = {}
+
+    def config(self, overrides: Mapping[str, str]) -> DictConfig:
+        """Return the config of a cell without Hydra's own node; not to be written to.
+
+        Raises:
+            ConfigCompositionException: if an override does not fit the config.
+        """
+        lines = as_lines(overrides)
+        place = tuple(lines)
+        if place not in self._cells:
+            base, _ = self._base(lines)
+            cell = copy.deepcopy(base)
+            values = [parsed(line) for line in lines if not self._is_group(line)]
+            apply_overrides(values, cell)
+            self._cells[place] = cell
+        return self._cells[place]
+
+    def resolved(self, overrides: Mapping[str, str]) -> dict[str, Any]:
+        """Return the config of a cell as plain values."""
+        return cast("dict[str, Any]", OmegaConf.to_container(self.config(overrides), resolve=True))
+
+    def choices(self, overrides: Mapping[str, str]) -> dict[str, Any]:
+        """Return the choice of every group."""
+        return self._base(as_lines(overrides))[1]
+
+    def value(self, overrides: Mapping[str, str], key: str) -> Any:
+        """Return a group's choice or the value of a dotted key, `ABSENT` if the cell has no such key."""
+        choices = self.choices(overrides)
+        if key in choices:
+            return choices[key]
+        seed = {} if key == "seed" else {"seed"}
+        rest = {name: text for name, text in overrides.items() if name not in seed}
+        found = OmegaConf.select(self.config(rest), key, default=ABSENT)
+        return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+
+    def signature(self, overrides: Mapping[str, str]) -> tuple[str, str, str | None]:
+        """Return what two cells share that are one: everything but their cosmetic keys, and their names."""
+        rest = {name: text for name, text in overrides.items() if name != "seed"}
+        place = tuple(as_lines(rest))
+        if place not in self._signatures:
+            self._signatures[place] = identity(self.resolved(rest), data="")
+        names = str(sorted(told(self.config(rest).get("budget"), choices=named(self.choices(overrides))).items()))
+        return self._signatures[place], names, overrides.get("seed")
+
+    def _base(self, lines: list[str]) -> tuple[DictConfig, dict[str, Any]]:
+        chosen = tuple(line for line in lines if self._is_group(line))
+        if chosen not in self._bases:
+            composed = self._loader.load_sweep_config(self._config, list(chosen))
+            choices = dict(composed.hydra.runtime.choices)
+            OmegaConf.set_struct(composed, False)
+            del composed["hydra"]
+            OmegaConf.set_struct(composed, True)
+            self._bases[chosen] = composed, choices
+        return self._bases[chosen]
+
+    def _is_group(self, line: str) -> bool:
+        override = parsed(line)
+        group = override.key_or_group
+        if group not in self._groups:
+            name = str(self._config.hydra.job.config_name)
+            options = self._loader.get_group_options(group, results_filter=ObjectType.CONFIG, config_name=name)
+            self._groups[group] = bool(options)
+        return self._groups[group] and not isinstance(override.value(), dict)

@@ -1,0 +1,192 @@
+"""`tuning:`, the same number of trials for every method, on a seed and on rows that the reported cells never see."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from xlora_bench.results.frame.trials import BY
+from xlora_bench.runs.grid_rules import ABSENT, matches
+from xlora_bench.runs.overrides import Overrides, as_text
+from xlora_bench.sweeps.planning.grid import Draft, Grid
+from xlora_bench.sweeps.planning.jobs import Job, Planned
+from xlora_bench.sweeps.planning.search_space import Space, Values
+
+Group = tuple[str, ...]
+"""The values of `tuning.by` that cells tuned together share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How much may be tried, and where: `trials` per combination of `by`, on `holdout` training rows and on `seed`.
+
+    Raises:
+        ValueError: if an option is outside its range.
+    """
+
+    seed: int
+    holdout: int
+    trials: int
+    space: Sequence[Space]
+    search: str = "grid"
+    by: tuple[str, ...] = BY
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("holdout", 1), ("trials", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"`tuning.{name}` (={value!r}) must be a whole number of at least {least}")
+        if self.search not in ("grid", "random"):
+            raise ValueError(f"`tuning.search` (={self.search}) must be grid or random")
+        if not self.space:
+            raise ValueError("`tuning.space` is empty: name the keys to tune and their values")
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys that are tuned, for any method."""
+        return {key for space in self.space for key in space.axes}
+
+    @classmethod
+    def parse(cls, node: Mapping[str, Any]) -> "Tuning":
+        """Return the `tuning` node of a config."""
+        known, needed = set(cls.__dataclass_fields__), {"seed", "holdout", "trials", "space"}
+        if wrong := sorted((set(node) - known) | (needed - set(node))):
+            raise ValueError(f"missing or unknown in `tuning`: {', '.join(wrong)}; it holds {', '.join(sorted(known))}")
+        space = node["space"]
+        if not isinstance(space, list):
+            raise ValueError(f"`tuning.space` (={space}) must be a list of rules")
+        by = node.get("by", cls.by)
+        options = {key: node[key] for key in ("seed", "holdout", "trials", "search") if key in node}
+        return cls(**options, by=tuple(by), space=[Space.parse(item) for item in space])
+
+
+class Tuner:
+    """The trials of a sweep, and the cells to report once their scores are known.
+
+    Raises:
+        ValueError: if the tuning seed is among the reported ones, a tuned key is set on the command line, no space is
+            meant for a cell, or the budget does not fit a space.
+    """
+
+    def __init__(self, tuning: Tuning, grid: Grid) -> None:
+        self.tuning = tuning
+        self.notes: list[str] = []
+        self._grid = grid
+        self._groups: dict[Group, list[Draft]] = {}
+        self._check_by()
+        for draft in grid.drafts:
+            self._groups.setdefault(self._group(draft), []).append(draft)
+        self._check_seeds()
+        self._points = {group: self._values(drafts) for group, drafts in self._groups.items()}
+        self.trials = [self._trial(self._groups[group][0], values) for group, values in self._in_order()]
+
+    def reported(self, jobs: Mapping[int, Job]) -> list[Planned]:
+        """Return every reported cell, as configured and with the values of its group's best trial.
+
+        Without jobs the values are not known yet: the cells as configured stand for both.
+        """
+        best = self._best(jobs)
+        self.notes = self._told(best) if jobs else []
+        found: dict[tuple[Any, ...], tuple[Draft, list[str]]] = {}
+        for draft in self._grid.drafts:
+            values = best[self._group(draft)] if jobs else {}
+            tuned = None if values is None else Draft(raw=draft.raw, overrides=_with(draft.overrides, values))
+            for kind, cell in (("fixed", draft), ("tuned", tuned)):
+                if cell is not None:
+                    _, kinds = found.setdefault(self._grid.composer.signature(cell.overrides), (cell, []))
+                    kinds += [kind] if kind not in kinds else []
+        return [Planned(overrides=tuple(self._grid.lines(cell)), tuning=tuple(kinds)) for cell, kinds in found.values()]
+
+    def _best(self, jobs: Mapping[int, Job]) -> dict[Group, Values | None]:
+        """Return the values of the best trial that is done, the first of equals; None where none is."""
+        best: dict[Group, tuple[float, Values]] = {}
+        for number, (group, values) in enumerate(self._in_order()):
+            job = jobs.get(number)
+            if job is None or job.status != "done" or job.score is None:
+                continue
+            if group not in best or job.score > best[group][0]:
+                best[group] = job.score, values
+        return {group: best[group][1] if group in best else None for group in self._groups}
+
+    def _told(self, best: Mapping[Group, Values | None]) -> list[str]:
+        """Return what the report must say of the tuning."""
+        of = ", ".join(self.tuning.by)
+        notes = [
+            f"Tuned: the best of {self.tuning.trials} trials ({self.tuning.search}) per {of}, on seed "
+            f"{self.tuning.seed} and {self.tuning.holdout} held-out training rows; no reported number has seen either."
+        ]
+        for group, values in best.items():
+            what = (
+                ", ".join(f"{key} {as_text(value)}" for key, value in values.items()) if values else "no trial is done"
+            )
+            notes.append(f"Tuned: {' '.join(group)}: {what}")
+        return notes
+
+    def _in_order(self) -> list[tuple[Group, Values]]:
+        return [(group, values) for group, points in self._points.items() for values in points]
+
+    def _group(self, draft: Draft) -> Group:
+        return self._grid.values(draft, self.tuning.by)
+
+    def _trial(self, draft: Draft, values: Values) -> Planned:
+        """Return the trial of `values` on the tuning seed and rows, for a cell that stands for its group."""
+        seed = {"seed": as_text(self.tuning.seed)}
+        holdout = {"task.holdout": as_text(self.tuning.holdout)}
+        trial = Draft(raw={**draft.raw, **seed}, overrides={**_with(draft.overrides, values), **seed, **holdout})
+        return Planned(overrides=tuple(self._grid.lines(trial)), tuning=("trial",))
+
+    def _values(self, drafts: Sequence[Draft]) -> list[Values]:
+        """Return the points to try for the cells of one group."""
+        spaces = [self._space(draft) for draft in drafts]
+        if any(space is not spaces[0] for space in spaces):
+            raise ValueError(
+                f"`tuning.space` has several rules for the cells of one group ({' '.join(self._group(drafts[0]))}): "
+                "add what tells them apart to `tuning.by`"
+            )
+        if set_here := sorted(set(spaces[0].axes) & self._grid.said):
+            raise ValueError(f"`{set_here[0]}` is tuned and set on the command line: drop it there, or say tuning=null")
+        if self.tuning.search == "grid":
+            return spaces[0].grid(self.tuning.trials)
+        return spaces[0].draw(self.tuning.trials, seed=self.tuning.seed)
+
+    def _space(self, draft: Draft) -> Space:
+        """Return the first rule of the space that matches a cell."""
+        for space in self.tuning.space:
+            if matches(space.when, lambda key: self._grid.composer.value(draft.overrides, key)):
+                return space
+        raise ValueError(
+            f"no rule of `tuning.space` is for `{' '.join(self._grid.lines(draft))}`: end with one without `when`"
+        )
+
+    def _check_by(self) -> None:
+        """A key that some methods alone have tells theirs apart; one that no cell has is a mistake."""
+        composer, drafts = self._grid.composer, self._grid.drafts
+        for key in self.tuning.by:
+            if all(composer.value(draft.overrides, key) is ABSENT for draft in drafts):
+                raise ValueError(
+                    f"`{key}` in `tuning.by` is not a key of any cell, as of `{' '.join(self._grid.lines(drafts[0]))}`"
+                )
+
+    def _check_seeds(self) -> None:
+        reported = sorted({int(self._grid.composer.value(draft.overrides, "seed")) for draft in self._grid.drafts})
+        if self.tuning.seed in reported:
+            raise ValueError(
+                f"`tuning.seed` (={self.tuning.seed}) is one of the reported seeds ({', '.join(map(str, reported))}): "
+                "numbers tuned on a reported seed are not comparable; take another"
+            )
+
+
+def make_tuner(config: DictConfig, grid: Grid) -> Tuner | None:
+    """Return the tuner that the `tuning` node of a config asks for, None without one."""
+    node = config.get("tuning")
+    if node is None:
+        return None
+    plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    if not isinstance(plain, Mapping):
+        raise ValueError(f"`tuning` (={plain}) must be null or a mapping with seed, holdout, trials and space")
+    return Tuner(Tuning.parse(cast("dict[str, Any]", plain)), grid)
+
+
+def _with(overrides: Overrides, values: Values) -> Overrides:
+    return {**overrides, **{key: as_text(value) for key, value in values.items()}}

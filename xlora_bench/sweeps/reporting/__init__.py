@@ -1,0 +1,1 @@
+"""Progress lines of a sweep and its report at the end."""

@@ -1,0 +1,1 @@
+"""Files, in-process caches, threads, memory allocator and log levels."""

@@ -1,0 +1,175 @@
+"""What a method costs on a model: trained entries, and FLOPs of one training step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.init_schemes import InitScheme
+from xlora_bench.inject.head_names import head_parameter_names
+from xlora_bench.inject.methods.method import Method
+from xlora_bench.inject.targets import Targets, is_linear
+from xlora_bench.nn.ops.low_rank_linear import dense_is_cheaper
+from xlora_bench.training.budget.target_shapes import Shape, Site, rank_at, shape_at, sites_of
+
+ByRank = Callable[[int], int]
+Fresh = Callable[[], nn.Module]
+"""Makes the model on the meta device, anew: methods change it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """How a batch passes one adapted weight: its tokens, and whether the input needs a gradient."""
+
+    site: Site
+    shape: Shape
+    tokens: int
+    needed: bool
+
+    def flops(self, rank: int) -> int:
+        """Return the FLOPs of factors of this rank, forward and backward, in the order of contraction that layers take.
+
+        For `N` tokens and factors `up (out, k)`, `down (k, in)`. Factored: forward `2 N k (in + out)`; backward
+        `2 N k out` for the gradient of each of up and the hidden `(N, k)`, `2 N k in` for down and for the input, where
+        needed. As one dense sum: `2 k in out` to make it and for the gradient of each trained factor, `2 N in out` for
+        its own gradient.
+        """
+        out, inner, width = self.site.out_features, self.site.in_features, self.shape.width * rank
+        up = torch.empty(out, width, device="meta", requires_grad=self.shape.up)
+        down = torch.empty(width, inner, device="meta", requires_grad=self.shape.down)
+        if self.shape.fused and dense_is_cheaper(self.tokens, up, down):
+            trained = self.shape.up + self.shape.down
+            return 2 * out * inner * (width * (1 + trained) + (self.tokens if trained else 0))
+        ups = 1 + self.shape.up + (self.shape.down or self.needed)
+        downs = 1 + self.shape.down + self.needed
+        return 2 * self.tokens * width * (ups * out + downs * inner)
+
+
+def adapter_entries(adapter: Adapter, model: nn.Module, *, targets: Targets, init_scheme: InitScheme) -> ByRank:
+    """Return the closed form of the trained entries of one of our variants, head excluded, by `adapter.rank`."""
+    sites = sites_of(model, targets)
+    for site in one_of_each_aspect(sites):
+        shape_at(adapter, init_scheme, site)
+    biases = sum(bias.numel() for bias in trained_biases(adapter, model, sites))
+
+    def entries(rank: int) -> int:
+        each = (adapter.parameter_count(s.out_features, s.in_features, rank_at(adapter, s, rank)) for s in sites)
+        return sum(each) + biases
+
+    return entries
+
+
+def adapter_flops(
+    adapter: Adapter, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, batch: int, length: int
+) -> ByRank:
+    """Return the FLOPs of a step of `(batch, length)` tokens with one of our variants, by `adapter.rank`.
+
+    Matrix products alone, 2 a multiply-add: those of the frozen model with gradients from the first adapted layer on,
+    as torch counts them, plus those of the factors. Work that does not grow with the tokens (DoRA's norms, making an
+    orthogonal factor from its parameters) is left out.
+    """
+    passages: list[Passage] = []
+    trained = nn.Parameter(torch.zeros((), device="meta"))
+    sites = sites_of(model, targets)
+    head = head_parameter_names(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in head)
+    for bias in trained_biases(adapter, model, sites):
+        bias.requires_grad_(True)
+    for site in sites:
+        layer = model.get_submodule(site.place)
+        if not is_linear(layer):
+            raise ValueError(f"`budget.flops_per_step` counts linear layers, `{site.place}` is none: choose others")
+        shape = shape_at(adapter, init_scheme, site)
+
+        def note(
+            _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, site: Site = site, shape: Shape = shape
+        ) -> Tensor:
+            tokens = inputs[0].numel() // site.in_features
+            passages.append(Passage(site=site, shape=shape, tokens=tokens, needed=inputs[0].requires_grad))
+            return output + trained  # no product: gradients flow from here on, as they would from an adapter
+
+        layer.register_forward_hook(note)
+    base = counted_flops(model, batch=batch, length=length)
+
+    def flops(rank: int) -> int:
+        return base + sum(passage.flops(rank_at(adapter, passage.site, rank)) for passage in passages)
+
+    return flops
+
+
+def other_entries(method: Method, fresh: Fresh, *, targets: Targets, init_scheme: InitScheme) -> int:
+    """Return the trained entries of a baseline or a peft method, head excluded, counted on the meta device."""
+    adapted, head = applied(method, fresh(), targets=targets, init_scheme=init_scheme)
+    return sum(p.numel() for p in adapted.parameters() if p.requires_grad and id(p) not in head)
+
+
+def other_flops(
+    method: Method, fresh: Fresh, *, targets: Targets, init_scheme: InitScheme, batch: int, length: int
+) -> int:
+    """Return the FLOPs of a step of a baseline or a peft method, counted on the meta device."""
+    adapted, _ = applied(method, fresh(), targets=targets, init_scheme=init_scheme)
+    return counted_flops(adapted, batch=batch, length=length)
+
+
+def counted_flops(model: nn.Module, *, batch: int, length: int) -> int:
+    """Return the FLOPs of forward and backward, as torch counts them on the meta device."""
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - only for budgets of FLOPs
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        logits_of(model, batch=batch, length=length).sum().backward()
+    return int(counter.get_total_flops())
+
+
+def applied(
+    method: Method, model: nn.Module, *, targets: Targets, init_scheme: InitScheme
+) -> tuple[nn.Module, set[int]]:
+    """Return the model with a baseline or a peft method applied on the meta device, and the ids of head parameters."""
+    names = head_parameter_names(model)
+    head = [parameter for name, parameter in model.named_parameters() if name in names]
+    try:
+        with torch.device("meta"):
+            adapted = method.apply(model, targets=targets, init_scheme=init_scheme, seed=0, total_steps=1000)
+    except (RuntimeError, NotImplementedError) as error:
+        raise ValueError(
+            f"`budget`: {type(method).__name__} cannot be counted without its weights "
+            f"({str(error).splitlines()[0]}); set `adapter.rank` by hand"
+        ) from error
+    for parameter in head:
+        parameter.requires_grad_(True)
+    return adapted, {id(parameter) for parameter in head}
+
+
+def logits_of(model: nn.Module, *, batch: int, length: int) -> Tensor:
+    """Return the model's logits for a batch of one length; some architectures run on meta only with a mask."""
+    tokens = torch.zeros(batch, length, dtype=torch.long)
+    try:
+        output = model(input_ids=tokens)
+    except RuntimeError:
+        output = model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    logits: Tensor = output.logits
+    return logits
+
+
+def trained_biases(adapter: Adapter, model: nn.Module, sites: Sequence[Site]) -> list[nn.Parameter]:
+    """Return the biases of the base that train beside the deltas."""
+    head = head_parameter_names(model)
+    if adapter.bias == "all":
+        return [p for name, p in model.named_parameters() if name.endswith(".bias") and name not in head]
+    if adapter.bias == "adapted":
+        return [model.get_parameter(f"{site.place}.bias") for site in sites if site.bias]
+    return []
+
+
+def head_size(model: nn.Module) -> int:
+    """Return the number of entries of the head."""
+    head = head_parameter_names(model)
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if name in head)
+
+
+def one_of_each_aspect(sites: Sequence[Site]) -> list[Site]:
+    """Return a square, a tall and a wide weight, where there are such: a variant may not fit all of them."""
+    aspects = {(site.out_features > site.in_features, site.out_features < site.in_features): site for site in sites}
+    return list(aspects.values())

@@ -1,0 +1,179 @@
+"""Write the rank that a budget asks for into the config, before the cell gets its name."""
+
+import copy
+import logging
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.runs.config_folder import CONFIGS
+from xlora_bench.training.budget.costs import (
+    ByRank,
+    adapter_entries,
+    adapter_flops,
+    head_size,
+    other_entries,
+    other_flops,
+)
+from xlora_bench.training.budget.options import Budget
+from xlora_bench.training.budget.target_shapes import highest_rank, meta_model, sites_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """The cost nearest to the budget on one group of targets; `rank` is None where the rank does not change it."""
+
+    targets: str
+    rank: int | None
+    cost: int
+
+    def __str__(self) -> str:
+        at = "whatever the rank" if self.rank is None else f"adapter.rank={self.rank}"
+        return f"{self.cost:,} (targets={self.targets}, {at})"
+
+
+def solve_budget(config: DictConfig, *, choices: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
+    """Set `adapter.rank` (and `targets`) of `config` so that the cell meets `config.budget`; return its choices.
+
+    Call it before interpolations are resolved: `adapter.alpha: ${adapter.rank}` follows the solved rank. The cell is
+    the one that has this rank by hand. Without a budget nothing happens.
+
+    Raises:
+        ValueError: if the budget cannot be met within its tolerance (the nearest reachable cost is named, on these
+            targets and on others), or a rank is set on the command line too.
+    """
+    node = config.get("budget")
+    budget = Budget.parse(OmegaConf.to_container(node, resolve=True) if node is not None else None)  # type: ignore[arg-type]
+    if budget is None:
+        return dict(choices)
+    if given := [override for override in overrides if override.lstrip("+").startswith("adapter.rank=")]:
+        raise ValueError(f"`{given[0]}` and `budget.{budget.key}` both set the rank: drop one of them")
+    if budget.targets is None:
+        reached = [nearest(config, budget, choices["targets"], config.targets)]
+    else:
+        reached = fitting(config, budget, budget.targets)
+    found = next((one for one in reached if budget.within(one.cost)), None)
+    if found is None:
+        raise unreachable(config, budget, reached, adapter=choices["adapter"])
+    write(config, found, changed=budget.targets is not None)
+    log.info("budget.%s=%g: %s", budget.key, budget.wanted, found)
+    return {**choices, "targets": found.targets}
+
+
+def write(config: DictConfig, found: Reached, *, changed: bool) -> None:
+    """Put the solution into the config."""
+    if found.rank is not None:
+        config.adapter.rank = found.rank
+    if changed:
+        config.targets = group(found.targets)
+
+
+def nearest(config: DictConfig, budget: Budget, name: str, targets: Any) -> Reached:
+    """Return the rank whose cost is nearest to the budget on the target group called `name`."""
+    trial = copy.deepcopy(config)
+    trial.targets = targets
+    cost, highest = cost_by_rank(trial, budget)
+    lowest = 1 if highest is None else cost(1)
+    if highest is None or lowest == cost(highest):
+        return Reached(targets=name, rank=None, cost=cost(1))
+    above = min(bisect_left(range(1, highest + 1), budget.wanted, key=cost), highest - 1)
+    candidates = range(1, highest + 1)[max(above - 1, 0) : above + 1]
+    rank = min(candidates, key=lambda rank: abs(cost(rank) - budget.wanted))
+    return Reached(targets=name, rank=rank, cost=cost(rank))
+
+
+def cost_by_rank(trial: DictConfig, budget: Budget) -> tuple[ByRank, int | None]:
+    """Return what the config costs by its rank, and its highest rank; None for a method without ranks."""
+    plain = resolved(trial)
+    named = ("model", "adapter", "init_scheme", "targets", "task")
+    model, method, init_scheme, targets, task = (instantiate(plain[name]) for name in named)
+    known = meta_model(model, num_labels=task.num_labels)
+    head = head_size(known) if budget.count_head and budget.key == "trainable_params" else 0
+    size = {"batch": task.batch_size, "length": budget.length or task.max_length}
+    said = {"targets": targets, "init_scheme": init_scheme}
+    has_rank = "rank" in trial.adapter
+    highest = highest_rank(sites_of(known, targets)) if has_rank else None
+    if isinstance(method, Adapter) and budget.key == "trainable_params":
+        count = adapter_entries(method, known, **said)
+    elif isinstance(method, Adapter):
+        count = adapter_flops(method, known, **said, **size)
+    else:
+
+        def count(rank: int) -> int:
+            if has_rank:
+                trial.adapter.rank = rank
+            at_rank, fresh = instantiate(resolved(trial)["adapter"]), partial(copy.deepcopy, known)
+            if budget.key == "trainable_params":
+                return other_entries(at_rank, fresh, **said)
+            return other_flops(at_rank, fresh, **said, **size)
+
+    return cache(lambda rank: head + count(rank)), highest
+
+
+def fitting(config: DictConfig, budget: Budget, names: Sequence[str]) -> list[Reached]:
+    """Return what is reached on each of the target groups that the variant can adapt.
+
+    Raises:
+        ValueError: the reason, if it can adapt none of them.
+    """
+    found, reasons = [], []
+    for name in names:
+        targets = group(name)
+        try:
+            found.append(nearest(config, budget, name, targets))
+        except ValueError as error:
+            reasons.append(error)
+    if not found:
+        raise reasons[0]
+    return found
+
+
+def unreachable(config: DictConfig, budget: Budget, reached: Sequence[Reached], *, adapter: str) -> ValueError:
+    """Return the error that names the nearest reachable cost here and on all groups of targets."""
+
+    def distance(one: Reached) -> float:
+        return abs(one.cost - budget.wanted)
+
+    here = min(reached, key=distance)
+    try:
+        others = fitting(config, budget, sorted(path.stem for path in (CONFIGS / "targets").glob("*.yaml")))
+    except ValueError:
+        others = []
+    best = min((one for one in others if one.targets != here.targets), key=distance, default=here)
+    if distance(best) < distance(here):
+        way_out = f"nearer on other targets: {best}; set targets={best.targets}, raise budget.tolerance"
+    else:
+        way_out = "no other group of targets comes nearer; raise budget.tolerance"
+    head = "" if budget.key != "trainable_params" else f", head {'' if budget.count_head else 'not '}counted"
+    return ValueError(
+        f"`budget.{budget.key}` (={budget.wanted:,.0f}{head}) cannot be met within {budget.tolerance:.3g} by "
+        f"adapter={adapter}: the nearest is {here}; {way_out}, or change the budget"
+    )
+
+
+def group(name: str) -> DictConfig:
+    """Return the config of a group of targets.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    path = CONFIGS / "targets" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in (CONFIGS / "targets").glob("*.yaml")))
+        raise ValueError(f"`budget.targets` names {name!r}, which is no group of targets: {known}")
+    found = OmegaConf.load(path)
+    assert isinstance(found, DictConfig)
+    return found
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Return a config as plain values."""
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

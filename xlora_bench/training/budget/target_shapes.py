@@ -1,0 +1,95 @@
+"""What a variant costs is decided by the shapes it adapts; they are read off a model without weights."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.init_schemes import InitScheme
+from xlora_bench.adapters.patterns import pattern_value
+from xlora_bench.inject.targets import Targets
+from xlora_bench.models.pretrained import Pretrained
+from xlora_bench.nn.layers import adapted_type
+
+PROBE_RANK = 2
+PROBE_SIZES = (8, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One weight `(out, in)` that gets a delta, its module's name and the entries of its bias."""
+
+    place: str
+    out_features: int
+    in_features: int
+    bias: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The factors that a delta applies: their width over the rank, and which of them get gradients.
+
+    `fused` ones are a plain product without dropout, which a layer may also apply as one dense sum.
+    """
+
+    width: int
+    up: bool
+    down: bool
+    fused: bool
+
+
+def meta_model(pretrained: Pretrained, *, num_labels: int) -> nn.Module:
+    """Return the classifier on the meta device: every shape, no weight."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: PLC0415 - slow to import
+
+    try:
+        config = AutoConfig.from_pretrained(
+            pretrained.location(), revision=pretrained.revision or "main", num_labels=num_labels
+        )
+    except OSError as error:
+        raise pretrained.unreachable(error) from error
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+
+
+def sites_of(model: nn.Module, targets: Targets) -> list[Site]:
+    """Return the weights that `targets` names in `model`, in its order."""
+    sites = []
+    for place in targets.names(model):
+        layer = adapted_type(model.get_submodule(place))(model.get_submodule(place))  # type: ignore[misc]
+        out_features, in_features = layer.weight_matrix().shape
+        bias = 0 if layer.bias is None else layer.bias.numel()
+        sites.append(Site(place=place, out_features=out_features, in_features=in_features, bias=bias))
+    return sites
+
+
+def highest_rank(sites: list[Site]) -> int:
+    """Return the highest rank that every weight can take."""
+    return min(min(site.out_features, site.in_features) for site in sites)
+
+
+def rank_at(adapter: Adapter, site: Site, rank: int) -> int:
+    """Return the rank of one weight: `rank`, or its own by `adapter.rank_pattern`."""
+    return int(pattern_value(adapter.rank_pattern, site.place, rank))
+
+
+def shape_at(adapter: Adapter, init_scheme: InitScheme, site: Site) -> Shape:
+    """Return what the deltas of `adapter` are like at `site`, from a delta of a small weight of the same aspect.
+
+    Raises:
+        ValueError: if the variant cannot adapt such a weight, or the init scheme does not fit it.
+    """
+    low, high = PROBE_SIZES
+    rows = high if site.out_features > site.in_features else low
+    columns = high if site.in_features > site.out_features else low
+    generator = torch.Generator().manual_seed(0)
+    small = replace(adapter, rank=PROBE_RANK, rank_pattern={}, alpha_pattern={})
+    weight = torch.randn(rows, columns, generator=generator)
+    try:
+        delta = small.build(weight, init_scheme=init_scheme, generator=generator, place=site.place)
+    except ValueError as error:
+        raise ValueError(f"{error} (for a weight of the aspect of `{site.place}`)") from error
+    up, down = delta.factors()
+    fused = delta.additive and not adapter.dropout
+    return Shape(width=len(down) // PROBE_RANK, up=up.requires_grad, down=down.requires_grad, fused=fused)

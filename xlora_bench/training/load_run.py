@@ -1,0 +1,44 @@
+"""The model of a trained cell, for inspection, merging or export."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from xlora_bench.inject.head_names import head_module_names
+from xlora_bench.inject.methods import as_method
+from xlora_bench.runs import seeds
+from xlora_bench.runs.record import Record
+from xlora_bench.training.loop.trained_state import load_trained
+from xlora_bench.training.trust import parts_from_record
+
+
+def load_run(folder: Path | str, *, epoch: Literal["last", "best"] = "last", trust: Sequence[str] = ()) -> nn.Module:
+    """Return the adapted model of the cell in `folder` (`multirun/cells/<id>`) after its last or its best epoch.
+
+    `inject.merge`, `inject.remove(model, merged=True)` and `xlora_bench.export_peft` take it from there.
+
+    The record may name classes of this package; `trust` lists modules of yours whose classes it may name too.
+
+    Raises:
+        ValueError: if the folder holds no record, the record names any other code, or the saved tensors are not those
+            of the recorded variant.
+    """
+    folder = Path(folder)
+    record = Record.read(folder / "record.json")
+    groups = ("model", "adapter", "init_scheme", "targets", "task")
+    parts = parts_from_record(record.config, groups, of=str(folder / "record.json"), trust=trust)
+    model = parts["model"].load(num_labels=parts["task"].num_labels, seed=seeds.derive(record.seed, "head"))
+    heads = [model.get_submodule(name) for name in head_module_names(model)]
+    adapted: nn.Module = as_method(parts["adapter"]).apply(
+        model,
+        targets=parts["targets"],
+        init_scheme=parts["init_scheme"],
+        seed=seeds.derive(record.seed, "adapter"),
+        total_steps=1,
+    )
+    for head in heads:
+        head.requires_grad_(True)
+    load_trained(adapted, folder / ("adapter.safetensors" if epoch == "last" else "adapter_best.safetensors"))
+    return adapted.eval()

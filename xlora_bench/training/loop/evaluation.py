@@ -1,0 +1,92 @@
+"""One evaluation: its metrics and its prediction for every example."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from xlora_bench.data import metrics
+from xlora_bench.data.task import TextTask
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Split = tuple[Tensor, Tensor, Tensor]
+"""`idx (n,)`, `logits (n, K)` and `labels (n,)` of one split, in the order of idx."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The state of a run after `epoch` epochs."""
+
+    epoch: int
+    metrics: dict[str, float]
+    splits: dict[str, Split]
+
+    @classmethod
+    def of(
+        cls, task: TextTask, *, epoch: int, splits: dict[str, Split], loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> Self:
+        """Score the predictions; `loss` is the main split's task loss, without any penalty."""
+        scores = {
+            name: metrics.compute(task, logits.numpy(), labels.numpy()) for name, (_, logits, labels) in splits.items()
+        }
+        _, logits, labels = splits[task.eval_splits[0]]
+        return cls(
+            epoch=epoch,
+            metrics=metrics.merge(task, scores) | {"loss": loss(logits, labels).item()},
+            splits=splits,
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Return epoch and metrics in one dict, as the record's history has them."""
+        return {"epoch": self.epoch, **self.metrics}
+
+    def as_tensors(self) -> dict[str, Any]:
+        """Return plain containers and tensors, which a checkpoint can hold and `weights_only` can load."""
+        return {"epoch": self.epoch, "metrics": dict(self.metrics), "splits": dict(self.splits)}
+
+    @classmethod
+    def from_tensors(cls, saved: Mapping[str, Any]) -> Self:
+        """Return the evaluation that `as_tensors` saved."""
+        return cls(epoch=saved["epoch"], metrics=dict(saved["metrics"]), splits=dict(saved["splits"]))
+
+
+def best_of(evaluations: Sequence[Evaluation], headline: str) -> Evaluation:
+    """Return the evaluation with the highest headline metric, the earliest of equals."""
+    return max(evaluations, key=lambda evaluation: (evaluation.metrics[headline], -evaluation.epoch))
+
+
+def predictions(evaluations: Sequence[Evaluation]) -> "pd.DataFrame":
+    """Return one row per (epoch, split, example): idx, label, prediction and the logits `logit_0, logit_1, ...`."""
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
+    parts = []
+    for evaluation in evaluations:
+        for split, (idx, logits, labels) in evaluation.splits.items():
+            predicted = logits.squeeze(-1) if logits.shape[-1] == 1 else logits.argmax(-1)
+            columns = {f"logit_{k}": logits[:, k].numpy() for k in range(logits.shape[-1])}
+            fixed = {"epoch": evaluation.epoch, "split": split}
+            parts.append(
+                pd.DataFrame(
+                    {
+                        **fixed,
+                        "idx": idx.numpy(),
+                        "label": labels.numpy(),
+                        "prediction": predicted.numpy(),
+                        **columns,
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def collapse_reason(evaluations: Sequence[Evaluation]) -> str | None:
+    """Return why the last evaluation counts as collapsed, or None."""
+    if not evaluations or not evaluations[-1].metrics["collapsed"]:
+        return None
+    logits = torch.cat([logits for _, logits, _ in evaluations[-1].splits.values()])
+    what = "constant predictions" if torch.isfinite(logits).all() else "logits that are not finite"
+    return f"{what} in epoch {evaluations[-1].epoch}"

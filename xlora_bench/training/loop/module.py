@@ -1,0 +1,116 @@
+"""The LightningModule: one adapted classifier under training, and the predictions of its evaluations."""
+
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from xlora_bench.data.task import TextTask
+from xlora_bench.inject.methods.method import Method
+from xlora_bench.models.packed import forward
+from xlora_bench.training.loop.evaluation import Evaluation
+from xlora_bench.training.loop.optimizers import AdamW, Schedule
+from xlora_bench.training.loop.trained_state import trained_names
+
+
+class Classifier(lightning.LightningModule):
+    """Trains what requires gradients in `model`; checkpoints hold that and nothing of the frozen base.
+
+    `evaluations` has one entry per evaluation so far: metrics and per-example predictions; checkpoints carry it along.
+    `collapse` says why the run cannot go on, or is None.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        method: Method,
+        task: TextTask,
+        optimizer: AdamW,
+        schedule: Schedule,
+        head: set[str],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.method = method
+        self.task = task
+        self.optimizer_options = optimizer
+        self.schedule_options = schedule
+        self.head = head
+        self.evaluations: list[Evaluation] = []
+        self.collapse: str | None = None
+        self.strict_loading = False
+        self._outputs: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross entropy of `logits (N, K)`, or the mean squared error of `logits (N, 1)` for regression."""
+        if self.task.labels is None:
+            return F.mse_loss(logits.squeeze(-1).float(), labels.float())
+        return F.cross_entropy(logits.float(), labels)
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor | None:
+        """Return the task loss plus the method's penalty; stop the run where that is not a finite number."""
+        loss = self.loss(forward(self.model, batch), batch["labels"])
+        self.log("train/loss", loss, batch_size=len(batch["labels"]))
+        penalty = self.method.penalty(self.model)
+        if penalty is not None:
+            self.log("train/penalty", penalty, batch_size=len(batch["labels"]))
+            loss = loss + penalty
+        if not torch.isfinite(loss):
+            self.collapse = f"the training loss is {loss.item()} at step {self.global_step + 1}"
+            self.trainer.should_stop = True
+            return None
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step, then let the method act on the parameters."""
+        super().optimizer_step(*args, **kwargs)
+        self.method.after_step(self.model, self.global_step + 1)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start collecting predictions."""
+        self._outputs = [[] for _ in self.task.eval_splits]
+
+    def validation_step(self, batch: dict[str, Any], index: int, dataloader_idx: int = 0) -> None:
+        """Collect the logits; penalties have no part in evaluation."""
+        logits = forward(self.model, batch).float()
+        self._outputs[dataloader_idx].append((batch["idx"], logits, batch["labels"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute this evaluation's metrics over all examples and log them."""
+        splits = {}
+        for split, outputs in zip(self.task.eval_splits, self._outputs, strict=True):
+            idx, logits, labels = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
+            order = torch.argsort(idx)
+            splits[split] = (idx[order], logits[order], labels[order])
+        evaluation = Evaluation.of(self.task, epoch=self.current_epoch + 1, splits=splits, loss=self.loss)
+        self.evaluations.append(evaluation)
+        self.log_dict({f"validation/{name}": float(value) for name, value in evaluation.metrics.items()})
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimizer and its schedule, stepped every optimizer step."""
+        optimizer: Optimizer = self.optimizer_options.build(
+            self.model,
+            self.head,
+            self.method.lr_ratios(self.model),
+            fused=str(self.trainer.precision).endswith("true"),  # Lightning cannot clip for a fused one otherwise
+        )
+        schedule = self.schedule_options.build(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what trains; drop the frozen base."""
+        kept = {f"model.{name}" for name in trained_names(self.model)}
+        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in kept}
+        checkpoint["evaluations"] = [evaluation.as_tensors() for evaluation in self.evaluations]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back the evaluations; refuse a checkpoint of another variant."""
+        kept = {f"model.{name}" for name in trained_names(self.model)}
+        if kept != set(checkpoint["state_dict"]):
+            raise ValueError("the checkpoint is of another variant: it does not hold exactly what trains here")
+        self.evaluations = [Evaluation.from_tensors(saved) for saved in checkpoint["evaluations"]]

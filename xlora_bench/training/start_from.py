@@ -1,0 +1,50 @@
+"""`start_from`: a cell that starts from the trained adapter of another, its parent (`[task=mnli]`)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from xlora_bench import inject
+from xlora_bench.inject.state_dict import check_state, copy_state
+from xlora_bench.runs.overrides import START_FROM
+from xlora_bench.training.loop.trained_state import trained_names
+
+SAME = ("model", "adapter", "init_scheme", "targets")
+"""Parts that a cell shares with its parent: what was trained must mean the same in both."""
+MAY_DIFFER = ("dropout", "gradient_checkpointing", "attention")
+"""Options of those parts that change how a model trains, not what its tensors are."""
+
+
+def check_parent(child: Mapping[str, Any], parent: Mapping[str, Any]) -> None:
+    """Raise a ValueError if the adapter of the config `parent` does not fit into that of `child`."""
+    if str(child["adapter"].get("_target_", "")).endswith(".Peft"):
+        raise ValueError(f"`{START_FROM}` needs one of our own variants: what peft freezes by chance is not recorded")
+    for part in SAME:
+        for key in sorted({*child[part], *parent[part]} - set(MAY_DIFFER)):
+            ours, theirs = child[part].get(key), parent[part].get(key)
+            if ours != theirs:
+                raise ValueError(
+                    f"`{START_FROM}`: `{part}.{key}` is {ours!r} here and {theirs!r} in the parent, whose adapter then "
+                    f"does not fit; take `{part}` out of the list, or set it to the same in both"
+                )
+
+
+def load_start(model: nn.Module, path: Path, *, head: set[str]) -> None:
+    """Load all that a parent trained and kept, in `path`, but its head, whose parameters are called `head`.
+
+    Raises:
+        ValueError: if the tensors are not those of this model.
+    """
+    from safetensors.torch import load_file  # noqa: PLC0415 - as in training/state.py
+
+    tensors = model.state_dict()
+    own = {name: tensors[name] for name in trained_names(model) - head}
+    state = {name: tensor for name, tensor in load_file(path).items() if name not in head}
+    check_state(own, state, f"the model that is to start from {path}")
+    with torch.no_grad():
+        copy_state(own, state)
+    for layer, delta in inject.adapted_pairs(model):
+        delta.restore(layer.weight_matrix())
