@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test bench lint type clean
+.PHONY: help setup quickstart test test-quick bench lint type clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 help: ## Show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## Make the virtual environment and install everything, pinned
 
@@ -21,6 +21,9 @@ quickstart: setup ## Compare variants on an embedded model and task; ends with a
 
 test: setup ## Run the tests on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+
+test-quick: setup ## Run the tests that take milliseconds: every subpackage, conformance of linear layers in fp32
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 bench: setup ## Measure speed into benchmarks/results; DATA=dir with GLUE, FULL=1 for all of it
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -3,7 +3,7 @@
     python -m benchmarks [--data-dir DIR] [--full]
 
 A part that is done is not run again until all are (`.bench/done`); then the next start measures anew. Without `--full`
-the sweeps are small, with one cell of the baseline.
+the sweeps are small, with one run of the baseline.
 """
 
 import argparse
@@ -20,15 +20,15 @@ PARTS: dict[str, Sequence[str]] = {
     "step": ("--rounds", "15"),
     "layout": ("--rounds", "8"),
     "init": ("--rounds", "1"),
-    "cells": (),
-    "end_to_end": ("--rows", "1000", "--starts", "kaiming", "svd_both", "--ranks", "2", "16", "--cells", "1"),
-    "growth": ("--cells", "5", "--rows", "500", "2000"),
+    "runs": (),
+    "end_to_end": ("--rows", "1000", "--starts", "kaiming", "svd_both", "--ranks", "2", "16", "--runs", "1"),
+    "growth": ("--runs", "5", "--rows", "500", "2000"),
 }
 FULL: dict[str, Sequence[str]] = {
     "step": ("--rounds", "40"),
     "layout": ("--rounds", "20"),
     "init": ("--rounds", "3"),
-    "cells": ("--processes", "100"),
+    "runs": ("--processes", "100"),
     "end_to_end": ("--seeds", "0", "1", "2"),
     "growth": (),
 }
@@ -47,12 +47,12 @@ def main() -> None:
     for name, arguments in (FULL if options.full else PARTS).items():
         data = ["--data-dir", str(options.data_dir)] if options.data_dir and name in DATA else []
         run(name, [*arguments, *data])
-    shutil.rmtree(WORK / "done")
+    shutil.rmtree(WORK / "completed")
 
 
 def run(name: str, arguments: Sequence[str]) -> None:
     """Run one part, unless it was done with these arguments."""
-    mark = WORK / "done" / " ".join([name, *arguments]).replace("/", "|")
+    mark = WORK / "completed" / " ".join([name, *arguments]).replace("/", "|")
     if mark.exists():
         log.info("%s is done", name)
         return

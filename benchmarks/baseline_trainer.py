@@ -1,4 +1,4 @@
-"""One cell as a user of transformers and peft would write it: the script that our sweep is measured against.
+"""One run as a user of transformers and peft would write it: the script that our sweep is measured against.
 
     python -m benchmarks.baseline_trainer --rows DIR --start pissa --rank 8 --out FILE
 
@@ -96,8 +96,8 @@ def encoded(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, ob
     rows = pd.read_parquet(path)
     tokens = tokenizer(rows["text"].tolist(), truncation=True, max_length=128)
     return [
-        {**{name: column[place] for name, column in tokens.items()}, "labels": int(label)}
-        for place, label in enumerate(rows["label"])
+        {**{name: column[index] for name, column in tokens.items()}, "labels": int(label)}
+        for index, label in enumerate(rows["label"])
     ]
 
 

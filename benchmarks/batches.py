@@ -11,8 +11,9 @@ import transformers
 
 from benchmarks.models import FOLDER
 from xlora_bench.data.collators import PaddedCollator
-from xlora_bench.data.packing import CheapestCollator, FlatCollator
-from xlora_bench.data.packing.packed import ROW_LENGTHS, PackedCollator
+from xlora_bench.data.packing import CheapestCollator, UnpaddedCollator
+from xlora_bench.data.packing.packed import PackedCollator
+from xlora_bench.data.task import ROW_LENGTHS
 from xlora_bench.data.tokenize import Example
 
 COLUMNS = {
@@ -73,7 +74,7 @@ def made(ids: Sequence[Sequence[int]]) -> list[Example]:
 def in_batches(examples: Sequence[Example], *, size: int, count: int) -> list[Sequence[Example]]:
     """Return the first `count` whole batches."""
     count = min(count, len(examples) // size)
-    return [examples[size * place : size * (place + 1)] for place in range(count)]
+    return [examples[size * index : size * (index + 1)] for index in range(count)]
 
 
 def packed(row_lengths: Sequence[int] = ROW_LENGTHS) -> Collator:
@@ -83,7 +84,7 @@ def packed(row_lengths: Sequence[int] = ROW_LENGTHS) -> Collator:
 
 def unpadded() -> Collator:
     """Return our layout on a CPU: without padding where that is cheaper than rows of one length."""
-    return CheapestCollator(FlatCollator(tokenizer()), PackedCollator(tokenizer()))
+    return CheapestCollator(UnpaddedCollator(tokenizer()), PackedCollator(tokenizer()))
 
 
 def padded() -> Collator:

@@ -1,10 +1,10 @@
-"""Fixed cost of a cell and memory of a process that runs many; and that both ways give the same results.
+"""Fixed cost of a run and memory of a process that runs many; and that both ways give the same results.
 
-    python -m benchmarks.cells                       # 100 tiny cells in one process
-    python -m benchmarks.cells --processes 100       # and each of the first 100 as a process of its own
-    python -m benchmarks.cells --threads 2           # both on two threads: a sum's last bits depend on how many
+    python -m benchmarks.runs                       # 100 tiny runs in one process
+    python -m benchmarks.runs --processes 100       # and each of the first 100 as a process of its own
+    python -m benchmarks.runs --threads 2           # both on two threads: a sum's last bits depend on how many
 
-A tiny cell is one step on 16 sentences and one evaluation on 16. Its fixed cost is everything but that step and that
+A tiny run is one step on 16 sentences and one evaluation on 16. Its fixed cost is everything but that step and that
 evaluation. Seconds are of the CPU, which other work on the machine blurs less than it does the clock.
 """
 
@@ -25,13 +25,13 @@ import pandas as pd
 import psutil
 import torch
 
-import xlora_bench.training.run
+import xlora_bench.training.prepare
 import xlora_bench.training.train
 from benchmarks.tables import RESULTS, log, publish, show_log
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.cli.main import main as xlora_bench_main
-from xlora_bench.models import weight_cache as warm
-from xlora_bench.runs.run import Cell
+from xlora_bench.models import weight_cache
+from xlora_bench.runs.run import Run
 from xlora_bench.training.callbacks import EpochCheckpoint
 from xlora_bench.training.loop.module import Classifier
 
@@ -47,15 +47,15 @@ TINY = (
 ADAPTERS = ("lora", "pissa", "bitfit", "orthogonal_qr")
 
 PARTS = {
-    "options, data": (xlora_bench.training.train, "ask"),
-    "model": (warm, "classifier"),
+    "options, data": (xlora_bench.training.train, "resolve"),
+    "model": (weight_cache, "classifier"),
     "adapter": (Adapter, "apply"),
-    "layout": (xlora_bench.training.run, "choose_layout"),
-    "fit": (xlora_bench.training.run.lightning.Trainer, "fit"),
+    "layout": (xlora_bench.training.prepare, "choose_layout"),
+    "fit": (xlora_bench.training.prepare.lightning.Trainer, "fit"),
     "step": (Classifier, "optimizer_step"),
     "evaluation": (Classifier, "validation_step"),
     "checkpoint": (EpochCheckpoint, "on_train_epoch_end"),
-    "record": (Cell, "end"),
+    "record": (Run, "end"),
 }
 """What is clocked; `step`, `evaluation` and `checkpoint` are within `fit`."""
 
@@ -66,27 +66,27 @@ def main() -> None:
     show_log()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        cells = in_one_process(Path(folder) / "one", options.cells)
-        report(cells, options.results)
+        runs = in_one_process(Path(folder) / "one", options.runs)
+        report(runs, options.results)
         if options.processes:
             alone = as_processes(
                 Path(folder) / "many", Path(folder) / "one", options.processes, threads=options.threads
             )
-            publish("cells_alone", alone, title="Tiny cells as processes of their own", folder=options.results)
+            publish("cells_alone", alone, title="Tiny runs as processes of their own", folder=options.results)
 
 
 def parse() -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
-def in_one_process(folder: Path, cells: int) -> pd.DataFrame:
-    """Return a row per cell: CPU seconds of its parts, of all, and between it and the one before; resident bytes."""
+def in_one_process(folder: Path, runs: int) -> pd.DataFrame:
+    """Return a row per run: CPU seconds of its parts, of all, and between it and the one before; resident bytes."""
     rows: list[dict[str, float]] = []
     clocked: dict[str, float] = {}
     train, ended = xlora_bench.training.train.train, time.process_time()
@@ -98,7 +98,7 @@ def in_one_process(folder: Path, cells: int) -> pd.DataFrame:
         score = train(config)
         between, ended = start - ended, time.process_time()
         rows.append(
-            {**dict.fromkeys(PARTS, 0.0), **clocked, "cell": ended - start, "between": between}
+            {**dict.fromkeys(PARTS, 0.0), **clocked, "run_id": ended - start, "between": between}
             | {"wall": time.perf_counter() - wall, "resident": psutil.Process().memory_info().rss}
         )
         return score
@@ -107,7 +107,7 @@ def in_one_process(folder: Path, cells: int) -> pd.DataFrame:
         patches.enter_context(mock.patch.object(xlora_bench.training.train, "train", clocked_train))
         for name, (owner, attribute) in PARTS.items():
             patches.enter_context(clock(owner, attribute, clocked, name))
-        seeds = ",".join(str(seed) for seed in range(-(-cells // len(ADAPTERS))))
+        seeds = ",".join(str(seed) for seed in range(-(-runs // len(ADAPTERS))))
         run(["-m", *TINY, f"adapter={','.join(ADAPTERS)}", f"seed={seeds}", *paths(folder)])
     return pd.DataFrame(rows)
 
@@ -139,29 +139,29 @@ def paths(folder: Path) -> list[str]:
     return [f"paths.results_dir={folder}", f"paths.cache_dir={folder.parent / 'cache'}"]
 
 
-def report(cells: pd.DataFrame, folder: Path) -> None:
-    """Publish the median CPU milliseconds of the parts of warm cells, and the memory after some of them."""
-    later = cells.iloc[len(ADAPTERS) :]  # the first of each kind fills the caches
-    parts = later.assign(fixed=later["cell"] - later["step"] - later["evaluation"])
+def report(runs: pd.DataFrame, folder: Path) -> None:
+    """Publish the median CPU milliseconds of the parts of warm runs, and the memory after some of them."""
+    later = runs.iloc[len(ADAPTERS) :]  # the first of each kind fills the caches
+    parts = later.assign(fixed=later["run_id"] - later["step"] - later["evaluation"])
     parts["in fit, rest"] = parts["fit"] - parts["step"] - parts["evaluation"] - parts["checkpoint"]
     named = parts.drop(columns=["resident", "fit"])
     table = pd.DataFrame({"part": named.columns, "ms": 1e3 * named.median().to_numpy()})
-    publish("cells_cost", table, title=f"A tiny warm cell, median of {len(later)}", folder=folder)
-    places = [place for place in (0, 9, len(cells) // 2, len(cells) - 1) if place < len(cells)]
-    resident = cells["resident"].to_numpy()[places] / 2**20
-    memory = pd.DataFrame({"after cell": [place + 1 for place in places], "resident MiB": resident})
-    publish("cells_memory", memory, title="Memory of one process over its cells", folder=folder)
+    publish("cells_cost", table, title=f"A tiny warm run, median of {len(later)}", folder=folder)
+    indices = [index for index in (0, 9, len(runs) // 2, len(runs) - 1) if index < len(runs)]
+    resident = runs["resident"].to_numpy()[indices] / 2**20
+    memory = pd.DataFrame({"after run": [index + 1 for index in indices], "resident MiB": resident})
+    publish("cells_memory", memory, title="Memory of one process over its runs", folder=folder)
 
 
-def as_processes(folder: Path, reference: Path, cells: int, *, threads: int) -> pd.DataFrame:
-    """Run the first `cells` cells as processes of their own, on `threads`; return their wall and CPU seconds.
+def as_processes(folder: Path, reference: Path, runs: int, *, threads: int) -> pd.DataFrame:
+    """Run the first `runs` runs as processes of their own, on `threads`; return their wall and CPU seconds.
 
     Raises:
         ValueError: if a result differs in one bit.
     """
     rows = []
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    for path in sorted(reference.glob("cells/*/record.json"))[:cells]:
+    for path in sorted(reference.glob("runs/*/record.json"))[:runs]:
         record = json.loads(path.read_text())
         overrides = [f"adapter={record['choices']['adapter']}", f"seed={record['seed']}", *paths(folder)]
         start, cpu = time.perf_counter(), os.times()
@@ -174,17 +174,17 @@ def as_processes(folder: Path, reference: Path, cells: int, *, threads: int) -> 
                 "cpu": spent.children_user + spent.children_system - cpu.children_user - cpu.children_system,
             }
         )
-        if difference := differing(path.parent, folder / "cells" / path.parent.name):
-            raise ValueError(f"{' '.join(overrides)}: {difference} differs from the cell among others")
-        log.info("%d of %d alone: the same bits, %.1f s", len(rows), cells, rows[-1]["wall"])
+        if difference := differing(path.parent, folder / "runs" / path.parent.name):
+            raise ValueError(f"{' '.join(overrides)}: {difference} differs from the run among others")
+        log.info("%d of %d alone: the same bits, %.1f s", len(rows), runs, rows[-1]["wall"])
     frame = pd.DataFrame(rows)
     return pd.DataFrame(
-        {"cells": [len(frame)], "wall s, median": frame.wall.median(), "cpu s, median": frame.cpu.median()}
+        {"runs": [len(frame)], "wall s, median": frame.wall.median(), "cpu s, median": frame.cpu.median()}
     )
 
 
 def differing(one: Path, other: Path) -> str | None:
-    """Return the first result file of a cell that is not the same to the bit, or None."""
+    """Return the first result file of a run that is not the same to the bit, or None."""
     for name in ("adapter.safetensors", "adapter_best.safetensors", "predictions.parquet", "factors.csv"):
         contents = [(folder / name).read_bytes() if (folder / name).exists() else None for folder in (one, other)]
         if contents[0] != contents[1]:

@@ -1,12 +1,12 @@
-"""A whole table: our sweep against one process per cell of transformers' Trainer with peft.
+"""A whole table: our sweep against one process per run of transformers' Trainer with peft.
 
-    python -m benchmarks.end_to_end --data-dir DIR [--seeds 0 1 2] [--cells 5]
+    python -m benchmarks.end_to_end --data-dir DIR [--seeds 0 1 2] [--runs 5]
 
 The grid of `paper/xlora_sst2` with minilm: five starts x ranks 2, 16, 64, LoRA on query, key and value, 2,000 rows of
 SST-2, one epoch of batches of 32 at lr 1e-3, evaluated on all 872 validation sentences. Ours is one command from
-nothing: no caches, no results. The baseline is `benchmarks/baseline_trainer.py` once per cell: same rows, batches in
+nothing: no caches, no results. The baseline is `benchmarks/baseline_trainer.py` once per run: same rows, batches in
 the same order, steps, schedule and head; svd_both is peft's pissa, the starts that peft does not have are its default,
-which is cheaper. `--cells n` runs n baseline cells spread over the grid, half of them before our sweep and half after
+which is cheaper. `--runs n` runs n baseline runs spread over the grid, half of them before our sweep and half after
 it, and takes their mean for the others; one that is done is not run again (`.bench/baseline`). Without --data-dir the
 task is the embedded `synth_single`.
 """
@@ -29,56 +29,56 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")
     arguments.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS, help="(all)")
     arguments.add_argument("--ranks", type=int, nargs="+", default=RANKS, help="(%(default)s)")
-    arguments.add_argument("--cells", type=int, help="baseline cells to run (all)")
+    arguments.add_argument("--runs", type=int, help="baseline runs to run (all)")
     arguments.add_argument("--launcher", default="parallel", help="hydra/launcher of our sweep (%(default)s)")
     options = started(arguments)
     data_dir = options.data_dir.resolve() if options.data_dir else None
     grid = Grid(rows=options.rows, starts=options.starts, ranks=options.ranks, seeds=options.seeds, data_dir=data_dir)
-    chosen = spread_over(grid.points(), options.cells)
+    chosen = spread_over(grid.points(), options.runs)
     run_baseline(grid, chosen[::2])
-    spent, cells = run_ours(grid, launcher=options.launcher)
+    spent, runs = run_ours(grid, launcher=options.launcher)
     baseline = run_baseline(grid, chosen)
-    cells = cells.merge(baseline, on=["start", "rank", "seed"], how="left").sort_values(["start", "rank", "seed"])
+    runs = runs.merge(baseline, on=["start", "rank", "seed"], how="left").sort_values(["start", "rank", "seed"])
     notes = __doc__.split("\n\n", 2)[2]
-    publish("end_to_end", summary(grid, spent, cells), title="A whole table", notes=notes, folder=options.results)
+    publish("end_to_end", summary(grid, spent, runs), title="A whole table", notes=notes, folder=options.results)
     columns = {"seconds": "baseline_seconds", "ours": "our_accuracy", "baseline": "baseline_accuracy"}
-    publish("end_to_end_cells", cells.rename(columns=columns), title="Its cells", folder=options.results)
+    publish("end_to_end_cells", runs.rename(columns=columns), title="Its runs", folder=options.results)
 
 
-def summary(grid: Grid, spent: Spent, cells: pd.DataFrame) -> pd.DataFrame:
+def summary(grid: Grid, spent: Spent, runs: pd.DataFrame) -> pd.DataFrame:
     """Return what is compared, a row per quantity."""
-    count, both = len(cells), cells.dropna(subset="seconds")
+    count, both = len(runs), runs.dropna(subset="seconds")
     theirs = both["seconds"].mean() * count
     difference = both["ours"] - both["baseline"]
     rows = {
-        "cells": count,
-        "baseline cells measured": len(both),
+        "runs": count,
+        "baseline runs measured": len(both),
         "ours, seconds": spent.seconds,
-        "baseline, seconds (mean of its cells x cells)": theirs,
+        "baseline, seconds (mean of its runs x runs)": theirs,
         "throughput, ours over baseline": theirs / spent.seconds,
         "stolen by other machines, share of the cores, ours": spent.stolen,
         "stolen by other machines, baseline (mean)": both["stolen"].mean(),
         "ours, peak memory of all its processes, MiB": spent.peak_bytes / 2**20,
         "baseline, peak memory of a process, MiB": both["peak_bytes"].max() / 2**20,
-        "accuracy, ours, the same cells": both["ours"].mean(),
+        "accuracy, ours, the same runs": both["ours"].mean(),
         "accuracy, baseline": both["baseline"].mean(),
         "difference, mean": difference.mean(),
         "its standard error": difference.sem(),
         "spread of the baseline over seeds (mean std)": over_seeds(both["baseline"], both),
-        "spread of ours over seeds (mean std)": over_seeds(cells["ours"], cells),
+        "spread of ours over seeds (mean std)": over_seeds(runs["ours"], runs),
         "limit: products of the real tokens, all cores, seconds": limit(grid) * count,
-        **{f"ours, sum over cells: {name}": cells[name].sum() for name in WHERE},
+        **{f"ours, sum over runs: {name}": runs[name].sum() for name in WHERE},
     }
     return pd.DataFrame({"quantity": list(rows), "value": [float(value) for value in rows.values()]})
 
 
-def over_seeds(scores: pd.Series, cells: pd.DataFrame) -> float:
+def over_seeds(scores: pd.Series, runs: pd.DataFrame) -> float:
     """Return the mean over starts and ranks of the standard deviation over seeds."""
-    return float(scores.groupby([cells["start"], cells["rank"]]).std().mean())
+    return float(scores.groupby([runs["start"], runs["rank"]]).std().mean())
 
 
 def limit(grid: Grid) -> float:
-    """Return the seconds per cell of the frozen layers' products on real tokens, at this machine's speed."""
+    """Return the seconds per run of the frozen layers' products on real tokens, at this machine's speed."""
     tokenizer = Pretrained(name="embedded/minilm").tokenizer()
     work = 0.0
     for rows, train in zip(grid.splits(), (True, False), strict=True):

@@ -50,8 +50,8 @@ def main() -> None:
         try:
             rank, size, effect, error = measured(base, batch, adapter, start, std=NOISE.get(name, 0.05))
             log.info("| `%s` | `%s` | %d | %.1f | %.2g | %.1e |", name, start.name, rank, size, effect, error)
-        except ValueError as refusal:
-            log.info("| `%s` | `%s` | refused: %s | | | |", name, start.name, refusal)
+        except ValueError as incompatibility:
+            log.info("| `%s` | `%s` | refused: %s | | | |", name, start.name, incompatibility)
 
 
 def cases() -> Iterator[tuple[str, Adapter, InitScheme]]:
@@ -62,7 +62,7 @@ def cases() -> Iterator[tuple[str, Adapter, InitScheme]]:
             if isinstance(adapter, Adapter):
                 yield name, adapter, start
         for name in stems("init_scheme"):
-            if name not in ("kaiming", "own", "zero"):
+            if name not in ("kaiming", "builtin", "zero"):
                 adapter, start = composed(f"init_scheme={name}")
                 yield "lora", adapter, start
 

@@ -1,10 +1,10 @@
-"""How the time of a sweep grows with its cells and with the rows of a cell.
+"""How the time of a sweep grows with its runs and with the rows of a run.
 
-    python -m benchmarks.growth --data-dir DIR [--cells 5 15 45] [--rows 1000 4000 16000]
+    python -m benchmarks.growth --data-dir DIR [--runs 5 15 45] [--rows 1000 4000 16000]
 
-The grid of `benchmarks.end_to_end`: cells are added by rank and by seed at 2,000 rows; rows at five cells (the five
-starts at rank 16). The baseline's time is the mean of two of its cells, `svd_left` at rank 16, one before our sweep and
-one after it, times the cells: its cells share nothing. A row that is done is not measured again until all are
+The grid of `benchmarks.end_to_end`: runs are added by rank and by seed at 2,000 rows; rows at five runs (the five
+starts at rank 16). The baseline's time is the mean of two of its runs, `svd_left` at rank 16, one before our sweep and
+one after it, times the runs: its runs share nothing. A row that is done is not measured again until all are
 (`.bench/growth`).
 """
 
@@ -24,51 +24,51 @@ ROWS = 2000
 def main() -> None:
     """Write `growth.md` and `growth.csv`."""
     arguments = parser(__doc__, rounds=1)
-    arguments.add_argument("--cells", type=int, nargs="+", default=[5, 15, 45], help="(%(default)s)")
+    arguments.add_argument("--runs", type=int, nargs="+", default=[5, 15, 45], help="(%(default)s)")
     arguments.add_argument("--rows", type=int, nargs="+", default=[1000, 4000, 16000], help="(%(default)s)")
     arguments.add_argument("--launcher", default="parallel", help="hydra/launcher of our sweep (%(default)s)")
     options = started(arguments)
     data_dir = options.data_dir.resolve() if options.data_dir else None
-    grids = [replace(of_size(count), rows=ROWS, data_dir=data_dir) for count in options.cells]
+    grids = [replace(of_size(count), rows=ROWS, data_dir=data_dir) for count in options.runs]
     grids += [replace(of_size(len(STARTS)), rows=rows, data_dir=data_dir) for rows in options.rows]
-    frame = pd.DataFrame([row(grid, place, launcher=options.launcher) for place, grid in enumerate(grids)])
+    frame = pd.DataFrame([row(grid, index, launcher=options.launcher) for index, grid in enumerate(grids)])
     publish("growth", frame, title="Growth", notes=__doc__.split("\n\n", 2)[2], folder=options.results)
     shutil.rmtree(WORK / "growth")
 
 
 def of_size(count: int) -> Grid:
-    """Return a grid of `count` cells: five starts at rank 16, at three ranks, at three ranks and more seeds."""
+    """Return a grid of `count` runs: five starts at rank 16, at three ranks, at three ranks and more seeds."""
     if count == len(STARTS):
         return Grid(ranks=(16,))
     per_seed = len(STARTS) * len(RANKS)
     if count % per_seed:
-        raise ValueError(f"`--cells` (={count}) must be {len(STARTS)} or a multiple of {per_seed}")
+        raise ValueError(f"`--runs` (={count}) must be {len(STARTS)} or a multiple of {per_seed}")
     return Grid(seeds=tuple(range(count // per_seed)))
 
 
-def row(grid: Grid, place: int, *, launcher: str) -> dict[str, float]:
-    """Return row number `place`, measured now or before a kill."""
+def row(grid: Grid, index: int, *, launcher: str) -> dict[str, float]:
+    """Return row number `index`, measured now or before a kill."""
     done = WORK / "growth" / f"{grid.task}-{len(grid.points())}-{grid.rows}-{launcher}.json"
     if not done.exists():
-        measured_now = measured(grid, place, launcher=launcher)
+        measured_now = measured(grid, index, launcher=launcher)
         done.parent.mkdir(parents=True, exist_ok=True)
         done.write_text(json.dumps(measured_now), encoding="utf-8")
     return json.loads(done.read_text(encoding="utf-8"))
 
 
-def measured(grid: Grid, place: int, *, launcher: str) -> dict[str, float]:
-    """Return a row: seconds of ours and of the baseline, whose cells have seeds of their own in each row."""
+def measured(grid: Grid, index: int, *, launcher: str) -> dict[str, float]:
+    """Return a row: seconds of ours and of the baseline, whose runs have seeds of their own in each row."""
     count = len(grid.points())
-    around = [Point("svd_left", 16, seed) for seed in (2 * place, 2 * place + 1)]
+    around = [Point("svd_left", 16, seed) for seed in (2 * index, 2 * index + 1)]
     run_baseline(grid, around[:1])
     spent, _ = run_ours(grid, launcher=launcher)
     theirs = run_baseline(grid, around)["seconds"].mean()
     return {
-        "cells": count,
+        "runs": count,
         "rows": grid.rows,
         "ours, s": spent.seconds,
-        "ours, s a cell": spent.seconds / count,
-        "baseline, s a cell": theirs,
+        "ours, s a run": spent.seconds / count,
+        "baseline, s a run": theirs,
         "throughput": theirs * count / spent.seconds,
     }
 

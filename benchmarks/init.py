@@ -3,9 +3,9 @@
     python -m benchmarks.init
 
 A roberta-base-sized encoder with random weights, whose flat spectra are the hard case; LoRA r = 8 on q,v (24 matrices
-of 768 x 768) and on all linear layers (24 of 768 x 3072 besides). `first cell`: nothing is remembered yet, and what is
-decomposed is written; `next cell`: it is read back, as by every other rank below 64, seed and task. Ratios are
-to peft's `pissa`, which decomposes anew in every cell.
+of 768 x 768) and on all linear layers (24 of 768 x 3072 besides). `first run`: nothing is cached yet, and what is
+decomposed is written; `next run`: it is read back, as by every other rank below 64, seed and task. Ratios are
+to peft's `pissa`, which decomposes anew in every run.
 """
 
 import copy
@@ -21,13 +21,13 @@ import torch
 import transformers
 from torch import nn
 
-from benchmarks.models import RANK, TARGETS, places
+from benchmarks.models import RANK, TARGETS, indices
 from benchmarks.options import parser, started
 from benchmarks.tables import publish
 from benchmarks.timing import interleaved, ratios
 from xlora_bench import inject
 from xlora_bench.adapters import LoRA
-from xlora_bench.adapters.decompositions.disk_cache import remembered_in
+from xlora_bench.adapters.decompositions.disk_cache import disk_cache
 from xlora_bench.adapters.decompositions.factorizations import svd
 from xlora_bench.adapters.init_schemes import InitScheme, KaimingInit, LDUInit, QRInit, SVDInit
 from xlora_bench.inject.targets import Targets
@@ -41,7 +41,7 @@ STARTS: dict[str, InitScheme] = {
     "qr (OLoRA)": QRInit(),
     "ldu": LDUInit(),
 }
-CELLS = ("first cell", "next cell")
+RUNS = ("first run", "next run")
 REFERENCE = "peft pissa"
 Work = Callable[[nn.Module], object]
 
@@ -76,20 +76,20 @@ def roberta(*, layers: int) -> nn.Module:
 
 
 def contenders(targets: str, folder: Path) -> dict[str, Work]:
-    """Return what builds an adapter into a model, by name; each start's next cell comes after its first."""
+    """Return what builds an adapter into a model, by name; each start's next run comes after its first."""
     works = {f"peft {name}": pefts(name, targets=targets) for name in ("pissa", "pissa_niter_4", "olora")}
     works["peft lora"] = pefts(True, targets=targets)
     works["ours lora"] = ours(KaimingInit(), folder, targets=targets)
     for name, start in STARTS.items():
-        for cell in CELLS:
-            works[f"ours {name}, {cell}"] = ours(start, folder / name, targets=targets)
+        for run in RUNS:
+            works[f"ours {name}, {run}"] = ours(start, folder / name, targets=targets)
     return works
 
 
 def prepared(name: str, model: nn.Module, *, folder: Path) -> nn.Module:
-    """Return a copy of the model; for a first cell, forget what is remembered."""
-    start, _, cell = name.removeprefix("ours ").partition(", ")
-    if cell == CELLS[0]:
+    """Return a copy of the model; for a first run, forget what is cached."""
+    start, _, run = name.removeprefix("ours ").partition(", ")
+    if run == RUNS[0]:
         shutil.rmtree(folder / start, ignore_errors=True)
     return copy.deepcopy(model)
 
@@ -98,7 +98,7 @@ def pefts(start: str | bool, *, targets: str) -> Work:
     """Return peft's construction."""
 
     def build(model: nn.Module) -> None:
-        config = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules=places(model, targets), init_lora_weights=start)
+        config = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules=indices(model, targets), init_lora_weights=start)
         peft.get_peft_model(model, config)
 
     return build
@@ -108,7 +108,7 @@ def ours(start: InitScheme, folder: Path, *, targets: str) -> Work:
     """Return our construction, with what `folder` remembers."""
 
     def build(model: nn.Module) -> None:
-        with remembered_in(folder):
+        with disk_cache(folder):
             inject.inject(model, LoRA(rank=RANK), targets=Targets(modules=TARGETS[targets]), init_scheme=start)
 
     return build

@@ -5,7 +5,7 @@
 minilm, LoRA r = 8 on q,v, no dropout unless said, fp32, for every task in DIR (random tokens as long as SST-2's without
 it). The reference is what transformers' Trainer with peft computes: padding to the longest of the batch. A step is
 forward and backward of 32 rows; an evaluation is forward of 256 rows, longest first, as we order them. Ours are packed
-as cells are on a CPU: each batch without padding, or in rows of one length where that is cheaper. `real` is the share
+as runs are on a CPU: each batch without padding, or in rows of one length where that is cheaper. `real` is the share
 of computed tokens that are no padding.
 """
 

@@ -80,22 +80,22 @@ def ours(base: nn.Module, overrides: list[str], *, targets: str) -> nn.Module:
 
 def pefts(base: nn.Module, *, targets: str, dropout: float = 0.0) -> nn.Module:
     """Return peft's LoRA on the same modules."""
-    config = peft.LoraConfig(r=RANK, lora_alpha=16, lora_dropout=dropout, target_modules=places(base, targets))
+    config = peft.LoraConfig(r=RANK, lora_alpha=16, lora_dropout=dropout, target_modules=indices(base, targets))
     return train_head(peft.get_peft_model(sharing(base), config).train())
 
 
 def loralibs(base: nn.Module, *, targets: str) -> nn.Module:
     """Return loralib's LoRA on the same modules, as its users write it: layers replaced, weights loaded."""
     model = sharing(base)
-    for place in places(base, targets):
-        plain = model.get_submodule(place)
+    for index in indices(base, targets):
+        plain = model.get_submodule(index)
         layer = loralib.Linear(plain.in_features, plain.out_features, r=RANK, lora_alpha=16, merge_weights=False)
         layer.weight, layer.bias = plain.weight, plain.bias
-        model.set_submodule(place, layer)
+        model.set_submodule(index, layer)
     loralib.mark_only_lora_as_trainable(model)
     return train_head(model.train())
 
 
-def places(base: nn.Module, targets: str) -> list[str]:
+def indices(base: nn.Module, targets: str) -> list[str]:
     """Return the names of the target modules."""
     return Targets(modules=TARGETS[targets]).names(base)

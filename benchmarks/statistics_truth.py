@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from xlora_bench.results.statistics import separable_from_rest
+from xlora_bench.results.statistics import significant_from_rest
 from xlora_bench.results.statistics.across import critical_difference, friedman_test, wilcoxon_holm
 from xlora_bench.results.statistics.examples import compare_by_example, mcnemar_over_seeds, resampled_scores
 from xlora_bench.results.statistics.iqm import iqm_interval
-from xlora_bench.results.statistics.permutation_test import ALPHA, holm, sign_flip_test, step_down
+from xlora_bench.results.statistics.permutation_test import ALPHA, holm, sign_flip_test, westfall_young
 from xlora_bench.results.statistics.power import _power
 
 log = logging.getLogger("benchmarks.statistics_truth")
@@ -84,8 +84,8 @@ def example_intervals(repeats: int = 400) -> list[dict[str, object]]:
     for seeds, examples, by_seed in ((3, 277, 0.1), (6, 277, 0.1), (6, 872, 0.1), (6, 872, 0.3), (10, 872, 0.1)):
         row: dict[str, object] = {"seeds": seeds, "examples": examples, "sd of a seed": by_seed}
         for metric in ("accuracy", "matthews"):
-            found = np.mean([_by_example(metric, seeds, examples, by_seed) for _ in range(repeats)], axis=0)
-            row |= {f"{metric}: seeds and examples": float(found[0]), f"{metric}: examples only": float(found[1])}
+            result = np.mean([_by_example(metric, seeds, examples, by_seed) for _ in range(repeats)], axis=0)
+            row |= {f"{metric}: seeds and examples": float(result[0]), f"{metric}: examples only": float(result[1])}
         rows.append(row)
     return rows
 
@@ -118,14 +118,14 @@ def against_reference(repeats: int = 2000) -> list[dict[str, object]]:
                         "methods": methods,
                         "no correction": _rate(raw.min(axis=1)),
                         "Holm": _rate([holm(p).min() for p in raw]),
-                        "max-T": _rate([step_down(each).min() for each in columns]),
+                        "max-T": _rate([westfall_young(each).min() for each in columns]),
                     }
                 )
     return rows
 
 
 def bold(repeats: int = 1000) -> list[dict[str, object]]:
-    """Return how often `separable_from_rest` names a method although none is better than all others."""
+    """Return how often `significant_from_rest` names a method although none is better than all others."""
     rows = []
     for name, draw in ERRORS.items():
         for n in (5, 6, 8, 10):
@@ -154,9 +154,9 @@ def power(repeats: int = 1000) -> list[dict[str, object]]:
                 {
                     "effect": effect,
                     "seeds": n,
-                    "sign-flip": _rate([step_down(each)[0] for each in one]),
+                    "sign-flip": _rate([westfall_young(each)[0] for each in one]),
                     "t, by formula": _power(effect, n, ALPHA),
-                    "max-T of 7": _rate([step_down(each)[0] for each in seven]),
+                    "max-T of 7": _rate([westfall_young(each)[0] for each in seven]),
                     "t / 7, by formula": _power(effect, n, ALPHA / 7),
                 }
             )
@@ -191,8 +191,8 @@ def _covered_t(samples: np.ndarray) -> float:
 def _covered_bca(samples: np.ndarray) -> float:
     hits = []
     for part in np.split(samples, 20):
-        found = stats.bootstrap((part,), np.mean, n_resamples=999, axis=-1, method="BCa", vectorized=True, rng=RNG)
-        hits.append((found.confidence_interval.low <= 0) & (found.confidence_interval.high >= 0))
+        result = stats.bootstrap((part,), np.mean, n_resamples=999, axis=-1, method="BCa", vectorized=True, rng=RNG)
+        hits.append((result.confidence_interval.low <= 0) & (result.confidence_interval.high >= 0))
     return float(np.mean(hits))
 
 
@@ -217,9 +217,9 @@ def _by_example(metric: str, seeds: int, examples: int, by_seed: float) -> tuple
     scores = resampled_scores(
         metric, np.concatenate([first, second]), labels, resamples=400, seed=int(RNG.integers(2**31))
     )
-    found = compare_by_example(scores[:seeds], scores[seeds:], examples=examples)
-    assert found.seeds_and_examples is not None
-    return 0.0 in found.seeds_and_examples, 0.0 in found.these_runs
+    result = compare_by_example(scores[:seeds], scores[seeds:], examples=examples)
+    assert result.seeds_and_examples is not None
+    return 0.0 in result.seeds_and_examples, 0.0 in result.these_runs
 
 
 def _mcnemar_rejects(seeds: int, examples: int, by_seed: float) -> bool:
@@ -228,7 +228,7 @@ def _mcnemar_rejects(seeds: int, examples: int, by_seed: float) -> bool:
 
 
 def _names_one(runs: np.ndarray) -> bool:
-    return separable_from_rest({name: dict(enumerate(column)) for name, column in enumerate(runs.T)}) is not None
+    return significant_from_rest({name: dict(enumerate(column)) for name, column in enumerate(runs.T)}) is not None
 
 
 def _wilcoxon_holm(frames: Sequence[pd.DataFrame]) -> float | str:

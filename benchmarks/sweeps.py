@@ -1,4 +1,4 @@
-"""The same grid of cells as our sweep and as one process per cell of the baseline's script; both timed from outside."""
+"""The same grid of runs as our sweep and as one process per run of the baseline's script; both timed from outside."""
 
 import importlib.metadata
 import json
@@ -26,11 +26,11 @@ from xlora_bench.runs.config_folder import CONFIGS
 STARTS = ("kaiming", "svd_nosigma", "svd_right", "svd_both", "svd_left")
 RANKS = (2, 16, 64)
 WORK = Path(".bench")
-"""Baseline cells that are done stay here, by versions: they take minutes and do not depend on our code."""
+"""Baseline runs that are done stay here, by versions: they take minutes and do not depend on our code."""
 
 
 class Point(NamedTuple):
-    """One cell of the grid."""
+    """One run of the grid."""
 
     start: str
     rank: int
@@ -65,11 +65,11 @@ class Grid:
         return "synth_single" if self.data_dir is None else "sst2"
 
     def points(self) -> list[Point]:
-        """Return all cells."""
+        """Return all runs."""
         return [Point(start, rank, seed) for seed in self.seeds for start in self.starts for rank in self.ranks]
 
     def splits(self) -> tuple[Rows, Rows]:
-        """Return the training and the evaluation rows that our cells use."""
+        """Return the training and the evaluation rows that our runs use."""
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             config = compose("config", overrides=[f"task={self.task}", f"task.max_train_rows={self.rows}"])
         task = instantiate(config.task)
@@ -78,7 +78,7 @@ class Grid:
 
 
 def run_ours(grid: Grid, *, launcher: str) -> tuple[Spent, pd.DataFrame]:
-    """Return what our sweep took, from nothing (no caches, no results), and a row per cell."""
+    """Return what our sweep took, from nothing (no caches, no results), and a row per run."""
     folder = WORK / "ours"
     shutil.rmtree(folder, ignore_errors=True)
     overrides = [
@@ -109,8 +109,8 @@ def run_ours(grid: Grid, *, launcher: str) -> tuple[Spent, pd.DataFrame]:
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
     """Return what is compared of a record."""
     costs = {name: value for name, value in record["cost"].items() if name.endswith("_seconds")}
-    place = {"start": record["choices"]["init_scheme"], "rank": record["config"]["adapter"]["rank"]}
-    return {**place, "seed": record["seed"], "ours": record["metrics"]["last"]["accuracy"], **costs}
+    index = {"start": record["choices"]["init_scheme"], "rank": record["config"]["adapter"]["rank"]}
+    return {**index, "seed": record["seed"], "ours": record["metrics"]["last"]["accuracy"], **costs}
 
 
 def run_baseline(grid: Grid, points: Sequence[Point]) -> pd.DataFrame:
@@ -120,14 +120,14 @@ def run_baseline(grid: Grid, points: Sequence[Point]) -> pd.DataFrame:
     for number, point in enumerate(points, start=1):
         done = WORK / "baseline" / f"{versions()}-{grid.task}-{grid.rows}-{'-'.join(map(str, point))}.json"
         if not done.exists():
-            log.info("baseline cell %d of %d: %s", number, len(points), point)
-            baseline_cell(point, train, evaluation, done)
+            log.info("baseline run %d of %d: %s", number, len(points), point)
+            baseline_run(point, train, evaluation, done)
         rows.append({**point._asdict(), **json.loads(done.read_text(encoding="utf-8"))})
     return pd.DataFrame(rows)
 
 
-def baseline_cell(point: Point, train: Rows, evaluation: Rows, done: Path) -> None:
-    """Run one baseline cell on the rows of ours, in the order of ours, from the head of ours; note its outcome."""
+def baseline_run(point: Point, train: Rows, evaluation: Rows, done: Path) -> None:
+    """Run one baseline run on the rows of ours, in the order of ours, from the head of ours; note its outcome."""
     folder = WORK / "rows"
     folder.mkdir(parents=True, exist_ok=True)
     done.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def resident(process: psutil.Process) -> int:
 
 
 def versions() -> str:
-    """Return what a baseline cell depends on, for its file's name."""
+    """Return what a baseline run depends on, for its file's name."""
     return "-".join(importlib.metadata.version(package) for package in ("torch", "transformers", "peft"))
 
 
@@ -195,4 +195,4 @@ def spread_over(points: Sequence[Point], count: int | None) -> list[Point]:
     """Return `count` of the points, evenly spread; all of them for None."""
     if count is None or count >= len(points):
         return list(points)
-    return [points[(2 * place + 1) * len(points) // (2 * count)] for place in range(count)]
+    return [points[(2 * index + 1) * len(points) // (2 * count)] for index in range(count)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from xlora_bench.system.log_levels import quiet
+from xlora_bench.system.log_levels import set_log_levels
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "lightning")
@@ -18,7 +18,7 @@ log = logging.getLogger("benchmarks")
 
 def show_log() -> None:
     """Let the benchmarks' log reach the terminal, and of others only what is worth it."""
-    quiet()
+    set_log_levels()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
 
@@ -56,13 +56,13 @@ def cpuinfo() -> list[str]:
 
 def markdown(frame: pd.DataFrame) -> str:
     """Return a pipe table; numbers to four digits."""
-    cells = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
-    lines = [list(frame.columns), ["---"] * frame.shape[1], *cells]
+    runs = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
+    lines = [list(frame.columns), ["---"] * frame.shape[1], *runs]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def shown(value: object) -> str:
-    """Return a table cell."""
+    """Return a table run."""
     if isinstance(value, float):
         return "" if pd.isna(value) else f"{value:.4g}"
     return str(value)

@@ -29,8 +29,8 @@ def interleaved(
         for _ in range(warm):
             works[name](prepare(name, items[0]))
     rows = []
-    for place, item in enumerate(items):
-        turn = place % len(names)
+    for index, item in enumerate(items):
+        turn = index % len(names)
         order = names[turn:] + names[:turn]
         rows.append({name: timed(works[name], prepare(name, item), clock=clock) for name in order})
     return pd.DataFrame(rows, columns=names)

@@ -23,7 +23,7 @@ from xlora_bench.data import metrics
 from xlora_bench.data.datamodule import TextData
 from xlora_bench.models.packed import choose_layout, forward
 from xlora_bench.runs import seeds
-from xlora_bench.system.log_levels import quiet
+from xlora_bench.system.log_levels import set_log_levels
 
 log = logging.getLogger("two_tasks")
 
@@ -146,8 +146,8 @@ def result(job: Job) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return everything that a task's training has made: adapter, head and validation logits; and its metrics."""
     logits, scores = job.evaluate()
     head = {
-        f"{place}.{key}": tensor
-        for place, module in inject.heads(job.model, job.name).items()
+        f"{module_name}.{key}": tensor
+        for module_name, module in inject.heads(job.model, job.name).items()
         for key, tensor in module.state_dict().items()
     }
     return {**inject.adapter_state_dict(job.model, job.name), **head, "logits": logits}, scores
@@ -206,5 +206,5 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    quiet()
+    set_log_levels()
     raise SystemExit(0 if main() else 1)

@@ -92,7 +92,7 @@ def sentences() -> tuple[Tensor, Tensor]:
 
 
 def trained(model: nn.Module, ids: Tensor, classes: Tensor, *, steps: int) -> list[float]:
-    """Train with what the methods ask of a training loop, the penalty and `after_step`; return the task losses."""
+    """Train with the penalty and `post_optimizer_step` of the method; return the task losses."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     losses = []
     for step in range(1, steps + 1):
@@ -100,7 +100,7 @@ def trained(model: nn.Module, ids: Tensor, classes: Tensor, *, steps: int) -> li
         penalty = inject.penalty(model)
         (loss if penalty is None else loss + penalty).backward()
         optimizer.step()
-        inject.after_step(model, step)
+        inject.post_optimizer_step(model, step)
         optimizer.zero_grad()
         losses.append(loss.item())
     return losses
@@ -131,7 +131,7 @@ def main() -> dict[str, Result]:
     table = Table("method", "same at 0", "parameters", "first loss", "last loss", "|B^T B - I|")
     for name, result in results.items():
         error = "-" if result.orthonormality_error is None else f"{result.orthonormality_error:.1e}"
-        first, last = (f"{result.losses[place]:.4f}" for place in (0, -1))
+        first, last = (f"{result.losses[index]:.4f}" for index in (0, -1))
         table.add_row(name, str(result.unchanged_at_start), str(result.parameters), first, last, error)
     Console().print(table)
     return results

@@ -32,5 +32,5 @@ def run(folder: Path, *arguments: str, module: str = "xlora_bench") -> subproces
 
 def records(folder: Path) -> list[dict]:
     """Return the records below `folder`, by adapter and seed."""
-    found = [json.loads(path.read_text()) for path in (folder / "cells").glob("*/record.json")]
+    found = [json.loads(path.read_text()) for path in (folder / "runs").glob("*/record.json")]
     return sorted(found, key=lambda record: (record["choices"]["adapter"], record["seed"]))

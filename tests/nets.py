@@ -102,6 +102,6 @@ def train(net: nn.Module, x: Tensor, *, steps: int, method: object = None, lr: f
         loss.backward()
         optimizer.step()
         if method is not None:
-            as_method(method).after_step(net, step)
+            as_method(method).post_optimizer_step(net, step)
         losses.append(loss.item())
     return losses

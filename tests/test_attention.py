@@ -69,11 +69,11 @@ def test_only_the_gradients_that_are_needed(trained):
     states, same = sentences(2, 40, 40)
     mask = torch.zeros(same.shape).masked_fill(~same, HIDDEN)
     everything = outcome(lambda q, k, v, p: DroppedAttention.apply(q, k, v, mask, p, 0.3), states)[1:]
-    for place, each in enumerate(states):
-        each.requires_grad_(place in trained)
+    for index, each in enumerate(states):
+        each.requires_grad_(index in trained)
     some = outcome(lambda q, k, v, p: DroppedAttention.apply(q, k, v, mask, p, 0.3), states)[1:]
-    for place, (gradient, exact) in enumerate(zip(some, everything, strict=True)):
-        assert torch.equal(gradient, exact) if place in trained else gradient is None
+    for index, (gradient, exact) in enumerate(zip(some, everything, strict=True)):
+        assert torch.equal(gradient, exact) if index in trained else gradient is None
 
 
 def test_sixteen_bits_and_certain_dropout_are_torchs():

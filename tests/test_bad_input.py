@@ -41,7 +41,6 @@ CASES = {
     "missing data": (["task=sst2", "paths.data_dir={tmp}"], ["sst2", "train.parquet"]),
     "unreachable Hub": (["task=sst2"], ["nyu-mll/glue", "paths.data_dir"]),
     "unreachable model": (["model.name=no/such-model"], ["`model.name` (=no/such-model)", "model=minilm"]),
-    "unknown arithmetic": (["arithmetic=4"], ["`arithmetic` (=4)", "must be 1 to 3, or null"]),
     "several seeds without -m": (["seed=[0,1]"], ["`seed` (=[0, 1])", "-m"]),
 }
 
@@ -62,7 +61,7 @@ def outcomes(tmp_path_factory):
         timeout=300,
         check=True,
     )
-    assert not list(folder.glob("results/cells/*/checkpoint/*.ckpt"))
+    assert not list(folder.glob("results/runs/*/checkpoint/*.ckpt"))
     return dict(zip(CASES, json.loads(done.stdout), strict=True))
 
 

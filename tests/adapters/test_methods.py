@@ -10,7 +10,7 @@ from tests.nets import TARGETS, Net, inputs, train
 from xlora_bench.adapters import Adapter
 from xlora_bench.inject.methods import Baseline, Peft, as_method
 
-OWN = part("init_scheme", "own")
+OWN = part("init_scheme", "builtin")
 PEFT = [name for name in choices("adapter") if isinstance(part("adapter", name), Peft)]
 RANDOM_START = {"peft_fourierft"}  # its paper starts from random coefficients, not from the pretrained weight
 OTHERS = [name for name in choices("adapter") if not isinstance(part("adapter", name), Adapter)]
@@ -66,7 +66,7 @@ def test_a_pattern_that_matches_nothing_is_an_error():
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_start_is_refused_where_it_would_be_ignored(name):
-    with pytest.raises(ValueError, match=r"`init_scheme` \(=kaiming\).*init_scheme=own"):
+    with pytest.raises(ValueError, match=r"`init_scheme` \(=kaiming\).*init_scheme=builtin"):
         as_method(small(name)).apply(
             Net(24, 24), targets=TARGETS, init_scheme=part("init_scheme", "kaiming"), seed=0, total_steps=1
         )

@@ -135,5 +135,5 @@ def test_lora_fa_freezes_a_at_its_kaiming_start():
     ],
 )
 def test_named_variants_are_the_same_config_as_their_parts(name, same):
-    """The same resolved config, hence the same cell: it is never trained twice under two names."""
+    """The same resolved config, hence the same run: it is never trained twice under two names."""
     assert configured(f"adapter={name}") == configured(*same)

@@ -38,9 +38,9 @@ def test_x18_lu_trains_only_the_free_entries_and_its_factors_stay_triangular(sha
 def test_x17_cholesky_is_symmetric_square_only_and_signed_by_option(signed):
     net = adapted(Cholesky(rank=4, signed=signed))
     train(net, inputs(), steps=3)
-    up, down = delta_of(net).current_factors()
-    torch.testing.assert_close(up @ down, (up @ down).T)
-    eigenvalues = torch.linalg.eigvalsh(up @ down)
+    B, A = delta_of(net).current_factors()
+    torch.testing.assert_close(B @ A, (B @ A).T)
+    eigenvalues = torch.linalg.eigvalsh(B @ A)
     assert (eigenvalues < -1e-4).any() == signed
     with pytest.raises(ValueError, match=r"needs a square weight, this one is 40 x 24.*\(at `body.target`\)"):
         adapted(Cholesky(rank=4), shape=(40, 24))
@@ -53,7 +53,7 @@ def test_x10_x11_retraction_after_the_step_leaves_orthonormal_columns_and_the_pr
     delta = delta_of(net)
     product, drift = delta.lora_B @ delta.lora_A, delta.lora_B.T @ delta.lora_B - torch.eye(4)
     assert drift.norm() > 1e-3
-    as_method(adapter).after_step(net, 3)
+    as_method(adapter).post_optimizer_step(net, 3)
     torch.testing.assert_close(delta.lora_B.T @ delta.lora_B, torch.eye(4), rtol=0, atol=1e-5)
     torch.testing.assert_close(delta.lora_B @ delta.lora_A, product, rtol=1e-4, atol=1e-6)
 

@@ -58,7 +58,7 @@ def test_converted_by_peft_it_is_plain_lora(kind, tmp_path):
     base = roberta(3)
     expected = trained(base, str(tmp_path / "a"), save=True, init_lora_weights=kind)
     net = import_peft(copy.deepcopy(base), tmp_path / "a", name="x")
-    assert next(iter(inject.deltas(net, "x").values())).up0 is None
+    assert next(iter(inject.deltas(net, "x").values())).B0 is None
     inject.use_adapters(net, "x")
     torch.testing.assert_close(logits(net), expected, rtol=1e-5, atol=2e-5)
 

@@ -112,7 +112,7 @@ def test_s12_t4_a_large_vocabulary_costs_one_gather():
     ids = torch.arange(64).view(2, 32)
     with Largest(layer.weight) as largest:
         layer(ids).sum().backward()
-    assert largest.entries == 2 * 5000  # the gradient of down (r, V), and nothing of (V, d) or (tokens, V)
+    assert largest.entries == 2 * 5000  # the gradient of A (r, V), and nothing of (V, d) or (tokens, V)
 
 
 def test_half_precision_table():

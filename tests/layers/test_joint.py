@@ -11,10 +11,10 @@ ROWS, INNER = 12, 24
 
 
 def layers(*adapted, **options):
-    """Three layers of one input, those at the places `adapted` with an update, all numbers random, in fp64."""
+    """Three layers of one input, those at the positions `adapted` with an update, all numbers random, in fp64."""
     torch.manual_seed(0)
     made = [nn.Linear(INNER, out, bias=out != 24).requires_grad_(False) for out in (24, 16, 20)]
-    made = [with_update(layer, **options) if place in adapted else layer for place, layer in enumerate(made)]
+    made = [with_update(layer, **options) if index in adapted else layer for index, layer in enumerate(made)]
     for layer in made:
         for weight in layer.parameters():
             nn.init.normal_(weight)

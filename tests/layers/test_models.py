@@ -39,18 +39,18 @@ def test_s14_gradient_checkpointing_changes_no_gradient(reentrant):
     expected = gradients(adapted().train())
     model = adapted().train()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-    found = gradients(model)
-    assert found.keys() == expected.keys()
+    actual = gradients(model)
+    assert actual.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, msg=name)
+        torch.testing.assert_close(actual[name], gradient, msg=name)
 
 
 @pytest.mark.parametrize(("targets", "endings"), [("attention_qv", {"c_attn"}), ("attention", {"c_attn", "c_proj"})])
 def test_gpt2_has_targets(targets, endings):
     model = adapted(part("targets", targets))
-    places = [path for path, _ in inject.adapted_layers(model)]
-    assert {path.rsplit(".", 1)[-1] for path in places} == endings
-    assert all(".attn." in path for path in places)
+    paths = [path for path, _ in inject.adapted_layers(model)]
+    assert {path.rsplit(".", 1)[-1] for path in paths} == endings
+    assert all(".attn." in path for path in paths)
 
 
 def test_all_linear_takes_conv1d_and_leaves_embeddings():

@@ -44,7 +44,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     torch.multiprocessing.spawn(work, args=(port, tmp_path), nprocs=2)
     expected = gradients(model(), X)
     for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        assert found.keys() == expected.keys()
+        actual = torch.load(tmp_path / f"{rank}.pt")
+        assert actual.keys() == expected.keys()
         for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, msg=name)
+            torch.testing.assert_close(actual[name], gradient, msg=name)

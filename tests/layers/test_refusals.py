@@ -149,12 +149,12 @@ def test_t15_the_most_specific_registered_class_wins(registry):
     class AdaptedSpecial(AdaptedLinear):
         pass
 
-    class Named(Special):
+    class AdapterDict(Special):
         pass
 
     assert adapted_type(Special(2, 2)) is AdaptedLinear
     adapts(Special)(AdaptedSpecial)
-    assert adapted_type(Special(2, 2)) is adapted_type(Named(2, 2)) is AdaptedSpecial
+    assert adapted_type(Special(2, 2)) is adapted_type(AdapterDict(2, 2)) is AdaptedSpecial
     assert adapted_type(nn.Linear(2, 2)) is AdaptedLinear
-    adapts(f"{Named.__module__}.{Named.__qualname__}")(AdaptedLinear)
-    assert adapted_type(Named(2, 2)) is AdaptedLinear
+    adapts(f"{AdapterDict.__module__}.{AdapterDict.__qualname__}")(AdaptedLinear)
+    assert adapted_type(AdapterDict(2, 2)) is AdaptedLinear

@@ -126,7 +126,7 @@ def test_d10_every_variant_reloads_from_its_file_with_its_options(variant, tmp_p
     inject.save_adapter(net, "a", tmp_path / "a.safetensors")
     fresh = inject.load_adapter(roberta(2), tmp_path / "a.safetensors", name="b")
     assert torch.equal(used(fresh, "b"), used(net, "a"))
-    origin = next(layer for _, layer in inject.adapted_layers(fresh)).origins["b"]
+    origin = next(layer for _, layer in inject.adapted_layers(fresh)).adapter_configs["b"]
     assert origin.adapter == adapter
     assert origin.init_scheme == adapter.default_init()
     trained = sum(parameter.requires_grad for parameter in fresh.parameters())

@@ -8,7 +8,7 @@ from xlora_bench.results.frame.collect import collect
 from xlora_bench.runs.record import Record
 
 
-def record(cell: str, *, score: float = 0.5, status: str = "done", **known: Any) -> Record:
+def record(cell: str, *, score: float = 0.5, status: str = "completed", **known: Any) -> Record:
     best = {"epoch": 1, "accuracy": score, "loss": 1 - score}
     last = {**best, "epoch": 2, "accuracy": score - 0.01}
     metrics = {"headline": "accuracy", "history": [best, last], "best": best, "last": last}
@@ -22,7 +22,7 @@ def record(cell: str, *, score: float = 0.5, status: str = "done", **known: Any)
         "started": "2026-01-01T00:00:00+00:00",
         "finished": "2026-01-01T00:01:00+00:00",
     }
-    return Record(cell=cell, status=status, **(defaults | known))
+    return Record(run_id=cell, status=status, **(defaults | known))
 
 
 def grid(folder: Any, cells: list[dict[str, Any]]) -> pd.DataFrame:
@@ -39,12 +39,12 @@ def grid(folder: Any, cells: list[dict[str, Any]]) -> pd.DataFrame:
         record(
             f"{number:016x}",
             score=cell.get("score", 0.5),
-            status=cell.get("status", "done"),
+            status=cell.get("status", "completed"),
             reason=cell.get("reason"),
             config=config,
             choices=choices,
             seed=config["seed"],
             parameters={"adapter": 100 * rank, "trainable": 100 * rank + 50},
             started=f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}+00:00",
-        ).write(folder / "cells" / f"{number:016x}" / "record.json")
+        ).write(folder / "runs" / f"{number:016x}" / "record.json")
     return collect(folder)

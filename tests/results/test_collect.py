@@ -16,7 +16,7 @@ def test_a_row_holds_choices_config_scores_and_costs(tmp_path):
 def test_cosmetic_keys_and_hydras_choices_are_no_columns(tmp_path):
     config = {"paths": {"results_dir": "x"}, "paper": {"title": "t"}, "targets": {"modules": ["q", "v"]}}
     choices = {"targets": "attention", "logger": "csv", "hydra/launcher": "basic"}
-    record("a", config=config, choices=choices).write(tmp_path / "cells" / "a" / "record.json")
+    record("a", config=config, choices=choices).write(tmp_path / "runs" / "a" / "record.json")
     frame = collect(tmp_path)
     assert not {"paths.results_dir", "paper.title", "logger", "hydra/launcher"} & set(frame.columns)
     assert frame["targets.modules"].tolist() == ['["q", "v"]']
@@ -24,10 +24,10 @@ def test_cosmetic_keys_and_hydras_choices_are_no_columns(tmp_path):
 
 def test_unreadable_and_missing_cells_are_told(tmp_path, caplog):
     grid(tmp_path, [{}, {"seed": 1}])
-    broken = tmp_path / "cells" / "broken" / "record.json"
+    broken = tmp_path / "runs" / "broken" / "record.json"
     broken.parent.mkdir()
-    broken.write_text('{"cell": ')
-    (tmp_path / "cells" / "running").mkdir()
+    broken.write_text('{"run": ')
+    (tmp_path / "runs" / "running").mkdir()
     frame = collect(tmp_path)
     assert len(frame) == 2
     assert list(frame.attrs["unreadable"]) == [str(broken)]
@@ -36,9 +36,9 @@ def test_unreadable_and_missing_cells_are_told(tmp_path, caplog):
 
 
 def test_wanted_cells_come_once_and_in_their_order(tmp_path):
-    first, second = grid(tmp_path, [{}, {"seed": 1}])["cell"]
+    first, second = grid(tmp_path, [{}, {"seed": 1}])["run_id"]
     frame = collect(tmp_path, [second, "unknown", first, second])
-    assert frame["cell"].tolist() == [second, first]
+    assert frame["run_id"].tolist() == [second, first]
     assert frame.attrs["missing"] == ["unknown"]
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from tests.results.records import grid
 from xlora_bench.results.figures.figures import _points, pareto_front
-from xlora_bench.results.frame.pivot_axes import find_axes
+from xlora_bench.results.frame.pivot_axes import find_pivot_axes
 from xlora_bench.results.reports.report import write_report
 
 AGAINST = ("parameters", "rank", "time", "memory")
 FIGURES = {f"score_vs_{what}.{kind}" for what in AGAINST for kind in ("png", "svg")}
-TABLES = {"table.md", "table.csv", "table.tex", "cells.csv"}
+TABLES = {"table.md", "table.csv", "table.tex", "runs.csv"}
 COMPARISON = {"comparison.md", "comparison.csv"}
 
 
@@ -125,6 +125,6 @@ def test_cost_and_score_of_a_point_are_means_over_its_seeds(tmp_path):
         {"seed": 2, "score": 0.1, "cost": {"train_seconds": 99.0}, "status": "collapsed"},
     ]
     frame = grid(tmp_path, cells).assign(**{"cost/train_seconds": [cell["cost"]["train_seconds"] for cell in cells]})
-    (point,) = _points(frame, find_axes(frame), "cost/train_seconds").to_dict("records")
+    (point,) = _points(frame, find_pivot_axes(frame), "cost/train_seconds").to_dict("records")
     assert (point["x"], point["mean"], point["n"], point["bad"], point["front"]) == (3.0, 0.6, 2, 1, False)
     assert point["x_std"] == pytest.approx(2**0.5)

@@ -15,7 +15,7 @@ def test_filters_by_choice_and_by_number(tmp_path):
     grid(tmp_path, [{"adapter": adapter, "lr": lr} for adapter in ("lora", "lu") for lr in (2e-5, 1e-3)])
     assert main([str(tmp_path), "--filter", "adapter=lora", "optimizer.lr=2e-5"]) == 0
     (folder,) = (tmp_path / "reports").iterdir()
-    assert len((folder / "cells.csv").read_text().splitlines()) == 2
+    assert len((folder / "runs.csv").read_text().splitlines()) == 2
 
 
 def test_says_what_is_wrong(tmp_path, capsys):
@@ -23,7 +23,7 @@ def test_says_what_is_wrong(tmp_path, capsys):
     for arguments, message in (
         ([str(tmp_path / "nothing")], "not a results folder"),
         ([str(tmp_path), "--filter", "adaptor=lora"], "adaptor=lora"),
-        ([str(tmp_path), "--filter", "adapter=dora"], "no cell"),
+        ([str(tmp_path), "--filter", "adapter=dora"], "no run"),
     ):
         assert main(arguments) == 1
         error = capsys.readouterr().err

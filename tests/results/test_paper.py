@@ -164,7 +164,7 @@ TASKS = {
 }
 
 
-def task_cells(**more):
+def task_runs(**more):
     return [
         {"adapter": adapter, "model": "bert", "task": task, "seed": seed, "score": score + seed / 100}
         for adapter in ("lora", "lu")
@@ -174,7 +174,7 @@ def task_cells(**more):
 
 
 def test_averages_are_computed_on_both_sides_over_the_same_tasks(tmp_path):
-    made = build_table(grid(tmp_path, task_cells()), title="", paper=Paper.parse(TASKS))
+    made = build_table(grid(tmp_path, task_runs()), title="", paper=Paper.parse(TASKS))
     text = made.to_markdown()
     assert "| adapter | sst2 | rte | average |" in text
     assert "| lora | 0.6050 ± 0.0071 (2) [0.600] | 0.8050 ± 0.0071 (2) [0.700] | 0.7050 ± 0.0071 (2) [0.650] |" in text
@@ -183,7 +183,7 @@ def test_averages_are_computed_on_both_sides_over_the_same_tasks(tmp_path):
 
 
 def test_an_average_needs_all_tasks_and_a_collapse_is_counted(tmp_path):
-    cells = [cell for cell in task_cells() if cell["adapter"] == "lora"]
+    cells = [cell for cell in task_runs() if cell["adapter"] == "lora"]
     made = build_table(grid(tmp_path / "some", cells[:2]), title="", paper=Paper.parse(TASKS))
     assert "average |" not in made.to_markdown()
     cells[0]["status"] = "collapsed"
@@ -193,17 +193,17 @@ def test_an_average_needs_all_tasks_and_a_collapse_is_counted(tmp_path):
 
 def test_a_number_from_memory_is_called_unverified(tmp_path):
     node = {**TASKS, "status": "memory"}
-    made = build_table(grid(tmp_path, task_cells()), title="", paper=Paper.parse(node))
+    made = build_table(grid(tmp_path, task_runs()), title="", paper=Paper.parse(node))
     assert "| lora | bert | sst2 | 0.600 (unverified) |" in made.to_markdown()
     assert "from memory, unverified" in made.to_markdown()
 
 
 def test_a_row_may_refuse_and_null_takes_that_back(tmp_path):
     node = {**TASKS, "published": [{**TASKS["published"][0], "refuse": "quoted"}]}
-    made = build_table(grid(tmp_path, task_cells()), title="", paper=Paper.parse(node))
+    made = build_table(grid(tmp_path, task_runs()), title="", paper=Paper.parse(node))
     assert "| refused |  |  | quoted |" in made.to_markdown()
     node["published"][0]["rows"][0] = {**TASKS["published"][0]["rows"][0], "refuse": None}
-    made = build_table(grid(tmp_path, task_cells()), title="", paper=Paper.parse(node))
+    made = build_table(grid(tmp_path, task_runs()), title="", paper=Paper.parse(node))
     assert "refused |" not in made.to_markdown().replace("why refused |", "")
 
 
@@ -233,7 +233,7 @@ def block(**change):
         ({"protocol": {"selction": "best"}}, "selction"),
         (
             {"protocol": {"selection": "luck"}},
-            r"`paper.protocol.selection` \(='luck'\) must be one of best, last, half",
+            r"`paper.protocol.selection` \(='luck'\) must be one of best, last, cross_split",
         ),
         ({"rules": [{"when": {"task": "sst2"}}]}, "does nothing"),
         (

@@ -1,4 +1,4 @@
-"""Every paper's config lists its cells, each of them composes, and each follows the recipe it is compared under."""
+"""Every paper's config lists its runs, each of them composes, and each follows the recipe it is compared under."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 from tests.names import CONF, choices
-from xlora_bench.results.frame.collect import asked_for
+from xlora_bench.results.frame.collect import requested_columns
 from xlora_bench.results.frame.pivot_axes import keys
 from xlora_bench.results.protocols.load_paper import load_paper
 from xlora_bench.results.protocols.protocol import recipe
@@ -23,7 +23,7 @@ NARROWED = dict.fromkeys(PUBLISHED, ("seed=0", "task=cola,rte")) | {  # a compos
     "xlora_sst2": ("model=distilbert", "adapter.rank=2,16"),
     "quickstart": ("seed=0",),
 }
-CELLS = dict.fromkeys(PUBLISHED, 2) | {  # with two tasks, or one
+RUNS = dict.fromkeys(PUBLISHED, 2) | {  # with two tasks, or one
     "asym_roberta_large": 3 + 2 * 4,
     "pissa_deberta_v3_base": 3,
     "quickstart": 5,
@@ -39,7 +39,7 @@ TASKS = {
 
 @cache
 def cells(name, *more):
-    """Return the cells of a narrowed paper as rows of a frame, with the headline that a run would have."""
+    """Return the runs of a narrowed paper as rows of a frame, with the headline that a run would have."""
     arguments = (*NARROWED[name], *more)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -47,10 +47,10 @@ def cells(name, *more):
         config = compose(f"paper/{name}", single, return_hydra_config=True)
         grid = Grid(config, GlobalHydra.instance().config_loader(), arguments=arguments)
         rows = []
-        for draft in grid.drafts:
+        for draft in grid.grid_points:
             whole = grid.with_parent(draft).overrides
             resolved = grid.composer.resolved(whole)
-            named = asked_for(resolved, grid.composer.choices(whole))
+            named = requested_columns(resolved, grid.composer.choices(whole))
             rows.append({**named, "headline": resolved["task"]["headline"], "config": resolved})
         return pd.DataFrame(rows)
 
@@ -63,7 +63,7 @@ def paper_of(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_lists_its_cells_and_their_parts_can_be_made(name):
     frame = cells(name)
-    assert len(frame) == CELLS[name]
+    assert len(frame) == RUNS[name]
     for _, row in frame.drop_duplicates(["adapter", "init_scheme", "task"]).iterrows():
         for part in ("adapter", "init_scheme", "targets", "task", "optimizer", "scheduler"):
             instantiate(row["config"][part])
@@ -72,7 +72,7 @@ def test_lists_its_cells_and_their_parts_can_be_made(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_cells_as_configured_follow_the_papers_protocol(name):
     for _, row in cells(name).drop(columns="config").iterrows():
-        assert paper_of(name).protocol.refusals(row.to_frame().T, rules=paper_of(name).rules) == []
+        assert paper_of(name).protocol.reasons(row.to_frame().T, rules=paper_of(name).rules) == []
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -103,9 +103,9 @@ def test_every_axis_of_a_published_number_is_a_choice_that_exists(name):
     for number in paper.numbers:
         if number.row[0] not in choices(paper.rows[0]):
             assert all(part is None for part in number.row[1:]), number.row  # a label
-        place = dict(zip(paper.columns, number.column, strict=True))
-        assert place["model"] in choices("model")
-        assert place.get("task", "average") in (*choices("task"), "average")
+        index = dict(zip(paper.columns, number.column, strict=True))
+        assert index["model"] in choices("model")
+        assert index.get("task", "average") in (*choices("task"), "average")
 
 
 def test_every_published_row_of_asymmetry_is_swept():
@@ -177,8 +177,8 @@ KEYS = ("task.batch_size", "trainer.max_epochs", "optimizer.lr", "task.max_lengt
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_recipes_of_lora_are_those_of_its_table_and_its_scripts(name):
     for task, wanted in RECIPES[name].items():
-        found = recipe(paper_of(name).rules, {"task": task})
-        assert tuple(found[key][0] for key in KEYS) == wanted, task
+        result = recipe(paper_of(name).rules, {"task": task})
+        assert tuple(result[key][0] for key in KEYS) == wanted, task
         assert paper_of(name).protocol.effective_batch[task] == wanted[0]
     alpha = 8 if name == "lora_roberta_base" else 16
     assert set(cells(name)["adapter.alpha"]) == {alpha} == {paper_of(name).protocol.config["adapter.alpha"]}
@@ -246,15 +246,15 @@ OTHERS = {  # epochs, batch, learning rate and the third number of the paper's l
 @pytest.mark.parametrize(("name", "adapter", "more"), OTHERS)
 def test_the_recipes_of_the_others(name, adapter, more):
     for task, wanted in OTHERS[name, adapter, more].items():
-        found = recipe(paper_of(name).rules, {"task": task, "adapter": adapter})
+        result = recipe(paper_of(name).rules, {"task": task, "adapter": adapter})
         names = ("trainer.max_epochs", "task.batch_size", "optimizer.lr", more)
-        assert tuple(found.get(key, [32])[0] for key in names) == wanted, task  # 32: not stated, the default
+        assert tuple(result.get(key, [32])[0] for key in names) == wanted, task  # 32: not stated, the default
 
 
 def test_a_cell_off_the_recipe_is_refused_even_where_the_command_line_says_so():
     frame = cells("lora_roberta_base", "trainer.max_epochs=1").drop(columns="config")
     paper = paper_of("lora_roberta_base")
-    assert paper.protocol.refusals(frame[frame["task"] == "rte"], rules=paper.rules) == [
+    assert paper.protocol.reasons(frame[frame["task"] == "rte"], rules=paper.rules) == [
         "trainer.max_epochs: published 80, measured 1"
     ]
 
@@ -263,7 +263,7 @@ def test_the_effective_batch_may_be_accumulated():
     paper = paper_of("lora_roberta_base_as_script")
     halves = ("task.batch_size=32", "trainer.accumulate_grad_batches=2")
     frame = cells("lora_roberta_base_as_script", *halves).drop(columns="config")
-    assert paper.protocol.refusals(frame[frame["task"] == "cola"], rules=paper.rules) == []
-    assert paper.protocol.refusals(frame[frame["task"] == "rte"], rules=paper.rules) == [
+    assert paper.protocol.reasons(frame[frame["task"] == "cola"], rules=paper.rules) == []
+    assert paper.protocol.reasons(frame[frame["task"] == "rte"], rules=paper.rules) == [
         "effective batch: published 256, measured 64"
     ]

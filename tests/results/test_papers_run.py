@@ -25,7 +25,7 @@ SMALL = (
     "trainer.max_epochs=2",
     "monitor.every_n_steps=1000",
 )
-CELL = {  # the others inherit from these and differ in values alone, which test_paper_configs.py composes
+RUN = {  # the others inherit from these and differ in values alone, which test_paper_configs.py composes
     "asym_roberta_large": ("task=rte", "adapter=asymmetric", "adapter.rank=8", "adapter.spec=A_rand_hB_zero"),
     "fourierft_roberta_base": ("task=rte",),
     "loldu_roberta_base": ("task=rte",),
@@ -53,13 +53,13 @@ def write_glue(folder):
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """The report folder of every paper, after one small cell of each."""
+    """The report folder of every paper, after one small run of each."""
     folder = tmp_path_factory.mktemp("papers")
     write_glue(folder / "glue")
     paths = [f"paths.data_dir={folder / 'glue'}", f"paths.cache_dir={folder / 'cache'}"]
     lines = [
-        ["--config-name", f"paper/{name}", *SMALL, *CELL[name], *paths, f"paths.results_dir={folder / name}"]
-        for name in CELL
+        ["--config-name", f"paper/{name}", *SMALL, *RUN[name], *paths, f"paths.results_dir={folder / name}"]
+        for name in RUN
     ]
     done = subprocess.run(
         [sys.executable, "-m", "tests.many"],
@@ -72,22 +72,22 @@ def reports(tmp_path_factory):
         check=True,
     )
     answers = json.loads(done.stdout[done.stdout.index("[[") :])
-    failed = {name: said for name, (code, said) in zip(CELL, answers, strict=True) if code}
+    failed = {name: said for name, (code, said) in zip(RUN, answers, strict=True) if code}
     assert not failed
-    return {name: next((folder / name / "reports").iterdir()) for name in CELL}
+    return {name: next((folder / name / "reports").iterdir()) for name in RUN}
 
 
 one_worker = pytest.mark.xdist_group("papers")
 
 
 @one_worker
-@pytest.mark.parametrize("name", CELL)
+@pytest.mark.parametrize("name", RUN)
 def test_a_small_cell_of_each_paper_ends_in_its_table(name, reports):
     text = (reports[name] / "table.md").read_text()
     measured = [line for line in csv.DictReader((reports[name] / "table.csv").open()) if line["n"] == "1"]
     assert len(measured) == 1
     assert not any(line["failed"] != "0" for line in measured)
-    assert "Optimism of the best epoch (best minus half" in text
+    assert "Optimism of the best epoch (best minus cross_split" in text
     assert "shown for orientation, not for comparison" in text
     assert re.search(r"\[\d\.\d{3,4}\]", text)  # the published numbers of the paper's own model
     assert not measured[0]["difference"]
@@ -95,6 +95,6 @@ def test_a_small_cell_of_each_paper_ends_in_its_table(name, reports):
 
 @one_worker
 def test_a_cell_that_starts_from_mnli_trained_its_parent_once(reports):
-    cells = reports["lora_roberta_base"].parents[1] / "cells"
+    cells = reports["lora_roberta_base"].parents[1] / "runs"
     records = [json.loads(path.read_text()) for path in cells.glob("*/record.json")]
     assert sorted(record["choices"]["task"] for record in records) == ["mnli", "rte"]

@@ -80,7 +80,7 @@ PAPERS = {
         ("lora", "gaussian"): ("3.6", "LoRA (Gaussian)", "1.33M"),
         ("lora", "kaiming"): ("3.6", "LoRA (Kaiming)", "1.33M"),
         ("dora", "kaiming"): ("3.6", "DoRA", "1.27M"),
-        ("peft_adalora", "own"): ("3.6", "AdaLoRA", "1.27M"),
+        ("peft_adalora", "builtin"): ("3.6", "AdaLoRA", "1.27M"),
         ("pissa", "svd_both"): ("3.6", "PiSSA", "1.33M"),
     },
 }
@@ -202,7 +202,7 @@ def test_the_transcription_is_that_of_the_specification(tables):
 
 
 def markdown_tables(text, section):
-    """Return the tables of one section as lists of lines of cells, the head first."""
+    """Return the tables of one section as lists of lines of runs, the head first."""
     part = re.split(r"\n##", text.partition(f"### {section} ")[2])[0]
     blocks = re.findall(r"(?:^\|.*\n?)+", part, flags=re.MULTILINE)
     for block in blocks:

@@ -35,7 +35,7 @@ def test_a_truncated_file_is_never_a_record(tmp_path, length):
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema": 2}, {"status": "fine"}, {"metrics": {}}, {"extra": 1}, {"metrics": None}, {"cost": None}],
+    [{"schema": 3}, {"status": "fine"}, {"metrics": {}}, {"extra": 1}, {"metrics": None}, {"cost": None}],
 )
 def test_a_file_of_another_shape_is_refused(tmp_path, change):
     path = tmp_path / "record.json"
@@ -54,7 +54,7 @@ def test_a_folder_or_nothing_is_refused(tmp_path):
 
 
 def test_done_and_collapsed_are_finished_but_failed_is_not(tmp_path):
-    for status, expected in (("done", True), ("collapsed", True), ("failed", False)):
+    for status, expected in (("completed", True), ("collapsed", True), ("failed", False)):
         record("a", status=status).write(tmp_path / "record.json")
         assert (finished(tmp_path / "record.json") is not None) is expected
 
@@ -63,7 +63,7 @@ def test_killed_while_writing_leaves_the_old_record(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
     record("a", score=0.25).write(path)
     partial = tmp_path / ".record.json.x.tmp"
-    partial.write_text('{"cell": "a", "sta')
+    partial.write_text('{"run": "a", "sta')
 
     def killed(*_):
         raise KeyboardInterrupt

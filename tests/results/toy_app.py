@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tests.results.records import record
-from xlora_bench.runs.config_hash import identity
+from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.record import finished
 from xlora_bench.runs.sweep_context import running_sweep
 
@@ -17,13 +17,13 @@ from xlora_bench.runs.sweep_context import running_sweep
 def main(config: DictConfig) -> None:
     runtime = HydraConfig.get().runtime
     if config.adapter.rank == 13:
-        raise RuntimeError("thirteen fails before its cell is known")
+        raise RuntimeError("thirteen fails before its run is known")
     if config.adapter.rank == 99:
         raise KeyboardInterrupt
     plain = OmegaConf.to_container(config, resolve=True)
-    cell = identity(plain, data="toy")
-    Path(runtime.output_dir, "cell.json").write_text(json.dumps({"cell": cell}))
-    path = Path(config.paths.results_dir, "cells", cell, "record.json")
+    cell = config_hash(plain, data="toy")
+    Path(runtime.output_dir, "run.json").write_text(json.dumps({"run_id": cell}))
+    path = Path(config.paths.results_dir, "runs", cell, "record.json")
     if finished(path):
         return
     choices = {name: choice for name, choice in runtime.choices.items() if not name.startswith("hydra/")}

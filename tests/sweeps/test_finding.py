@@ -1,4 +1,4 @@
-"""The finding's config: its cells, the same budget of trials for every method, seeds that tuning never sees."""
+"""The finding's config: its runs, the same budget of trials for every method, seeds that tuning never sees."""
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -6,25 +6,26 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from tests.names import CONF
-from xlora_bench.results.reproduce.records_archive import read_summary
+from xlora_bench.results.reproduce.records_archive import read_archive
 from xlora_bench.runs.config_hash import relevant
-from xlora_bench.sweeps.planning.phases import Rounds
+from xlora_bench.sweeps.planning.phases import Phases
 
 ADAPTERS = ("lora", "pissa", "loldu", "asymmetric")  # the last is two methods: one factor frozen, or the other
 METHODS = len(ADAPTERS) + 1
+LATER = ("_target_", "row_lengths")  # changed since the records were written
 TASKS = ("sst2", "rte")
 
 
 def test_every_method_has_three_trials_and_rows_of_its_task():
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("finding/minilm_glue", ["logger=csv"], return_hydra_config=True)
+        config = compose("experiment/minilm_glue", ["logger=csv"], return_hydra_config=True)
         arguments = [f"adapter={','.join(ADAPTERS)}", f"task={','.join(TASKS)}", "seed=0,1"]
-        rounds = Rounds(config, GlobalHydra.instance().config_loader(), arguments=arguments)
-        kinds = [kind for cell in rounds.cells for kind in cell.tuning]
+        rounds = Phases(config, GlobalHydra.instance().config_loader(), arguments=arguments)
+        kinds = [kind for cell in rounds.runs for kind in cell.tuning]
         assert kinds.count("trial") == METHODS * len(TASKS) * 3
         assert kinds.count("fixed") == METHODS * len(TASKS) * 2
-        for cell in rounds.cells:
+        for cell in rounds.runs:
             said = dict(override.split("=", 1) for override in cell.overrides)
             assert said["task.max_train_rows"] == {"sst2": "768", "rte": "48"}[said["task"]]
             assert (said["seed"] == "1000") == ("task.holdout" in said) == ("trial" in cell.tuning)
@@ -34,24 +35,26 @@ def test_every_method_has_three_trials_and_rows_of_its_task():
 
 
 def test_the_cells_are_those_that_were_recorded():
-    recorded = read_summary(CONF.parent / "docs" / "findings" / "minilm_glue" / "records.json").values()
+    recorded = read_archive(CONF.parent / "docs" / "findings" / "minilm_glue" / "records.jsonl.gz").values()
     known = [settings(run.record.config) for run in recorded]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("finding/minilm_glue", return_hydra_config=True)
+        config = compose("experiment/minilm_glue", return_hydra_config=True)
         arguments = [f"adapter={','.join(ADAPTERS)}", "task=sst2,stsb,cola,mrpc,rte", "seed=0,1"]
-        rounds = Rounds(config, GlobalHydra.instance().config_loader(), arguments=arguments)
-        overrides = [cell.overrides for cell in rounds.cells if "trial" not in cell.tuning]
-        cells = [OmegaConf.to_container(compose("finding/minilm_glue", list(said)), resolve=True) for said in overrides]
+        rounds = Phases(config, GlobalHydra.instance().config_loader(), arguments=arguments)
+        overrides = [cell.overrides for cell in rounds.runs if "trial" not in cell.tuning]
+        cells = [
+            OmegaConf.to_container(compose("experiment/minilm_glue", list(said)), resolve=True) for said in overrides
+        ]
     assert len(cells) == METHODS * 5 * 2
     assert not [cell for cell in cells if settings(cell) not in known]
 
 
 def settings(config):
-    """Return what a config says of the run, without names of classes, which have changed since."""
+    """Return what a config says of the run, without what has changed since."""
     kept = {key: value for key, value in relevant(config).items() if key not in ("arithmetic", "start_from")}
     return {
-        key: {name: option for name, option in value.items() if name != "_target_" and option is not None}
+        key: {name: option for name, option in value.items() if name not in LATER and option is not None}
         if isinstance(value, dict)
         else value
         for key, value in kept.items()

@@ -19,20 +19,20 @@ from xlora_bench.sweeps.planning.compose import Composer
 SEEDS = {"adapter": "lora,lu", "seed": "0,1"}
 
 
-def test_without_rules_the_cells_are_those_of_hydras_own_sweeper(rounds_of):
+def test_without_rules_the_cells_are_those_of_hydras_own_sweeper(phases_of):
     said = ["adapter.rank=2,4", "seed=3", "task=choice(rte,mnli)"]
     every = [f"{key}={value}" for key, value in SEEDS.items()] + said
     (expected,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(every), None)
-    assert lines(rounds_of(SEEDS, *said)) == expected
+    assert lines(phases_of(SEEDS, *said)) == expected
 
 
-def test_rules_apply_in_order_and_see_what_earlier_ones_set(rounds_of):
+def test_rules_apply_in_order_and_see_what_earlier_ones_set(phases_of):
     rules = [
         {"when": {"adapter": "lu"}, "set": {"optimizer.lr": 1e-4, "adapter.alpha": "${adapter.rank}"}},
         {"when": {"optimizer.lr": 0.0001}, "each": {"adapter.rank": [2, 4]}},
         {"when": {"adapter.alpha": 4}, "exclude": "too wide"},  # an interpolation: 4 where the rank is 4
     ]
-    rounds = rounds_of(SEEDS, grid=rules)
+    rounds = phases_of(SEEDS, grid=rules)
     assert lines(rounds) == [
         ["adapter=lora", "seed=0"],
         ["adapter=lora", "seed=1"],
@@ -44,26 +44,26 @@ def test_rules_apply_in_order_and_see_what_earlier_ones_set(rounds_of):
     assert rounds.notes == ["Left out: adapter=lu adapter.rank=4: too wide"]
 
 
-def test_a_rule_sees_values_of_the_config_that_no_override_sets(rounds_of):
+def test_a_rule_sees_values_of_the_config_that_no_override_sets(phases_of):
     rules = [{"when": {"adapter.alpha": [16, 32], "optimizer.lr": "1e-3", "tuning": None}, "set": {"rerun": True}}]
-    assert lines(rounds_of({"adapter": "lora,tied,head"}, grid=rules)) == [
+    assert lines(phases_of({"adapter": "lora,tied,head"}, grid=rules)) == [
         ["adapter=lora", "rerun=true"],
         ["adapter=tied"],
         ["adapter=head"],
     ]
 
 
-def test_the_command_line_wins_over_set_and_each_and_narrows(rounds_of):
+def test_the_command_line_wins_over_set_and_each_and_narrows(phases_of):
     rules = [{"set": {"optimizer.lr": 1.0}}, {"each": {"adapter.rank": [2, 4]}}]
     said = ("optimizer.lr=0.5", "adapter=lu", "adapter.rank=3")
-    assert lines(rounds_of(SEEDS, *said, grid=rules)) == [
+    assert lines(phases_of(SEEDS, *said, grid=rules)) == [
         ["adapter=lu", f"seed={seed}", "optimizer.lr=0.5", "adapter.rank=3"] for seed in (0, 1)
     ]
 
 
-def test_cells_that_become_one_run_once(rounds_of):
+def test_cells_that_become_one_run_once(phases_of):
     rules = [{"when": {"adapter": "lu"}, "set": {"adapter.rank": 8}}]
-    assert lines(rounds_of({"adapter": "lora,lu", "adapter.rank": "2,8,64"}, grid=rules)) == [
+    assert lines(phases_of({"adapter": "lora,lu", "adapter.rank": "2,8,64"}, grid=rules)) == [
         *(["adapter=lora", f"adapter.rank={rank}"] for rank in (2, 8, 64)),
         ["adapter=lu", "adapter.rank=8"],
     ]
@@ -82,7 +82,7 @@ BAD = {
         [{"when": {"adapter.rnak": 2}, "set": {"seed": 1}}],
         "`when.adapter.rnak` of rule 1.*did you mean `adapter.rank`",
     ),
-    "all excluded": ([{"exclude": "nothing fits"}], "no cell is left"),
+    "all excluded": ([{"exclude": "nothing fits"}], "no run is left"),
     "a parent with a parent without end": ([{"set": {"start_from": ["task=mnli"]}}], "`start_from`.*never ends"),
     "a parent that is left out": (
         [{"when": {"task": "cola"}, "set": {"start_from": ["task=mnli"]}}, {"when": {"task": "mnli"}, "exclude": "x"}],
@@ -93,30 +93,30 @@ BAD = {
             {"when": {"task": "cola"}, "set": {"start_from": ["task=mnli"]}},
             {"when": {"task": "mnli"}, "each": {"seed": [1, 2]}},
         ],
-        "is 2 cells",
+        "is 2 runs",
     ),
     "a parent that is no override": ([{"set": {"start_from": ["mnli"]}}], "`mnli` is not an override"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_rules_are_named(rounds_of, case):
+def test_bad_rules_are_named(phases_of, case):
     rules, message = BAD[case]
     with pytest.raises(ValueError, match=message):
-        rounds_of(SEEDS, grid=rules)
+        phases_of(SEEDS, grid=rules)
 
 
-def test_an_unknown_key_in_set_fails_before_anything_runs(rounds_of):
+def test_an_unknown_key_in_set_fails_before_anything_runs(phases_of):
     with pytest.raises(HydraException, match=r"adapter\.rnak"):
-        rounds_of(SEEDS, grid=[{"when": {"adapter": "lu"}, "set": {"adapter.rnak": 2}}])
+        phases_of(SEEDS, grid=[{"when": {"adapter": "lu"}, "set": {"adapter.rnak": 2}}])
 
 
-def test_a_rule_that_matches_nothing_is_a_warning_unless_the_command_line_narrowed(rounds_of, caplog):
+def test_a_rule_that_matches_nothing_is_a_warning_unless_the_command_line_narrowed(phases_of, caplog):
     rules = [{"when": {"adapter": "tied"}, "set": {"adapter.rank": 2}}]
-    rounds_of(SEEDS, "adapter=lora", grid=rules)
+    phases_of(SEEDS, "adapter=lora", grid=rules)
     assert caplog.text == ""
-    rounds_of(SEEDS, "seed=0", grid=rules)
-    assert "rule 1 of `grid` matches no cell: when {'adapter': ['tied']}" in caplog.text
+    phases_of(SEEDS, "seed=0", grid=rules)
+    assert "rule 1 of `grid` matches no run: when {'adapter': ['tied']}" in caplog.text
 
 
 RULES_WITH_PARENT = [
@@ -125,8 +125,8 @@ RULES_WITH_PARENT = [
 ]
 
 
-def test_the_parent_of_a_cell_is_the_cell_that_the_rules_make_of_it(rounds_of, caplog):
-    rounds = rounds_of({"adapter": "lora,lu", "task": "rte,mnli"}, "seed=0,1", grid=RULES_WITH_PARENT)
+def test_the_parent_of_a_cell_is_the_cell_that_the_rules_make_of_it(phases_of, caplog):
+    rounds = phases_of({"adapter": "lora,lu", "task": "rte,mnli"}, "seed=0,1", grid=RULES_WITH_PARENT)
     composer = rounds.grid.composer
     cells = {
         tuple(composer.value(from_lines(line), key) for key in ("adapter", "task", "seed")): line
@@ -149,13 +149,13 @@ def test_the_parent_of_a_cell_is_the_cell_that_the_rules_make_of_it(rounds_of, c
     assert caplog.text == ""
 
 
-def test_start_from_on_the_command_line_is_the_same_and_may_name_another_seed(rounds_of):
-    (cell,) = lines(rounds_of({}, "task=rte", "start_from=['task=mnli','seed=7']", grid=RULES_WITH_PARENT[:1]))
+def test_start_from_on_the_command_line_is_the_same_and_may_name_another_seed(phases_of):
+    (cell,) = lines(phases_of({}, "task=rte", "start_from=['task=mnli','seed=7']", grid=RULES_WITH_PARENT[:1]))
     assert cell == ["task=rte", "start_from=['seed=7','task=mnli','adapter.alpha=3','optimizer.lr=0.5']"]
 
 
-def test_a_rule_that_only_a_parent_matches_is_no_idle_rule(rounds_of, caplog):
-    rounds_of({"task": "rte"}, grid=RULES_WITH_PARENT)
+def test_a_rule_that_only_a_parent_matches_is_no_idle_rule(phases_of, caplog):
+    phases_of({"task": "rte"}, grid=RULES_WITH_PARENT)
     assert caplog.text == ""
 
 
@@ -190,6 +190,6 @@ def test_composed_cells_are_those_of_hydra():
             assert ours.resolved(from_lines(line)) == OmegaConf.to_container(whole, resolve=True)
 
 
-def test_a_sweep_over_a_range_is_refused(rounds_of):
+def test_a_sweep_over_a_range_is_refused(phases_of):
     with pytest.raises(HydraException, match="is not a list of values"):
-        rounds_of({"optimizer.lr": "interval(0,1)"})
+        phases_of({"optimizer.lr": "interval(0,1)"})

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from tests.apps import SMALL, records
-from xlora_bench.sweeps.launchers.cores import count_cores
+from xlora_bench.sweeps.launchers.placement import count_cores
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -87,22 +87,22 @@ def mixed(start, tmp_path_factory):
     return finish(start(results, *PARALLEL, "does=work,fail,die", "seed=0,1")), results
 
 
-def test_every_cell_has_its_line_in_turn(mixed):
+def test_every_run_has_its_line_in_turn(mixed):
     sweep, _ = mixed
-    lines = [line for line in sweep.stdout.splitlines() if line.startswith("cell ")]
-    assert [line.split(" |")[0] for line in lines] == [f"cell {place} of 6" for place in range(1, 7)]
+    lines = [line for line in sweep.stdout.splitlines() if line.startswith("run ")]
+    assert [line.split(" |")[0] for line in lines] == [f"run {index} of 6" for index in range(1, 7)]
     (failed, _) = [line for line in lines if "does=fail" in line]
-    assert "| failed (ValueError: told to fail) |" in failed
-    assert sweep.stdout.splitlines()[0].startswith("parallel: workers 2 x threads 1 on ")
+    assert "| failed (ValueError: meant to fail) |" in failed
+    assert sweep.stdout.splitlines()[0].startswith("parallel: at most 2 workers x 1 threads on ")
 
 
 def test_the_table_comes_and_errors_are_raised_at_the_end(mixed):
     sweep, results = mixed
     assert sweep.returncode == 1
     assert "Error executing job with overrides" in sweep.stderr
-    assert "ValueError: told to fail" in sweep.stderr
+    assert "ValueError: meant to fail" in sweep.stderr
     (report,) = (results / "reports").iterdir()
-    assert list(pd.read_csv(report / "cells.csv")["status"]) == ["done"] * 2 + ["failed"] * 4
+    assert list(pd.read_csv(report / "runs.csv")["status"]) == ["completed"] * 2 + ["failed"] * 4
     row = "0.5805 ± 0.0007 (2) | 2 failed | 2 failed |"
     assert row in (report / "table.md").read_text()
     assert "2 failed" in sweep.stdout
@@ -135,7 +135,7 @@ def test_an_interrupt_ends_all_workers_and_leaves_the_rest_to_be_resumed(start, 
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     (report,) = (tmp_path / "reports").iterdir()
     assert "3 missing" in (report / "table.md").read_text()
-    assert sorted(pd.read_csv(report / "cells.csv")["status"]) == ["done"] * 3 + ["missing"] * 3
+    assert sorted(pd.read_csv(report / "runs.csv")["status"]) == ["completed"] * 3 + ["missing"] * 3
 
 
 def test_more_threads_than_cores_are_refused(start, tmp_path):
@@ -144,7 +144,7 @@ def test_more_threads_than_cores_are_refused(start, tmp_path):
     assert "`hydra.launcher.workers` x `hydra.launcher.threads` (=999 x 1) must be at most" in sweep.stderr
 
 
-def test_cells_are_the_same_as_in_the_serial_run(tmp_path):
+def test_runs_are_the_same_as_in_the_serial_run(tmp_path):
     def sweep(name, *options):
         paths = (f"paths.results_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / 'cache'}")
         return ["-m", "adapter=lora,lu", "seed=0,1", *SMALL, *options, *paths]
@@ -157,13 +157,13 @@ def test_cells_are_the_same_as_in_the_serial_run(tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=True,
     )
-    assert both.stdout.count("cell 4 of 4 |") == 2
+    assert both.stdout.count("run 4 of 4 |") == 2
     assert both.stdout.endswith('[[0, ""], [0, ""]]')
     pairs = list(zip(records(tmp_path / "serial"), records(tmp_path / "parallel"), strict=True))
     assert len(pairs) == 4
-    for expected, found in pairs:
-        assert found["machine"]["threads"] == expected["machine"]["threads"] == 1
-        for key in ("cell", "status", "metrics", "parameters", "hashes", "choices"):
-            assert found[key] == expected[key]
+    for expected, actual in pairs:
+        assert actual["machine"]["threads"] == expected["machine"]["threads"] == 1
+        for key in ("run_id", "status", "metrics", "parameters", "hashes", "choices"):
+            assert actual[key] == expected[key]
     tables = [next((tmp_path / folder / "reports").iterdir()) / "table.md" for folder in ("serial", "parallel")]
     assert tables[0].read_text() == tables[1].read_text()

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.names import CONF
-from xlora_bench.sweeps.estimate.order import cost, longest_first
+from xlora_bench.sweeps.estimate.costs import longest_first, training_flops
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_cost_grows_with_rows_epochs_and_model(sweep):
     config, loader = sweep
 
     def of(*overrides):
-        return cost(loader.load_sweep_config(config, ["task=sst2", "task.max_train_rows=1000", *overrides]))
+        return training_flops(loader.load_sweep_config(config, ["task=sst2", "task.max_train_rows=1000", *overrides]))
 
     assert of("trainer.max_epochs=6") == pytest.approx(2 * of())
     assert of("task.max_train_rows=500") == pytest.approx(of() / 2)

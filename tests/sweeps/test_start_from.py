@@ -1,4 +1,4 @@
-"""`start_from`: cells that start from the trained adapter of another, with the embedded model."""
+"""`start_from`: runs that start from the trained adapter of another, with the embedded model."""
 
 import json
 import sys
@@ -53,45 +53,43 @@ def xlora(cache, monkeypatch):
 
 
 def records(folder: Path) -> dict[tuple[str, float], Record]:
-    found = [Record.read(path) for path in folder.glob("cells/*/record.json")]
-    return {(one.choices["task"], one.config["optimizer"]["lr"]): one for one in found}
+    result = [Record.read(path) for path in folder.glob("runs/*/record.json")]
+    return {(one.choices["task"], one.config["optimizer"]["lr"]): one for one in result}
 
 
 def tensors(folder, record, name="adapter.safetensors"):
-    state = load_file(folder / "cells" / record.cell / name)
+    state = load_file(folder / "runs" / record.run_id / name)
     return {key: tensor for key, tensor in state.items() if not key.startswith("classifier.")}
 
 
 def test_two_children_start_from_one_parent_trained_once(xlora, tmp_path):
-    found = xlora(tmp_path, "-m", *SMALL, "task=synth_pair,synth_single", PARENT, STILL)
-    assert {task for task, _ in found} == {"synth_pair", "synth_single", "synth_pair_regression"}
-    assert len(found) == 3
-    parent = found["synth_pair_regression", 1e-30]
+    result = xlora(tmp_path, "-m", *SMALL, "task=synth_pair,synth_single", PARENT, STILL)
+    assert {task for task, _ in result} == {"synth_pair", "synth_single", "synth_pair_regression"}
+    assert len(result) == 3
+    parent = result["synth_pair_regression", 1e-30]
     assert parent.config["task"]["max_train_rows"] == 48
-    assert {found[task, 1e-30].hashes["parent"] for task in ("synth_pair", "synth_single")} == {parent.cell}
+    assert {result[task, 1e-30].hashes["parent"] for task in ("synth_pair", "synth_single")} == {parent.run_id}
 
 
 def test_a_child_starts_with_the_parents_tensors_and_a_head_of_its_own(xlora, tmp_path):
     start = "start_from=[task=synth_pair_regression, optimizer.lr=3e-3]"
-    found = xlora(tmp_path, *SMALL, "task=synth_pair", start, STILL)
-    child, parent = found["synth_pair", 1e-30], found["synth_pair_regression", 3e-3]
+    result = xlora(tmp_path, *SMALL, "task=synth_pair", start, STILL)
+    child, parent = result["synth_pair", 1e-30], result["synth_pair_regression", 3e-3]
     ours, theirs = tensors(tmp_path, child), tensors(tmp_path, parent, "adapter_best.safetensors")
     assert ours.keys() == theirs.keys()
-    assert any(key.endswith("up0") for key in ours)
+    assert any(key.endswith("B0") for key in ours)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     moved = [
-        key
-        for key in ours
-        if key.endswith(".lora_B") and not torch.equal(ours[key], ours[key.replace("lora_B", "up0")])
+        key for key in ours if key.endswith(".lora_B") and not torch.equal(ours[key], ours[key.replace("lora_B", "B0")])
     ]
     assert moved
     alone = xlora(tmp_path / "alone", *SMALL, "task=synth_pair", STILL)["synth_pair", 1e-30]
     heads = [
-        load_file(folder / "cells" / one.cell / "adapter.safetensors")["classifier.weight"]
+        load_file(folder / "runs" / one.run_id / "adapter.safetensors")["classifier.weight"]
         for folder, one in ((tmp_path, child), (tmp_path / "alone", alone))
     ]
     assert torch.equal(*heads)
-    assert child.cell != alone.cell
+    assert child.run_id != alone.run_id
 
 
 def test_a_child_that_is_killed_goes_on_and_its_parent_is_not_trained_again(xlora, tmp_path, monkeypatch):
@@ -110,22 +108,22 @@ def test_a_child_that_is_killed_goes_on_and_its_parent_is_not_trained_again(xlor
         xlora(killed, *said)
     monkeypatch.setattr(EpochCheckpoint, "on_train_epoch_end", original)
     (parent,) = records(killed).values()
-    path = killed / "cells" / parent.cell / "record.json"
-    stamp = path.stat().st_mtime_ns
+    path = killed / "runs" / parent.run_id / "record.json"
+    written = path.stat().st_mtime_ns
     resumed = xlora(killed, *said)["synth_pair", 3e-3]
-    assert path.stat().st_mtime_ns == stamp
-    assert resumed.cell == expected.cell
+    assert path.stat().st_mtime_ns == written
+    assert resumed.run_id == expected.run_id
     assert resumed.metrics == expected.metrics
 
 
 def test_a_collapsed_parent_fails_its_child_with_the_reason(xlora, tmp_path):
-    with pytest.raises(ValueError, match=r"the parent cell \w+ collapsed \("):
+    with pytest.raises(ValueError, match=r"the parent run \w+ collapsed \("):
         xlora(tmp_path, *SMALL, "task=synth_pair", "start_from=[task=synth_single, optimizer.lr=1e6]")
-    found = records(tmp_path)
-    assert found["synth_single", 1e6].status == "collapsed"
-    child = found["synth_pair", 3e-3]
+    result = records(tmp_path)
+    assert result["synth_single", 1e6].status == "collapsed"
+    child = result["synth_pair", 3e-3]
     assert child.status == "failed"
-    assert found["synth_single", 1e6].cell in child.reason
+    assert result["synth_single", 1e6].run_id in child.reason
 
 
 @pytest.mark.parametrize(

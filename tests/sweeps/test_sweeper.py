@@ -33,24 +33,24 @@ RULES = "grid=[{when:{adapter:lu},set:{adapter.rank:4}},{when:{adapter:lora,adap
 def test_the_progress_and_the_table_have_the_cells_after_the_rules(sweep):
     out, report = sweep("adapter=lora,lu", "adapter.rank=2,8", RULES, "seed=0,1")
     # adapter.rank is on the command line, so the rule leaves lu's ranks alone
-    assert [line.split(" | ")[1] for line in out.splitlines() if line.startswith("cell ")] == [
+    assert [line.split(" | ")[1] for line in out.splitlines() if line.startswith("run ")] == [
         *(
             f"adapter={name} adapter.rank={rank} seed={seed}"
             for name, rank in (("lora", 8), ("lu", 2), ("lu", 8))
             for seed in (0, 1)
         ),
     ]
-    assert "cell 6 of 6" in out
+    assert "run 6 of 6" in out
     table = (report / "table.md").read_text()
     assert "- Left out: adapter=lora adapter.rank=2: why not" in table
-    assert len(pd.read_csv(report / "cells.csv")) == 6
+    assert len(pd.read_csv(report / "runs.csv")) == 6
 
 
 def test_a_failing_job_leaves_the_others_alone_and_is_raised_at_the_end(sweep, tmp_path):
     with pytest.raises(RuntimeError, match="thirteen fails"):
         sweep("adapter.rank=13,8,4")
     (report,) = (tmp_path / "reports").iterdir()
-    assert sorted(pd.read_csv(report / "cells.csv").status) == ["done", "done", "failed"]
+    assert sorted(pd.read_csv(report / "runs.csv").status) == ["completed", "completed", "failed"]
 
 
 TUNING = "tuning={seed:9,holdout:5,trials:3,space:[{adapter.rank:[2,4,13]}],by:[adapter,task]}"
@@ -83,4 +83,4 @@ def test_a_tuned_sweep_goes_on_after_a_stop(sweep):
     with pytest.raises(KeyboardInterrupt):  # a rank of 99 stops the application; its table comes when the process ends
         sweep("adapter=lora", "seed=0", tuning.replace("[2,4]", "[2,99]"))
     again, _ = sweep("adapter=lora", "seed=0", tuning)
-    assert [("already done" in line) for line in again.splitlines() if line.startswith("cell ")] == [True] + [False] * 3
+    assert [("already done" in line) for line in again.splitlines() if line.startswith("run ")] == [True] + [False] * 3

@@ -22,11 +22,11 @@ TUNING = {
 
 
 def of_kind(rounds, kind):
-    return [list(cell.overrides) for cell in rounds.cells if kind in cell.tuning]
+    return [list(cell.overrides) for cell in rounds.runs if kind in cell.tuning]
 
 
-def test_every_method_gets_its_trials_on_the_tuning_seed_and_rows(rounds_of):
-    rounds = rounds_of(BOTH, tuning=TUNING)
+def test_every_method_gets_its_trials_on_the_tuning_seed_and_rows(phases_of):
+    rounds = phases_of(BOTH, tuning=TUNING)
     assert of_kind(rounds, "trial") == [
         [f"adapter={adapter}", "seed=1000", f"optimizer.lr={lr}", "task.holdout=64"]
         for adapter, lr in [("lora", 0.1), ("lora", 0.2), ("lu", 0.001), ("lu", 0.002)]
@@ -36,8 +36,8 @@ def test_every_method_gets_its_trials_on_the_tuning_seed_and_rows(rounds_of):
     ]
 
 
-def test_the_best_trial_is_taken_and_a_tuned_cell_that_is_the_fixed_one_is_one(rounds_of):
-    rounds = rounds_of(BOTH, tuning=TUNING)
+def test_the_best_trial_is_taken_and_a_tuned_cell_that_is_the_fixed_one_is_one(phases_of):
+    rounds = phases_of(BOTH, tuning=TUNING)
     # lora: the better one collapsed; lu: two equal, and the first has the value that is fixed
     jobs = {0: job(0.9, "collapsed"), 1: job(0.6), 2: job(0.7), 3: job(0.7)}
     told = [(cell.overrides, cell.tuning) for cell in rounds.tuner.reported(jobs)]
@@ -52,15 +52,15 @@ def test_the_best_trial_is_taken_and_a_tuned_cell_that_is_the_fixed_one_is_one(r
     assert rounds.tuner.notes[1:] == ["Tuned: lora cola: optimizer.lr 0.2", "Tuned: lu cola: optimizer.lr 0.001"]
 
 
-def test_without_a_trial_that_is_done_there_is_no_tuned_cell(rounds_of):
-    rounds = rounds_of({"adapter": "lora"}, tuning=TUNING)
+def test_without_a_trial_that_is_done_there_is_no_tuned_cell(phases_of):
+    rounds = phases_of({"adapter": "lora"}, tuning=TUNING)
     assert [cell.tuning for cell in rounds.tuner.reported({0: job(None, "failed")})] == [("fixed",)]
     assert "Tuned: lora cola: no trial is done" in rounds.tuner.notes
 
 
-def test_a_trials_parent_has_the_tuning_seed_all_its_rows_and_the_fixed_values(rounds_of):
+def test_a_trials_parent_has_the_tuning_seed_all_its_rows_and_the_fixed_values(phases_of):
     rule = {"when": {"task": "rte"}, "set": {"start_from": ["task=mnli"]}}
-    rounds = rounds_of({"adapter": "lora", "task": "rte"}, grid=[rule], tuning=TUNING)
+    rounds = phases_of({"adapter": "lora", "task": "rte"}, grid=[rule], tuning=TUNING)
     (*_, start), (*_, other) = of_kind(rounds, "trial")
     assert start == other == "start_from=['task=mnli','optimizer.lr=0.001','task.holdout=null']"
     (tuned,) = [cell for cell in rounds.tuner.reported({0: job(0.6)}) if cell.tuning == ("tuned",)]
@@ -78,7 +78,7 @@ BAD = {
     "unknown by": ({"by": ["adaptr"]}, "`adaptr` in `tuning.by` is not a key"),
     "no space": ({"space": []}, "`tuning.space` is empty"),
     "space for nobody": ({"space": TUNING["space"][:1]}, "no rule of `tuning.space` is for `adapter=lora seed=0`"),
-    "two spaces in a group": ({"by": ["task"]}, "several rules for the cells of one group (cola)"),
+    "two spaces in a group": ({"by": ["task"]}, "several rules for the runs of one group (cola)"),
     "range in a grid": ({"space": [{"optimizer.lr": {"low": 1, "high": 2}}]}, "is a range"),
     "empty range": ({"search": "random", "space": [{"optimizer.lr": {"low": 2, "high": 2}}]}, "low < high"),
     "log of zero": ({"search": "random", "space": [{"optimizer.lr": {"low": 0, "high": 2, "log": True}}]}, "above 0"),
@@ -86,16 +86,16 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_tuning_is_named(rounds_of, case):
+def test_bad_tuning_is_named(phases_of, case):
     change, message = BAD[case]
     with pytest.raises(ValueError, match=re.escape(message)):
-        rounds_of(BOTH, tuning={**TUNING, **change})
+        phases_of(BOTH, tuning={**TUNING, **change})
 
 
-def test_a_tuned_key_on_the_command_line_is_refused(rounds_of):
+def test_a_tuned_key_on_the_command_line_is_refused(phases_of):
     with pytest.raises(ValueError, match=r"`optimizer.lr` is tuned and set on the command line"):
-        rounds_of(BOTH, "optimizer.lr=0.1", tuning=TUNING)
-    assert lines(rounds_of(BOTH, "optimizer.lr=0.1"))
+        phases_of(BOTH, "optimizer.lr=0.1", tuning=TUNING)
+    assert lines(phases_of(BOTH, "optimizer.lr=0.1"))
 
 
 def test_random_search_draws_the_same_quantiles_for_every_method():
@@ -126,7 +126,7 @@ def test_a_trial_that_collapsed_counts_as_the_lowest_of_its_task():
         {
             "adapter": ["lora", "lora", "lu", "lu"],
             "task": "rte",
-            "status": ["done", "collapsed", "done", "done"],
+            "status": ["completed", "collapsed", "completed", "completed"],
             "score": [0.8, 0.9, 0.4, 0.6],  # the score of an epoch before it collapsed
         }
     )
@@ -139,7 +139,7 @@ def test_trials_leave_a_table_a_curve_and_a_figure(tmp_path):
         {
             "adapter": ["lora", "lora", "lu"],
             "task": "rte",
-            "status": ["done", "done", "failed"],
+            "status": ["completed", "completed", "failed"],
             "score": [0.5, 0.7, np.nan],
         }
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from xlora_bench.sweeps.launchers.cores import count_cores
-from xlora_bench.sweeps.launchers.workers import THREADS, Pool, Seat, WorkerLostError, chained, portable
+from xlora_bench.sweeps.launchers.placement import count_cores
+from xlora_bench.sweeps.launchers.workers import THREADS, Pool, WorkerLostError, WorkerSlot, chained, portable
 
 ROOT = Path(__file__).parents[2]
 STARTED_HERE = []
@@ -49,19 +49,19 @@ def here():
 
 @pytest.fixture(scope="module")
 def pool():
-    pool = Pool([Seat(threads=1)] * 2)
+    pool = Pool([WorkerSlot(threads=1)] * 2)
     yield pool
     pool.close()
 
 
 def outcomes(pool, calls):
-    return dict(pool.run(calls, names=[str(place) for place in range(len(calls))]))
+    return dict(pool.run(calls, names=[str(index) for index in range(len(calls))]))
 
 
-def test_values_come_back_by_place_from_processes_that_stay(pool):
+def test_values_come_back_by_index_from_processes_that_stay(pool):
     seconds = [0.3, *[0.01] * 5]
-    first = outcomes(pool, [partial(work, place, wait) for place, wait in enumerate(seconds)])
-    assert [first[place][0] for place in range(6)] == list(range(6))
+    first = outcomes(pool, [partial(work, index, wait) for index, wait in enumerate(seconds)])
+    assert [first[index][0] for index in range(6)] == list(range(6))
     assert list(first)[-1] == 0  # yielded as they end
     assert len({pid for _, pid, _ in first.values()}) == 2
     again = outcomes(pool, [partial(work, 0)])
@@ -71,18 +71,18 @@ def test_values_come_back_by_place_from_processes_that_stay(pool):
 
 def test_an_error_is_the_one_that_was_raised_and_stops_no_other(pool):
     calls = [
-        partial(fail, ValueError("told to"), KeyError("cause")),
+        partial(fail, ValueError("on purpose"), KeyError("cause")),
         partial(fail_awkwardly),
         partial(work, 2),
     ]
-    found = outcomes(pool, calls)
-    assert isinstance(found[0], ValueError)
-    assert str(found[0]) == "told to"
-    assert isinstance(found[0].__cause__, KeyError)
-    assert "in fail\n" in found[0].__notes__[0]
-    assert isinstance(found[1], RuntimeError)
-    assert str(found[1]) == "AwkwardError: 1 and 2"
-    assert found[2][0] == 2
+    ended = outcomes(pool, calls)
+    assert isinstance(ended[0], ValueError)
+    assert str(ended[0]) == "on purpose"
+    assert isinstance(ended[0].__cause__, KeyError)
+    assert "in fail\n" in ended[0].__notes__[0]
+    assert isinstance(ended[1], RuntimeError)
+    assert str(ended[1]) == "AwkwardError: 1 and 2"
+    assert ended[2][0] == 2
 
 
 def fail_awkwardly():
@@ -96,25 +96,25 @@ def test_what_would_end_the_serial_run_ends_this_one(pool):
 
 
 def test_a_killed_worker_is_replaced_and_its_job_tried_once_more(tmp_path, caplog):
-    pool = Pool([Seat(threads=1)])
+    pool = Pool([WorkerSlot(threads=1)])
     try:
         calls = [partial(die, tmp_path / "once", 1), partial(die, tmp_path / "always", 9), partial(work, "next")]
-        found = outcomes(pool, calls)
+        ended = outcomes(pool, calls)
     finally:
         pool.close()
-    assert found[0][0] == "survived"
-    assert isinstance(found[1], WorkerLostError)
-    assert "hydra.launcher.workers=1" in str(found[1])
-    assert found[2][0] == "next"
+    assert ended[0][0] == "survived"
+    assert isinstance(ended[1], WorkerLostError)
+    assert "hydra.launcher.workers=1" in str(ended[1])
+    assert ended[2][0] == "next"
     assert [(tmp_path / name).read_text() for name in ("once", "always")] == ["..", ".."]
     assert [record.message.split(":")[0] for record in caplog.records] == ["0", "1", "1"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no processes")
-def test_a_seat_holds_before_anything_is_imported():
+def test_a_slot_holds_before_anything_is_imported():
     cpu = min(os.sched_getaffinity(0))
     before = dict(os.environ)
-    pool = Pool([Seat(threads=3, cpus=frozenset({cpu}), device="7")])
+    pool = Pool([WorkerSlot(threads=3, cpus=frozenset({cpu}), device="7")])
     try:
         assert outcomes(pool, [here])[0] == (dict.fromkeys(THREADS, "3"), [cpu], "7")
     finally:
@@ -132,8 +132,8 @@ def test_errors_keep_their_chain_in_one_process_too():
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     program = (
-        "import time; from functools import partial; from tests.sweeps.test_workers import Pool, Seat, report\n"
-        f"list(Pool([Seat(threads=1)]).run([partial(report, {str(tmp_path / 'pid')!r})], names=['it']))"
+        "import time; from functools import partial; from tests.sweeps.test_workers import Pool, WorkerSlot, report\n"
+        f"list(Pool([WorkerSlot(threads=1)]).run([partial(report, {str(tmp_path / 'pid')!r})], names=['it']))"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     while not (tmp_path / "pid").exists() or not (pid := (tmp_path / "pid").read_text()):
@@ -167,11 +167,11 @@ def test_there_is_a_core():
 FORKED = """
 import os
 from tests.sweeps.test_workers import loaded
-from xlora_bench.sweeps.launchers.workers import Pool, Seat, start_fork_server
+from xlora_bench.sweeps.launchers.workers import Pool, WorkerSlot, start_fork_server
 
 start_fork_server()
-os.environ["SAID_LATER"] = "yes"
-pool = Pool([Seat(threads=2), Seat(threads=1)])
+os.environ["SET_LATER"] = "yes"
+pool = Pool([WorkerSlot(threads=2), WorkerSlot(threads=1)])
 print(sorted(outcome for _, outcome in pool.run([loaded, loaded], names=["a", "b"])))
 pool.close()
 """
@@ -180,11 +180,11 @@ pool.close()
 def loaded():
     time.sleep(0.5)  # so that each worker has one
     modules = [name for name in ("xlora_bench.training.train", "lightning", "torch") if name in sys.modules]
-    return sys.modules["torch"].get_num_threads(), modules, os.environ["SAID_LATER"], os.environ["OMP_NUM_THREADS"]
+    return sys.modules["torch"].get_num_threads(), modules, os.environ["SET_LATER"], os.environ["OMP_NUM_THREADS"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned")
-def test_forked_workers_have_what_a_cell_needs_and_threads_of_their_own():
+def test_forked_workers_have_what_a_run_needs_and_threads_of_their_own():
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", FORKED], check=False, env=environment, cwd=ROOT, capture_output=True, text=True

@@ -1,11 +1,12 @@
-"""A corpus is read once in a process, for all cells that need the same rows and tokens."""
+"""A corpus is read once in a process, for all runs that need the same rows and tokens."""
 
 import dataclasses
 
 from tests.tasks.conftest import SENTENCES
 from xlora_bench.data import corpus as module
-from xlora_bench.data.corpus import shared_corpus
+from xlora_bench.data.corpus import cached_corpus
 from xlora_bench.data.datamodule import TextData
+from xlora_bench.system.lru_cache import LRUCache
 
 
 def test_cells_share_what_they_read_and_the_texts_go(make_task, tokenizer, toy_dir, tmp_path, monkeypatch):
@@ -13,7 +14,12 @@ def test_cells_share_what_they_read_and_the_texts_go(make_task, tokenizer, toy_d
     monkeypatch.setattr(module, "read_task", lambda *args, **options: calls.append(args) or read(*args, **options))
     options = {"tokenizer": tokenizer, "data_dir": toy_dir, "cache_dir": tmp_path}
     tasks = (make_task(), make_task(batch_size=2, eval_batch_size=5, layout="padded"))
-    data = [TextData(task, seed=seed, **options) for task in tasks for seed in (0, 1)]
+    cache = LRUCache(8)
+    data = [
+        TextData(task, seed=seed, **options, corpus=cached_corpus(task, cache, **options))
+        for task in tasks
+        for seed in (0, 1)
+    ]
     for each in data:
         each.setup()
     assert len(calls) == 1
@@ -26,11 +32,11 @@ def test_cells_share_what_they_read_and_the_texts_go(make_task, tokenizer, toy_d
 def test_other_rows_lengths_and_edited_files_are_another_corpus(make_task, tokenizer, write_splits, frame, tmp_path):
     folder = write_splits("toy", train=frame, validation=frame)
     options = {"tokenizer": tokenizer, "data_dir": folder, "cache_dir": tmp_path}
-    task = make_task()
-    first = shared_corpus(task, **options)
-    assert shared_corpus(task, **options) is first
+    task, cache = make_task(), LRUCache(8)
+    first = cached_corpus(task, cache, **options)
+    assert cached_corpus(task, cache, **options) is first
     for change in ({"max_train_rows": 2}, {"max_length": 4}, {"holdout": 2}):
-        assert shared_corpus(dataclasses.replace(task, **change), **options) is not first
+        assert cached_corpus(dataclasses.replace(task, **change), cache, **options) is not first
     before = first.fingerprint
     write_splits("toy", train=frame.assign(sentence=SENTENCES[::-1]), validation=frame)
-    assert shared_corpus(task, **options).fingerprint != before
+    assert cached_corpus(task, cache, **options).fingerprint != before

@@ -5,8 +5,7 @@ import pyarrow.parquet
 import pytest
 
 from xlora_bench.data import synthetic
-from xlora_bench.data.packing.packed import ROW_LENGTHS
-from xlora_bench.data.task import TextTask
+from xlora_bench.data.task import ROW_LENGTHS, TextTask
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "task"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.yaml"))
@@ -25,7 +24,7 @@ def test_every_file_is_a_task_with_one_explicit_source(load_task, name):
     assert task.name == name
     assert (task.hub is None) == (name in synthetic.GRAMMARS)
     assert task.headline == HEADLINES.get(name, "accuracy")
-    assert task.row_lengths == ROW_LENGTHS  # said in the config, so that a cell's name tells them
+    assert task.row_lengths == ROW_LENGTHS  # said in the config, so that a run's name tells them
 
 
 @pytest.mark.parametrize("name", sorted(GLUE))

@@ -63,11 +63,11 @@ def test_x26_the_split_of_an_update_is_exact_and_scaled():
     old = gaussian(9, 3, seed=0), gaussian(3, 7, seed=1)
     new = old[0] + 0.1 * gaussian(9, 3, seed=2), old[1] + 0.1 * gaussian(3, 7, seed=3)
     split = split_of_update(old, new, 1.5)
-    d_up, d_down = new[0] - old[0], new[1] - old[1]
-    assert split["update_up"] == pytest.approx(1.5 * (d_up @ old[1]).norm().item(), rel=1e-5)
-    assert split["update_down"] == pytest.approx(1.5 * (new[0] @ d_down).norm().item(), rel=1e-5)
+    d_B, d_A = new[0] - old[0], new[1] - old[1]
+    assert split["update_B"] == pytest.approx(1.5 * (d_B @ old[1]).norm().item(), rel=1e-5)
+    assert split["update_A"] == pytest.approx(1.5 * (new[0] @ d_A).norm().item(), rel=1e-5)
     assert split["update"] == pytest.approx(1.5 * (new[0] @ new[1] - old[0] @ old[1]).norm().item(), rel=1e-5)
-    torch.testing.assert_close(d_up @ old[1] + new[0] @ d_down, new[0] @ new[1] - old[0] @ old[1])
+    torch.testing.assert_close(d_B @ old[1] + new[0] @ d_A, new[0] @ new[1] - old[0] @ old[1])
     assert product_norm(torch.zeros(4, 2), torch.ones(2, 3)) == 0.0
 
 
@@ -77,8 +77,8 @@ def test_x24_the_monitor_sees_every_variant():
         net = as_method(method).apply(
             Net(24, 24), targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1
         )
-        up, down = current_factors(net)["body.target"]
-        assert (up.shape, down.shape) == ((24, 4), (4, 24))
+        B, A = current_factors(net)["body.target"]
+        assert (B.shape, A.shape) == ((24, 4), (4, 24))
 
 
 def test_the_head_has_its_own_learning_rate_and_norms_do_not_decay():
@@ -152,7 +152,7 @@ def test_trained_state_is_what_trains_and_refuses_another_variant():
     )
     net.head.requires_grad_(True)
     state = trained_state_dict(net)
-    assert {name.rsplit(".", 1)[-1] for name in state} == {"lora_A", "lora_B", "up0", "down0", "weight", "bias"}
+    assert {name.rsplit(".", 1)[-1] for name in state} == {"lora_A", "lora_B", "B0", "A0", "weight", "bias"}
     assert not any("base_layer" in name or "after" in name for name in state)
     other = copy.deepcopy(net)
     other.body["after"].requires_grad_(True)

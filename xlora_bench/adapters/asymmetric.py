@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.decompositions.factorizations import Part, svd
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import BuiltinInit, InitScheme, KaimingInit, Start
+from xlora_bench.adapters.init_schemes import BuiltinInit, InitialFactors, InitScheme, KaimingInit
 from xlora_bench.adapters.init_schemes.orthonormal import orthonormal_rows
 from xlora_bench.adapters.lora import LowRankDelta
 
@@ -51,7 +51,7 @@ class Asymmetric(Adapter):
     B: Mapping[str, str | bool] | None = None
     E: Mapping[str, str | bool] | None = None
 
-    fits: ClassVar[tuple[str, ...] | None] = ("own",)
+    supported_inits: ClassVar[tuple[str, ...] | None] = ("builtin",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,27 +79,27 @@ class Asymmetric(Adapter):
         """Return the marker of a variant that brings its own start."""
         return BuiltinInit()
 
-    def start(
+    def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
-    ) -> Start:
-        """Start A and B as the plan says."""
+    ) -> InitialFactors:
+        """InitialFactors A and B as the plan says."""
         out_features, in_features = weight.shape
-        A = start_factor(
+        A = init_factor(
             self.plan["A"].init, rank, in_features, lambda part: svd(weight, rank=rank, part=part).Vh, generator
         )
-        B = start_factor(
+        B = init_factor(
             self.plan["B"].init, rank, out_features, lambda part: svd(weight, rank=rank, part=part).U.T, generator
         )
         if self.plan["B"].init == "he":  # fan-in of B (out, r) is r, not out
             B = KaimingInit().draw(out_features, rank, generator).T
-        return Start(B.T, A)
+        return InitialFactors(B.T, A)
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train the factors marked so."""
-        rank = start.A.shape[0]
-        E = start_middle(self.plan["E"].init, rank, generator).to(weight.device) if "E" in self.plan else None
+        rank = initial.A.shape[0]
+        E = init_middle(self.plan["E"].init, rank, generator).to(weight.device) if "E" in self.plan else None
         trained = [name for name, factor in self.plan.items() if factor.train]
-        return LowRankDelta(start, scaling=scaling, trained=trained, E=E)
+        return LowRankDelta(initial, scaling=scaling, trained=trained, E=E)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
         """`r in` if A trains, `r out` if B trains, `r^2` if E trains."""
@@ -156,9 +156,7 @@ def check_learns(plan: Mapping[str, Factor], written: str) -> None:
         )
 
 
-def start_factor(
-    init: str, rank: int, columns: int, singular: Callable[[Part], Tensor], generator: Generator
-) -> Tensor:
+def init_factor(init: str, rank: int, columns: int, singular: Callable[[Part], Tensor], generator: Generator) -> Tensor:
     """Return a factor as `rank` rows of length `columns`; `singular(part)` has singular vectors as its rows."""
     if init == "zero":
         return torch.zeros(rank, columns)
@@ -169,7 +167,7 @@ def start_factor(
     return singular("minor" if init.endswith("_last") else "principal")
 
 
-def start_middle(init: str, rank: int, generator: Generator) -> Tensor:
+def init_middle(init: str, rank: int, generator: Generator) -> Tensor:
     """Return the middle factor `(r, r)`."""
     if init == "I":
         return torch.eye(rank)

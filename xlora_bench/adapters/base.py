@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from xlora_bench.adapters.decompositions.factorizations import energy_rank, singular_values
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import InitScheme, KaimingInit, Start
+from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, KaimingInit
 from xlora_bench.adapters.patterns import pattern_value
 
 
@@ -28,7 +28,7 @@ class Adapter(ABC):
         ValueError: if an option is outside its range.
     """
 
-    rank: int | Literal["auto"] = 8
+    rank: int | Literal["auto"] = field(default=8, kw_only=False)
     alpha: float = 16.0
     use_rslora: bool = False
     dropout: float = 0.0
@@ -39,7 +39,7 @@ class Adapter(ABC):
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
 
-    fits: ClassVar[tuple[str, ...] | None] = None
+    supported_inits: ClassVar[tuple[str, ...] | None] = None
     """Names of the init schemes that fit; None if all do whose factors can learn."""
     rank_limited: ClassVar[bool] = True
     """Whether a rank above `min(out, in)` is refused."""
@@ -66,7 +66,7 @@ class Adapter(ABC):
         return KaimingInit()
 
     @abstractmethod
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Return the update of `weight (out, in)` that starts from the factors `start`."""
 
     @abstractmethod
@@ -77,66 +77,68 @@ class Adapter(ABC):
         """Return, for some of the parameter `names`, the factor of their learning rate; others train at the rate."""
         return {}
 
-    def build(self, weight: Tensor, *, init_scheme: InitScheme, generator: Generator, place: str = "") -> Delta:
-        """Return the anchored delta of `weight (out, in)`, which sits at `place` in the model.
+    def build(self, weight: Tensor, *, init_scheme: InitScheme, generator: Generator, module_name: str = "") -> Delta:
+        """Return the anchored delta of `weight (out, in)`, which sits at `module_name` in the model.
 
         Raises:
             ValueError: if the rank is above `min(out, in)` or the init scheme does not fit.
         """
         self.check_fit(init_scheme)
-        rank = self.rank_of(weight, place)
-        alpha = pattern_value(self.alpha_pattern, place, self.alpha)
+        rank = self.rank_of(weight, module_name)
+        alpha = pattern_value(self.alpha_pattern, module_name, self.alpha)
         scaling = alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
-        start = self.start(weight, rank, scaling=scaling, init_scheme=init_scheme, generator=generator)
-        delta = self.delta(weight, start, scaling=scaling, generator=generator)
+        initial = self.init_factors(weight, rank, scaling=scaling, init_scheme=init_scheme, generator=generator)
+        delta = self.delta(weight, initial, scaling=scaling, generator=generator)
         delta.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         delta.dropout = self.dropout
         delta.anchor()
         return delta
 
-    def rank_of(self, weight: Tensor, place: str = "") -> int:
-        """Return the rank for `weight (out, in)` at `place`.
+    def rank_of(self, weight: Tensor, module_name: str = "") -> int:
+        """Return the rank for `weight (out, in)` at `module_name`.
 
         Raises:
             ValueError: if it is not in `[1, min(out, in)]`, or below 1 where the variant has no upper limit.
         """
         full_rank = min(weight.shape)
-        rank = pattern_value(self.rank_pattern, place, self.rank)
+        rank = pattern_value(self.rank_pattern, module_name, self.rank)
         if rank == "auto":
             spectral = energy_rank(singular_values(weight), self.energy_threshold)
             return max(min(spectral, self.rank_max or full_rank, full_rank), min(self.rank_min, full_rank))
         if rank < 1 or (self.rank_limited and rank > full_rank):
-            where = f" at `{place}`" if place else ""
+            where = f" at `{module_name}`" if module_name else ""
             raise ValueError(
                 f"`adapter.rank` (={rank}) must be at least 1 and at most min(out, in) (={full_rank}){where}; "
                 "lower it, or give this module its own with `adapter.rank_pattern`"
             )
         return rank
 
-    def start(
+    def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
-    ) -> Start:
+    ) -> InitialFactors:
         """Return the starting factors; a variant that brings its own overrides this.
 
         Raises:
             ValueError: if both factors start at zero, so that neither would ever get a gradient.
         """
-        start = init_scheme.start(weight, rank, scaling=scaling, generator=generator)
-        if not (start.B.any() or start.A.any()):
+        initial = init_scheme.init_factors(weight, rank, scaling=scaling, generator=generator)
+        if not (initial.B.any() or initial.A.any()):
             raise self.misfit(init_scheme, "with both factors at zero neither gets a gradient")
-        return start
+        return initial
 
     def check_fit(self, init_scheme: InitScheme) -> None:
         """Raise a ValueError that says which starts fit, if `init_scheme` does not."""
-        if init_scheme.name == "own" and "own" not in (self.fits or ()):
+        if init_scheme.name == "builtin" and "builtin" not in (self.supported_inits or ()):
             raise self.misfit(init_scheme, "this variant has no start of its own")
-        if self.fits is not None and init_scheme.name not in self.fits:
+        if self.supported_inits is not None and init_scheme.name not in self.supported_inits:
             raise self.misfit(init_scheme, "its factors have another structure")
 
     def misfit(self, init_scheme: InitScheme, reason: str) -> ValueError:
         """Return the error for a start that does not fit, with the ones that do."""
-        fits = ", ".join(self.fits) if self.fits else "any start whose factors are not both zero"
+        supported_inits = (
+            ", ".join(self.supported_inits) if self.supported_inits else "any start whose factors are not both zero"
+        )
         return ValueError(
             f"`init_scheme` (={init_scheme.name}) does not fit `adapter` (={self.name}): {reason}; "
-            f"starts that fit: {fits}"
+            f"starts that fit: {supported_inits}"
         )

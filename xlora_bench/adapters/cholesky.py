@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import InitScheme, Start, UnitDiagonalInit
+from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, UnitDiagonalInit
 from xlora_bench.adapters.lu import LowerTrapezoid
 
 
@@ -17,9 +17,9 @@ class CholeskyDelta(Delta):
 
     signs: Tensor
 
-    def __init__(self, start: Start, *, scaling: float, signs: Tensor) -> None:
+    def __init__(self, initial: InitialFactors, *, scaling: float, signs: Tensor) -> None:
         super().__init__(scaling=scaling)
-        self.lora_B = LowerTrapezoid(start.B)
+        self.lora_B = LowerTrapezoid(initial.B)
         self.register_buffer("signs", signs)
 
     def current_factors(self) -> tuple[Tensor, Tensor]:
@@ -42,22 +42,22 @@ class Cholesky(Adapter):
 
     signed: bool = False
 
-    fits: ClassVar[tuple[str, ...] | None] = ("unit_diagonal", "orthonormal")
+    supported_inits: ClassVar[tuple[str, ...] | None] = ("unit_diagonal", "orthonormal")
 
     def default_init(self) -> InitScheme:
-        """Start from a unit diagonal and small other entries."""
+        """InitialFactors from a unit diagonal and small other entries."""
         return UnitDiagonalInit()
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train the free entries of L."""
-        signs = torch.ones(start.B.shape[1])
+        signs = torch.ones(initial.B.shape[1])
         if self.signed:
             signs[1::2] = -1.0
-        return CholeskyDelta(start, scaling=scaling, signs=signs)
+        return CholeskyDelta(initial, scaling=scaling, signs=signs)
 
-    def start(
+    def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
-    ) -> Start:
+    ) -> InitialFactors:
         """Return the starting factors, of which only `B` is used."""
         out_features, in_features = weight.shape
         if out_features != in_features:
@@ -65,10 +65,10 @@ class Cholesky(Adapter):
                 f"`adapter` (=cholesky) needs a square weight, this one is {out_features} x {in_features}; choose "
                 "square targets, for instance targets=attention_qv, or adapter=lu"
             )
-        start = super().start(weight, rank, scaling=scaling, init_scheme=init_scheme, generator=generator)
-        if not start.B.any():
+        initial = super().init_factors(weight, rank, scaling=scaling, init_scheme=init_scheme, generator=generator)
+        if not initial.B.any():
             raise self.misfit(init_scheme, "L = 0 has no gradient; set init_scheme.zero=A")
-        return start
+        return initial
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
         """`r n - r (r - 1) / 2`."""

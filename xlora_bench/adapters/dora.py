@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import Start
+from xlora_bench.adapters.init_schemes import InitialFactors
 from xlora_bench.adapters.lora import LoRA, LowRankDelta
 
 
@@ -16,8 +16,8 @@ class MagnitudeDelta(LowRankDelta):
     additive = False
     squares: Tensor
 
-    def __init__(self, weight: Tensor, start: Start, *, scaling: float) -> None:
-        super().__init__(start, scaling=scaling)
+    def __init__(self, weight: Tensor, initial: InitialFactors, *, scaling: float) -> None:
+        super().__init__(initial, scaling=scaling)
         wide = torch.promote_types(weight.dtype, torch.float32)
         norms = torch.linalg.vector_norm(weight, dim=1, dtype=wide)  # nothing of the weight's size is made
         self.register_buffer("squares", norms.square(), persistent=False)
@@ -29,13 +29,13 @@ class MagnitudeDelta(LowRankDelta):
 
     @torch.no_grad()
     def row_norms(self, weight: Tensor) -> Tensor:
-        """Return the row norms of `W + s up down (out, in)` without forming the sum.
+        """Return the row norms of `W + s B A (out, in)` without forming the sum.
 
         `||w_i + s u_i D||^2 = ||w_i||^2 + u_i . (2 s D w_i + s^2 D D^T u_i^T)`, the first term kept.
         """
-        up, down = self.factors()
-        across = (weight @ down.T.to(weight.dtype)).to(up.dtype)
-        added = torch.addmm(across, up, down @ down.T, beta=2 * self.scaling, alpha=self.scaling**2).mul_(up).sum(dim=1)
+        B, A = self.factors()
+        across = (weight @ A.T.to(weight.dtype)).to(B.dtype)
+        added = torch.addmm(across, B, A @ A.T, beta=2 * self.scaling, alpha=self.scaling**2).mul_(B).sum(dim=1)
         return added.add_(self.squares).clamp_min_(0).sqrt_()
 
 
@@ -46,9 +46,9 @@ class DoRA(LoRA):
     Source: arXiv 2402.09353. The norm is not differentiated (section 4.3 there).
     """
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train both factors from `start`, and the magnitudes from the rows' norms."""
-        return MagnitudeDelta(weight, start, scaling=scaling)
+        return MagnitudeDelta(weight, initial, scaling=scaling)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
         """`r (out + in) + out`."""

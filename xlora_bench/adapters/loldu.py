@@ -9,8 +9,8 @@ from torch import Generator, Tensor, nn
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.decompositions.factorizations import LDU, ldu, ldu_along
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import InitScheme, LDUInit, Start
-from xlora_bench.adapters.lora import own
+from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, LDUInit
+from xlora_bench.adapters.lora import contiguous_copy
 
 ZStart = Literal["lu", "uniform", "normal", "constant", "s_uniform", "s_normal", "ones", "zeros"]
 
@@ -39,11 +39,13 @@ class DiagonalDelta(Delta):
 
     def take(self, parts: LDU, rank: int) -> None:
         """Keep `P L_r` and `U_r`; they and the pivots they belong to are not saved: the weight determines them."""
-        self.register_buffer("lower", own(parts.L[torch.argsort(parts.permutation), :rank]), persistent=False)
-        self.register_buffer("upper", own(parts.U[:rank]), persistent=False)
+        self.register_buffer(
+            "lower", contiguous_copy(parts.L[torch.argsort(parts.permutation), :rank]), persistent=False
+        )
+        self.register_buffer("upper", contiguous_copy(parts.U[:rank]), persistent=False)
         self.register_buffer("factored", parts.permutation.clone(), persistent=False)
 
-    def restore(self, weight: Tensor) -> None:
+    def rebuild_buffers(self, weight: Tensor) -> None:
         """Factor `weight` along the loaded pivots, if another LAPACK chose them."""
         if not torch.equal(self.permutation, self.factored):
             self.take(ldu_along(weight, self.permutation), len(self.z))
@@ -69,7 +71,7 @@ class LoLDU(Adapter):
     z_init: ZStart = "lu"
     train_sigma: bool = False
 
-    fits: ClassVar[tuple[str, ...] | None] = ("ldu",)
+    supported_inits: ClassVar[tuple[str, ...] | None] = ("ldu",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,18 +79,18 @@ class LoLDU(Adapter):
             raise ValueError(f"`adapter.z_init` (={self.z_init!r}) must be one of {', '.join(get_args(ZStart))}")
 
     def default_init(self) -> InitScheme:
-        """Start from the LDU decomposition."""
+        """InitialFactors from the LDU decomposition."""
         return LDUInit()
 
-    def start(
+    def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
-    ) -> Start:
+    ) -> InitialFactors:
         """Return empty factors of the right rank: `delta` decomposes the weight itself."""
-        return Start(weight.new_empty(weight.shape[0], rank), weight.new_empty(rank, weight.shape[1]))
+        return InitialFactors(weight.new_empty(weight.shape[0], rank), weight.new_empty(rank, weight.shape[1]))
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train the first r diagonal entries."""
-        parts = ldu(weight, rank=start.A.shape[0])
+        parts = ldu(weight, rank=initial.A.shape[0])
         z = start_z(parts.D.cpu(), self.z_init, generator)
         return DiagonalDelta(parts, z, sigma=scaling, train_sigma=self.train_sigma)
 

@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import Start
+from xlora_bench.adapters.init_schemes import InitialFactors
 
 
 class LowRankDelta(Delta):
@@ -19,21 +19,21 @@ class LowRankDelta(Delta):
     lora_E: Tensor | None
 
     def __init__(
-        self, start: Start, *, scaling: float, trained: Collection[str] = ("A", "B"), E: Tensor | None = None
+        self, initial: InitialFactors, *, scaling: float, trained: Collection[str] = ("A", "B"), E: Tensor | None = None
     ) -> None:
         super().__init__(scaling=scaling)
-        for name, factor in (("A", start.A), ("B", start.B), ("E", E)):
+        for name, factor in (("A", initial.A), ("B", initial.B), ("E", E)):
             if factor is None or name not in trained:
-                self.register_buffer(f"lora_{name}", None if factor is None else own(factor))
+                self.register_buffer(f"lora_{name}", None if factor is None else contiguous_copy(factor))
             else:
-                self.register_parameter(f"lora_{name}", nn.Parameter(own(factor)))
+                self.register_parameter(f"lora_{name}", nn.Parameter(contiguous_copy(factor)))
 
     def current_factors(self) -> tuple[Tensor, Tensor]:
         """Return `B (out, r)` and `A (r, in)`, or `E A` where there is a middle factor."""
         return self.lora_B, self.lora_A if self.lora_E is None else self.lora_E @ self.lora_A
 
 
-def own(tensor: Tensor) -> Tensor:
+def contiguous_copy(tensor: Tensor) -> Tensor:
     """Return a contiguous copy with its own storage, so that nothing larger is kept alive or saved."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
@@ -46,9 +46,9 @@ class LoRA(Adapter):
     (arXiv 2406.01775); those rewrite `W`, here the starting product is subtracted instead.
     """
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train both factors from `start`."""
-        return LowRankDelta(start, scaling=scaling)
+        return LowRankDelta(initial, scaling=scaling)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
         """`r (out + in)`."""

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.asymmetric import start_middle
+from xlora_bench.adapters.asymmetric import init_middle
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import InitScheme, Start, SVDInit
+from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, SVDInit
 from xlora_bench.adapters.lora import LoRA, LowRankDelta
 
 
@@ -18,16 +18,22 @@ class LoRAXS(LoRA):
     R starts from `N(0, 1e-10)`; its start is subtracted. Source: arXiv 2405.17604 (LoRA-XS).
     """
 
-    fits: ClassVar[tuple[str, ...] | None] = ("svd_left", "svd_right", "svd_both", "svd_nosigma", "svd_minor")
+    supported_inits: ClassVar[tuple[str, ...] | None] = (
+        "svd_left",
+        "svd_right",
+        "svd_both",
+        "svd_nosigma",
+        "svd_minor",
+    )
 
     def default_init(self) -> InitScheme:
-        """Start from `B = U_r Sigma_r`, `A = V_r^T`."""
+        """InitialFactors from `B = U_r Sigma_r`, `A = V_r^T`."""
         return SVDInit(sigma="left")
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train the core alone."""
-        core = start_middle("rand", start.A.shape[0], generator).to(weight.device)
-        return LowRankDelta(start, scaling=scaling, trained=("E",), E=core)
+        core = init_middle("rand", initial.A.shape[0], generator).to(weight.device)
+        return LowRankDelta(initial, scaling=scaling, trained=("E",), E=core)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
         """`r^2`."""

@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import InitScheme, Start, UnitDiagonalInit
+from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, UnitDiagonalInit
 
 
 class LowerTrapezoid(nn.Module):
@@ -37,10 +37,10 @@ class LowerTrapezoid(nn.Module):
 class TriangularDelta(Delta):
     """`s L U`: `lora_B` makes `L (out, r)`, `lora_A` makes `U^T (in, r)`, both lower-trapezoidal."""
 
-    def __init__(self, start: Start, *, scaling: float) -> None:
+    def __init__(self, initial: InitialFactors, *, scaling: float) -> None:
         super().__init__(scaling=scaling)
-        self.lora_B = LowerTrapezoid(start.B)
-        self.lora_A = LowerTrapezoid(start.A.T)
+        self.lora_B = LowerTrapezoid(initial.B)
+        self.lora_A = LowerTrapezoid(initial.A.T)
 
     def current_factors(self) -> tuple[Tensor, Tensor]:
         """Return `L (out, r)` and `U (r, in)`."""
@@ -54,15 +54,15 @@ class LU(Adapter):
     A start's factors are cut to the trapezoids, so only random starts fit. Source: X-LoRA, `struct` with `lu`.
     """
 
-    fits: ClassVar[tuple[str, ...] | None] = ("unit_diagonal", "kaiming", "gaussian", "orthonormal")
+    supported_inits: ClassVar[tuple[str, ...] | None] = ("unit_diagonal", "kaiming", "gaussian", "orthonormal")
 
     def default_init(self) -> InitScheme:
-        """Start from unit diagonals and small other entries."""
+        """InitialFactors from unit diagonals and small other entries."""
         return UnitDiagonalInit()
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train the free entries of both trapezoids."""
-        return TriangularDelta(start, scaling=scaling)
+        return TriangularDelta(initial, scaling=scaling)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
         """`r (out + in) - r (r - 1)`."""

@@ -6,15 +6,15 @@ import torch
 from torch import Generator, Tensor
 
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import InitScheme, OrthonormalInit, Start
+from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, OrthonormalInit
 from xlora_bench.adapters.lora import LoRA, LowRankDelta
 
 
 class PenalisedDelta(LowRankDelta):
     """A low-rank delta with the penalty `weight * ||B^T B - I||_F^2`."""
 
-    def __init__(self, start: Start, *, scaling: float, penalty_weight: float) -> None:
-        super().__init__(start, scaling=scaling)
+    def __init__(self, initial: InitialFactors, *, scaling: float, penalty_weight: float) -> None:
+        super().__init__(initial, scaling=scaling)
         self.penalty_weight = penalty_weight
 
     def penalty(self) -> Tensor:
@@ -28,25 +28,25 @@ class FromNonzeroB(LoRA):
     """A variant that constrains B, and so has to start from `B != 0`."""
 
     def default_init(self) -> InitScheme:
-        """Start from a random orthonormal B and `A = 0`."""
+        """InitialFactors from a random orthonormal B and `A = 0`."""
         return OrthonormalInit(zero="A")
 
-    def start(
+    def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
-    ) -> Start:
+    ) -> InitialFactors:
         """Return the starting factors.
 
         Raises:
             ValueError: if `B = 0`, where the penalty has no gradient and the QR decomposition no direction.
         """
-        start = init_scheme.start(weight, rank, scaling=scaling, generator=generator)
-        if not start.B.any():
+        initial = init_scheme.init_factors(weight, rank, scaling=scaling, generator=generator)
+        if not initial.B.any():
             raise self.misfit(
                 init_scheme,
                 "at B = 0 the constraint on B has no gradient; start with B != 0, for instance orthonormal, svd_left, "
                 "or init_scheme.zero=A",
             )
-        return start
+        return initial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,6 @@ class Orthogonal(FromNonzeroB):
         if not self.penalty_weight >= 0:
             raise ValueError(f"`adapter.penalty_weight` (={self.penalty_weight}) must be at least 0")
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train both factors from `start` under the penalty."""
-        return PenalisedDelta(start, scaling=scaling, penalty_weight=self.penalty_weight)
+        return PenalisedDelta(initial, scaling=scaling, penalty_weight=self.penalty_weight)

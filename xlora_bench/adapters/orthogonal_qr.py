@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import Start
+from xlora_bench.adapters.init_schemes import InitialFactors
 from xlora_bench.adapters.lora import LowRankDelta
 from xlora_bench.adapters.orthogonal import FromNonzeroB
 
@@ -14,12 +14,12 @@ from xlora_bench.adapters.orthogonal import FromNonzeroB
 class RetractedDelta(LowRankDelta):
     """A low-rank delta with `B, A <- Q, R A` from `B = Q R` after every `frequency`-th optimizer step."""
 
-    def __init__(self, start: Start, *, scaling: float, frequency: int) -> None:
-        super().__init__(start, scaling=scaling)
+    def __init__(self, initial: InitialFactors, *, scaling: float, frequency: int) -> None:
+        super().__init__(initial, scaling=scaling)
         self.frequency = frequency
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
+    def post_optimizer_step(self, step: int) -> None:
         """Retract B; the product `B A` stays, and R's diagonal is made positive so that Q stays next to B."""
         if step % self.frequency:
             return
@@ -47,6 +47,6 @@ class OrthogonalQR(FromNonzeroB):
         if self.frequency < 1:
             raise ValueError(f"`adapter.frequency` (={self.frequency}) must be at least 1 optimizer step")
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train both factors from `start` with retractions."""
-        return RetractedDelta(start, scaling=scaling, frequency=self.frequency)
+        return RetractedDelta(initial, scaling=scaling, frequency=self.frequency)

@@ -6,7 +6,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def pattern_value(pattern: Mapping[str, Value], place: str, default: Value) -> Value:
-    """Return the value of the longest key of `pattern` that equals `place` or a dotted ending of it."""
-    fitting = [key for key in pattern if place == key or place.endswith(f".{key}")]
+def pattern_value(pattern: Mapping[str, Value], module_name: str, default: Value) -> Value:
+    """Return the value of the longest key of `pattern` that equals `module_name` or a dotted ending of it."""
+    fitting = [key for key in pattern if module_name == key or module_name.endswith(f".{key}")]
     return pattern[max(fitting, key=len)] if fitting else default

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.delta import Delta
-from xlora_bench.adapters.init_schemes import BuiltinInit, InitScheme, KaimingInit, Start
+from xlora_bench.adapters.init_schemes import BuiltinInit, InitialFactors, InitScheme, KaimingInit
 
 
 class VectorDelta(Delta):
@@ -18,12 +18,12 @@ class VectorDelta(Delta):
     projection_A: Tensor
     projection_B: Tensor
 
-    def __init__(self, start: Start, *, scaling: float, d_initial: float) -> None:
+    def __init__(self, initial: InitialFactors, *, scaling: float, d_initial: float) -> None:
         super().__init__(scaling=scaling)
-        self.register_buffer("projection_A", start.A, persistent=False)
-        self.register_buffer("projection_B", start.B, persistent=False)
-        self.vera_d = nn.Parameter(torch.full((start.A.shape[0],), d_initial))
-        self.vera_b = nn.Parameter(torch.zeros(start.B.shape[0]))
+        self.register_buffer("projection_A", initial.A, persistent=False)
+        self.register_buffer("projection_B", initial.B, persistent=False)
+        self.vera_d = nn.Parameter(torch.full((initial.A.shape[0],), d_initial))
+        self.vera_b = nn.Parameter(torch.zeros(initial.B.shape[0]))
 
     def current_factors(self) -> tuple[Tensor, Tensor]:
         """Return `diag(b) B (out, r)` and `diag(d) A (r, in)`."""
@@ -42,23 +42,23 @@ class VeRA(Adapter):
     projection_seed: int = 0
     d_initial: float = 0.1
 
-    fits: ClassVar[tuple[str, ...] | None] = ("own",)
+    supported_inits: ClassVar[tuple[str, ...] | None] = ("builtin",)
     rank_limited: ClassVar[bool] = False  # random features: the paper has rank 1024 on weights of 768 x 768
 
     def default_init(self) -> InitScheme:
         """Return the marker of a variant that brings its own start."""
         return BuiltinInit()
 
-    def start(
+    def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
-    ) -> Start:
+    ) -> InitialFactors:
         """Return the shared projections for this shape."""
         out_features, in_features = weight.shape
         return shared_projections(out_features, in_features, rank, self.projection_seed)
 
-    def delta(self, weight: Tensor, start: Start, *, scaling: float, generator: Generator) -> Delta:
+    def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Train the two vectors; the projections follow from the shape, so a file need not hold them."""
-        shared = shared_projections(*weight.shape, start.A.shape[0], self.projection_seed)
+        shared = shared_projections(*weight.shape, initial.A.shape[0], self.projection_seed)
         return VectorDelta(shared, scaling=scaling, d_initial=self.d_initial)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
@@ -67,8 +67,8 @@ class VeRA(Adapter):
 
 
 @lru_cache(maxsize=64)
-def shared_projections(out_features: int, in_features: int, rank: int, seed: int) -> Start:
+def shared_projections(out_features: int, in_features: int, rank: int, seed: int) -> InitialFactors:
     """Return `B (out, r)` and `A (r, in)`, each Kaiming-uniform over its own fan-in, the same for equal arguments."""
     generator = torch.Generator().manual_seed(seed)
     A = KaimingInit().draw(rank, in_features, generator)
-    return Start(KaimingInit().draw(out_features, rank, generator), A)
+    return InitialFactors(KaimingInit().draw(out_features, rank, generator), A)

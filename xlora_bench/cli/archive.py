@@ -4,25 +4,25 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from xlora_bench.results.reproduce.records_archive import runs_of_report, write_summary
+from xlora_bench.results.reproduce.records_archive import runs_of_report, write_archive
 from xlora_bench.runs.console import console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the summary of a report's cells; return the exit code."""
+    """Write the summary of a report's runs; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="xlora-bench archive",
-        description="The cells of a table in one file, for `verify`.",
+        description="The runs of a table in one file, for `verify`.",
     )
     parser.add_argument("report", type=Path, help="the folder of a report, RESULTS_DIR/reports/<name>")
-    parser.add_argument("out", type=Path, help="the file to write, for instance docs/findings/<name>/records.json")
+    parser.add_argument("out", type=Path, help="the file to write, for instance docs/findings/<name>/records.jsonl.gz")
     options = parser.parse_args(arguments)
     try:
         runs = runs_of_report(options.report)
-        write_summary(runs, options.out)
+        write_archive(runs, options.out)
     except ValueError as error:
         console(error=True).print(f"error: {error}", soft_wrap=True, markup=False, highlight=False)
         return 1
     size = options.out.stat().st_size / 1e3
-    console().print(f"{len(runs)} cells, {size:,.0f} kB: {options.out}", soft_wrap=True, markup=False, highlight=False)
+    console().print(f"{len(runs)} runs, {size:,.0f} kB: {options.out}", soft_wrap=True, markup=False, highlight=False)
     return 0

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xlora_bench.results.reproduce.diff_report import Explanation, explain, shown
+from xlora_bench.results.reproduce.diff_report import DiffReport, diff_report, shown
 from xlora_bench.results.reproduce.records_archive import find_recorded
-from xlora_bench.results.reproduce.run_artifacts import Run
+from xlora_bench.results.reproduce.run_artifacts import RunArtifacts
 from xlora_bench.runs.console import console
 from xlora_bench.runs.record import Record
 
@@ -19,7 +19,7 @@ from xlora_bench.runs.record import Record
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print in what two runs differ and what follows; return the exit code (1: they cannot be compared)."""
     parser = argparse.ArgumentParser(prog="xlora-bench diff", description="Explain why the numbers of two runs differ.")
-    parser.add_argument("runs", nargs=2, metavar="RUN", help="a cell's folder, its record.json, or its id")
+    parser.add_argument("runs", nargs=2, metavar="RUN", help="a run's folder, its record.json, or its id")
     parser.add_argument(
         "--results-dir",
         type=Path,
@@ -28,23 +28,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        left, right = (find_recorded(said, place=options.results_dir) for said in options.runs)
-        say(explain(left, right), left=left, right=right)
+        left, right = (find_recorded(run_names, location=options.results_dir) for run_names in options.runs)
+        say(diff_report(left, right), left=left, right=right)
     except ValueError as error:
         console(error=True).print(f"error: {error}", soft_wrap=True, markup=False, highlight=False)
         return 1
     return 0
 
 
-def say(explanation: Explanation, *, left: Run, right: Run) -> None:
+def say(report: DiffReport, *, left: RunArtifacts, right: RunArtifacts) -> None:
     """Print an explanation."""
     terminal = console()
-    for title, rows in explanation.sections.items():
-        print_section(terminal, title, rows, names=(left.record.cell, right.record.cell))
+    for title, rows in report.sections.items():
+        print_section(terminal, title, rows, names=(left.record.run_id, right.record.run_id))
     print_section(
-        terminal, "outcome", outcome_rows(left.record, right.record), names=(left.record.cell, right.record.cell)
+        terminal, "outcome", outcome_rows(left.record, right.record), names=(left.record.run_id, right.record.run_id)
     )
-    for line in [*explanation.outcome.lines(), explanation.verdict]:
+    for line in [*report.diff.lines(), report.verdict]:
         terminal.print(Text(line), soft_wrap=True)
 
 

@@ -16,11 +16,11 @@ SUBCOMMANDS = ("archive", "diff", "spectrum", "table", "verify")
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def job(config: DictConfig) -> float | None:
-    """Train the cell that `config` names."""
-    from xlora_bench.system.log_levels import quiet  # noqa: PLC0415 - after Hydra, so that --help and typos answer at once
+    """Train the run that `config` names."""
+    from xlora_bench.system.log_levels import set_log_levels  # noqa: PLC0415 - after Hydra, so that --help and typos answer at once
 
     keep_freed_memory()
-    quiet()
+    set_log_levels()
     from xlora_bench.training.train import train  # noqa: PLC0415 - its imports talk too
 
     return train(config)
@@ -36,12 +36,14 @@ def main() -> None:
     run_clearly(job)
 
 
-def arguments(said: list[str]) -> list[str]:
+def arguments(arguments: list[str]) -> list[str]:
     """Return a command line for Hydra: `--dry-run` as its sweeper, the elements of `start_from` in quotes."""
     from xlora_bench.runs.overrides import quoted  # noqa: PLC0415 - see `job`
 
-    rest = [quoted(argument) for argument in said if argument != "--dry-run"]
-    if len(rest) == len(said):
+    rest = [quoted(argument) for argument in arguments if argument != "--dry-run"]
+    if len(rest) == len(arguments):
         return rest
-    first = next((place for place, word in enumerate(rest) if "=" in word and not word.startswith("-")), len(rest))
+    first = next(
+        (location for location, word in enumerate(rest) if "=" in word and not word.startswith("-")), len(rest)
+    )
     return ["--multirun", *rest[:first], "hydra/sweeper=dry_run", *rest[first:]]  # overrides must stand together

@@ -4,50 +4,49 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
+import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
 
 from xlora_bench.adapters.decompositions.factorizations import energy_rank, singular_values
 from xlora_bench.cli.errors import run_clearly
 from xlora_bench.runs.config_folder import CONFIGS
 from xlora_bench.runs.run import writable
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 log = logging.getLogger(__name__)
 ENERGIES = (0.80, 0.85, 0.90, 0.95, 0.99)
 SHOWN_RANKS = 64
 
 
-def spectra(model: torch.nn.Module, places: list[str]) -> dict[str, torch.Tensor]:
-    """Return all singular values of the weights at `places`, descending."""
-    return {place: singular_values(model.get_parameter(f"{place}.weight")) for place in places}
+def spectra(model: torch.nn.Module, module_names: list[str]) -> dict[str, torch.Tensor]:
+    """Return all singular values of the weights at `module_names`, descending."""
+    return {module_name: singular_values(model.get_parameter(f"{module_name}.weight")) for module_name in module_names}
 
 
-def table(spectra: "dict[str, torch.Tensor]") -> "pd.DataFrame":
+def table(spectra: "dict[str, torch.Tensor]") -> pd.DataFrame:
     """Return one row per module: `sigma_1`, its full rank, and the ranks for 80 to 99 % of the energy."""
-    import pandas as pd  # noqa: PLC0415 - slow to import
 
     rows = [
-        {"module": place, "full_rank": len(values), "sigma_1": values[0].item()}
+        {"module": module_name, "full_rank": len(values), "sigma_1": values[0].item()}
         | {f"rank_{round(100 * energy)}": energy_rank(values, energy) for energy in ENERGIES}
-        for place, values in spectra.items()
+        for module_name, values in spectra.items()
     ]
     return pd.DataFrame(rows)
 
 
 def draw(spectra: dict[str, torch.Tensor], path: Path, *, title: str) -> None:
     """Draw two heat-maps, module by rank: `sigma_i / sigma_1`, and the share of the energy of the *whole* spectrum."""
-    import matplotlib as mpl  # noqa: PLC0415
+    import matplotlib as mpl  # noqa: PLC0415 - slow to import
 
     mpl.use("Agg")
-    import matplotlib.pyplot as plt  # noqa: PLC0415
 
     shown = min(SHOWN_RANKS, *(len(values) for values in spectra.values()))
     energy = [values.square().cumsum(0) / values.square().sum() for values in spectra.values()]
@@ -66,7 +65,7 @@ def draw(spectra: dict[str, torch.Tensor], path: Path, *, title: str) -> None:
         )
         axis.set(title=label, xlabel="rank $i$")
         figure.colorbar(image, ax=axis)
-    axes[0].set_yticks([place + 0.5 for place in range(len(spectra))], list(spectra))
+    axes[0].set_yticks([module_name + 0.5 for module_name in range(len(spectra))], list(spectra))
     figure.suptitle(title)
     for suffix in (".png", ".svg"):
         figure.savefig(path.with_suffix(suffix), dpi=150)
@@ -76,23 +75,20 @@ def draw(spectra: dict[str, torch.Tensor], path: Path, *, title: str) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def job(config: DictConfig) -> None:
     """Decompose the targets of the chosen model; write `<results_dir>/spectrum/<model>-<targets>/spectrum.*`."""
-    from xlora_bench.system.log_levels import quiet  # noqa: PLC0415
+    from xlora_bench.system.log_levels import set_log_levels  # noqa: PLC0415 - slow to import
 
-    quiet()
+    set_log_levels()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     model = instantiate(plain["model"]).load(num_labels=2, seed=0)
-    places = instantiate(plain["targets"]).names(model)
+    module_names = instantiate(plain["targets"]).names(model)
     choice: dict[str, Any] = HydraConfig.get().runtime.choices
     folder = writable(
         Path(config.paths.results_dir).expanduser() / "spectrum" / f"{choice['model']}-{choice['targets']}"
     )
-    values = spectra(model, places)
+    values = spectra(model, module_names)
     frame = table(values)
     frame.to_csv(folder / "spectrum.csv", index=False)
     draw(values, folder / "spectrum", title=f"{config.model.name}, targets {choice['targets']}")
-
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
 
     shown = Table(
         "module",

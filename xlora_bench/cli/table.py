@@ -1,4 +1,4 @@
-"""`xlora-bench table RESULTS_DIR [--filter adapter=lora ...]`: the table of all cells, or as a paper's."""
+"""`xlora-bench table RESULTS_DIR [--filter adapter=lora ...]`: the table of all runs, or as a paper's."""
 
 import argparse
 import re
@@ -18,14 +18,14 @@ from xlora_bench.runs.console import console
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print and write the table of a results folder; return the exit code."""
-    parser = argparse.ArgumentParser(prog="xlora-bench table", description="The table of all recorded cells.")
-    parser.add_argument("results_dir", type=Path, help="the folder that holds `cells/`")
+    parser = argparse.ArgumentParser(prog="xlora-bench table", description="The table of all recorded runs.")
+    parser.add_argument("results_dir", type=Path, help="the folder that holds `runs/`")
     parser.add_argument(
         "--filter",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="only these cells: adapter=lora adapter.rank=8",
+        help="only these runs: adapter=lora adapter.rank=8",
     )
     parser.add_argument(
         "--paper", metavar="NAME", help="lay it out as conf/paper/NAME.yaml, with its published numbers"
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(options: argparse.Namespace) -> None:
     results_dir = options.results_dir
-    if not (results_dir / "cells").is_dir():
-        raise ValueError(f"`{results_dir}` is not a results folder: it has no folder `cells`")
+    if not any((results_dir / name).is_dir() for name in ("runs", "cells")):
+        raise ValueError(f"`{results_dir}` is not a results folder: it has no folder `runs`")
     paper = load_paper(options.paper) if options.paper else None
     frame = collect(results_dir)
     attributes = frame.attrs
@@ -62,7 +62,7 @@ def _report(options: argparse.Namespace) -> None:
     table = write_report(
         with_selections(frame, results_dir),
         folder,
-        title=", ".join(options.filter) or "All cells",
+        title=", ".join(options.filter) or "All runs",
         paper=paper,
         selection=options.selection,
         aggregation=options.aggregation,
@@ -72,7 +72,7 @@ def _report(options: argparse.Namespace) -> None:
     terminal = console()
     terminal.print(table.to_rich())
     if attributes["missing"]:
-        terminal.print(f"{len(attributes['missing'])} cells have no record: running, or stopped before their end")
+        terminal.print(f"{len(attributes['missing'])} runs have no record: running, or stopped before their end")
     terminal.print(f"Files: {folder}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -89,7 +89,7 @@ def _matches(frame: pd.DataFrame, item: str) -> pd.Series:
     key, equals, wanted = item.partition("=")
     if not equals or key not in frame:
         names = ", ".join(name for name in frame.columns if "/" not in name)
-        raise ValueError(f"`--filter {item}` must be KEY=VALUE with a key of the cells: {names}")
+        raise ValueError(f"`--filter {item}` must be KEY=VALUE with a key of the runs: {names}")
     same = frame[key].astype(str) == wanted
     try:
         return same | (pd.to_numeric(frame[key], errors="coerce") == float(wanted))

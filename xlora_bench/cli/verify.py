@@ -11,20 +11,22 @@ from xlora_bench.results.reproduce.records_archive import recorded_in
 from xlora_bench.results.reproduce.verify import Check, chosen, lookup, verify
 from xlora_bench.runs.console import console
 
-COLUMNS = ("cell", "what it is", "recorded", "again", "identical", "largest difference", "why")
+COLUMNS = ("run_id", "what it is", "recorded", "again", "identical", "largest difference", "why")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verify a table and print what came of it; return the exit code (1: a number that did not come again)."""
     parser = argparse.ArgumentParser(
         prog="xlora-bench verify",
-        description="Train a sample of recorded cells again, elsewhere, and compare bit by bit. Exit code 1 if a cell "
+        description="Train a sample of recorded runs again, elsewhere, and compare bit by bit. Exit code 1 if a run "
         "on the same machine, versions and threads is not identical, or could not be trained.",
     )
-    parser.add_argument("table", type=Path, help="RESULTS_DIR/reports/<name>, RESULTS_DIR, or a summary (records.json)")
-    parser.add_argument("--sample", type=int, default=3, help="how many cells (default 3)")
-    parser.add_argument("--seed", type=int, default=0, help="which cells (default 0)")
-    parser.add_argument("--cells", nargs="+", default=[], metavar="ID", help="these cells instead of a sample")
+    parser.add_argument(
+        "table", type=Path, help="RESULTS_DIR/reports/<name>, RESULTS_DIR, or a summary (records.jsonl.gz)"
+    )
+    parser.add_argument("--sample", type=int, default=3, help="how many runs (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="which runs (default 0)")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="ID", help="these runs instead of a sample")
     parser.add_argument(
         "--trust",
         action="append",
@@ -36,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         runs = recorded_in(options.table)
-        cells = chosen(runs, given=options.cells, sample=options.sample, seed=options.seed)
+        run_ids = chosen(runs, given=options.runs, sample=options.sample, seed=options.seed)
         recorded = lookup(runs, options.table)
-        checks = verify(cells, recorded=recorded, data_dir=options.data_dir, trust=options.trust)
+        checks = verify(run_ids, recorded=recorded, data_dir=options.data_dir, trust=options.trust)
     except ValueError as error:
         console(error=True).print(f"error: {error}", soft_wrap=True, markup=False, highlight=False)
         return 1
@@ -52,10 +54,10 @@ def say(checks: Sequence[Check]) -> None:
     for column in COLUMNS:
         table.add_column(column, overflow="fold")
     for check in checks:
-        table.add_row(*(Text(cell) for cell in check.row()))
+        table.add_row(*(Text(run_id) for run_id in check.row()))
     terminal = console()
     terminal.print(table)
     count = sum(check.identical for check in checks)
     excused = sum(check.passed and not check.identical for check in checks)
-    text = f"{count} of {len(checks)} cells came again bit-identical"
+    text = f"{count} of {len(checks)} runs came again bit-identical"
     terminal.print(text + (f"; {excused} on another machine, versions or threads differ" if excused else ""))

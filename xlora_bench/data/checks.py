@@ -6,57 +6,57 @@ import numpy as np
 import pandas as pd
 
 
-def checked_text(frame: pd.DataFrame, columns: tuple[str, ...], *, place: str) -> tuple[list[str], ...]:
+def checked_text(frame: pd.DataFrame, columns: tuple[str, ...], *, location: str) -> tuple[list[str], ...]:
     """Return the text columns as lists.
 
     Raises:
         ValueError: If the table is empty, a column or a text is missing, or a row has no text at all (one
             empty side of a pair is allowed: large public pair sets hold a few).
     """
-    _require_columns(frame, (*columns, "label"), place=place)
+    _require_columns(frame, (*columns, "label"), location=location)
     if frame.empty:
-        raise ValueError(f"no rows in {place}: at least one is needed")
+        raise ValueError(f"no rows in {location}: at least one is needed")
     texts = tuple(frame[column].tolist() for column in columns)
     for column, values in zip(columns, texts, strict=True):
         for row, value in enumerate(values):
             if not isinstance(value, str):
-                raise ValueError(f"column {column!r}, row {row} of {place} is {value!r}: must be a text")
+                raise ValueError(f"column {column!r}, row {row} of {location} is {value!r}: must be a text")
     for row, parts in enumerate(zip(*texts, strict=True)):
         if not any(part.strip() for part in parts):
-            raise ValueError(f"row {row} of {place} is empty in {columns}: drop it or fill it")
+            raise ValueError(f"row {row} of {location} is empty in {columns}: drop it or fill it")
     return texts
 
 
-def checked_labels(frame: pd.DataFrame, names: tuple[str, ...] | None, *, place: str) -> np.ndarray:
+def checked_labels(frame: pd.DataFrame, names: tuple[str, ...] | None, *, location: str) -> np.ndarray:
     """Return class ids (n,) int64 from ids or class names, or (`names=None`) scores (n,) float32.
 
     Raises:
         ValueError: If a label is missing, is not a known class, or is not a finite number.
     """
-    _require_columns(frame, ("label",), place=place)
+    _require_columns(frame, ("label",), location=location)
     values = frame["label"]
     if names is None:
-        return np.array(_translate(values, _score, "a finite number", place=place), dtype=np.float32)
+        return np.array(_translate(values, _score, "a finite number", location=location), dtype=np.float32)
     ids = {spelling: index for index, name in enumerate(names) for spelling in (str(index), name)}
     rule = "one of " + ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-    read = _translate(values, lambda value: ids.get(_spelled(value)), rule, place=place)
+    read = _translate(values, lambda value: ids.get(_spelled(value)), rule, location=location)
     return np.array(read, dtype=np.int64)
 
 
-def _require_columns(frame: pd.DataFrame, columns: tuple[str, ...], *, place: str) -> None:
+def _require_columns(frame: pd.DataFrame, columns: tuple[str, ...], *, location: str) -> None:
     for column in columns:
         if column not in frame.columns:
-            found = ", ".join(map(str, frame.columns))
-            raise ValueError(f"column {column!r} is missing in {place}; columns found: {found}")
+            result = ", ".join(map(str, frame.columns))
+            raise ValueError(f"column {column!r} is missing in {location}; columns found: {result}")
 
 
-def _translate(values: pd.Series, read: Callable[[object], float | None], rule: str, *, place: str) -> list[float]:
+def _translate(values: pd.Series, read: Callable[[object], float | None], rule: str, *, location: str) -> list[float]:
     """Read each label; `read` gives None for one it does not know."""
     labels = []
     for row, value in enumerate(values.tolist()):
         label = read(value)
         if label is None:
-            raise ValueError(f"unknown label {value!r} in row {row} of {place}: must be {rule}")
+            raise ValueError(f"unknown label {value!r} in row {row} of {location}: must be {rule}")
         labels.append(label)
     return labels
 

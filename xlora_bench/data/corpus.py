@@ -1,4 +1,4 @@
-"""The rows and tokens of a task, which all cells of a process share."""
+"""The rows and tokens of a task, which all runs of a process share."""
 
 import dataclasses
 from functools import cached_property
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from xlora_bench.data.sources import Rows, fingerprint, read_task
 from xlora_bench.data.task import TextTask
 from xlora_bench.data.tokenize import TokenizedSplit, tokenized, tokenizer_hash
-from xlora_bench.system.lru_cache import Shelf, stamp
+from xlora_bench.system.lru_cache import LRUCache, file_fingerprint
 
 
 class Corpus:
@@ -46,14 +46,16 @@ class Corpus:
         return splits
 
 
-_corpora: Shelf[Corpus] = Shelf(8)
-
-
-def shared_corpus(
-    task: TextTask, *, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, data_dir: Path | None
+def cached_corpus(
+    task: TextTask,
+    cache: LRUCache[Corpus],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: Path,
+    data_dir: Path | None,
 ) -> Corpus:
-    """Return the corpus of `task`, the one of an earlier cell unless the data files were changed meanwhile."""
-    content = dataclasses.replace(task, batch_size=1, eval_batch_size=1, layout="auto", row_lengths=None)
-    files = stamp(data_dir.expanduser() / task.name) if data_dir else ()
+    """Return the corpus of `task`, the one in `cache` unless the data files were changed meanwhile."""
+    content = dataclasses.replace(task, batch_size=1, eval_batch_size=1, layout="auto", row_lengths=(1,))
+    files = file_fingerprint(data_dir.expanduser() / task.name) if data_dir else ()
     key = (content, tokenizer_hash(tokenizer), cache_dir, data_dir, files)
-    return _corpora.get(key, lambda: Corpus(content, tokenizer=tokenizer, cache_dir=cache_dir, data_dir=data_dir))
+    return cache.get(key, lambda: Corpus(content, tokenizer=tokenizer, cache_dir=cache_dir, data_dir=data_dir))

@@ -1,7 +1,6 @@
 """The LightningDataModule of a task: rows, tokens, and the order in which batches come."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from xlora_bench.data.collators import PaddedCollator
-from xlora_bench.data.corpus import Corpus, shared_corpus
+from xlora_bench.data.corpus import Corpus
 from xlora_bench.data.task import TextTask
 from xlora_bench.data.tokenize import Example, TokenizedSplit
 from xlora_bench.runs import seeds
@@ -44,7 +43,8 @@ class TextData(lightning.LightningDataModule):
     """The batches of one task for one tokenizer.
 
     Training comes in a fresh order each epoch and keeps its last, smaller batch. Evaluation has one loader a
-    split, longest rows first, which wastes the least on padding; `idx` tells which row is which.
+    split, longest rows first, which wastes the least on padding; `idx` tells which row is which. `corpus` holds rows
+    and tokens that other runs have read already.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class TextData(lightning.LightningDataModule):
         seed: int,
         cache_dir: Path,
         data_dir: Path | None = None,
+        corpus: Corpus | None = None,
         train_collator: Collator | None = None,
         eval_collator: Collator | None = None,
         num_workers: int = 0,
@@ -63,17 +64,11 @@ class TextData(lightning.LightningDataModule):
         self.task = task
         self.tokenizer = tokenizer
         self.seed = seed
-        self.cache_dir = cache_dir
-        self.data_dir = data_dir
+        self.corpus = corpus or Corpus(task, tokenizer=tokenizer, cache_dir=cache_dir, data_dir=data_dir)
         self.train_collator = train_collator or PaddedCollator(tokenizer)
         self.eval_collator = eval_collator or PaddedCollator(tokenizer)
         self.num_workers = num_workers
         self.splits: dict[str, TokenizedSplit] = {}
-
-    @cached_property
-    def corpus(self) -> Corpus:
-        """What is read and tokenised, once in a process."""
-        return shared_corpus(self.task, tokenizer=self.tokenizer, cache_dir=self.cache_dir, data_dir=self.data_dir)
 
     @property
     def fingerprint(self) -> str:

@@ -16,11 +16,11 @@ def find(folder: Path, split: str) -> Path:
         ValueError: If there is none, or more than one (which of them is meant is not ours to guess).
     """
     tried = [folder / f"{split}.{suffix}" for suffix in SUFFIXES]
-    found = [path for path in tried if path.is_file()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(path.name for path in found)
+    result = [path for path in tried if path.is_file()]
+    if len(result) == 1:
+        return result[0]
+    if result:
+        names = ", ".join(path.name for path in result)
         raise ValueError(f"`paths.data_dir` holds the split {split!r} twice, in {folder}: {names}; keep one")
     names = ", ".join(str(path) for path in tried)
     raise ValueError(f"`paths.data_dir` has no file for the split {split!r}; tried {names}")

@@ -14,8 +14,8 @@ def read(hub: tuple[str, ...], split: str) -> pd.DataFrame:
     Raises:
         ValueError: If the Hub cannot be reached or does not hold that data set.
     """
-    from datasets import load_dataset  # noqa: PLC0415
-    from datasets.exceptions import DatasetsError  # noqa: PLC0415
+    from datasets import load_dataset  # noqa: PLC0415 - slow to import
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415 - slow to import
 
     name = "/".join(hub)
     _require_hub(name)
@@ -28,7 +28,7 @@ def read(hub: tuple[str, ...], split: str) -> pd.DataFrame:
 
 def _require_hub(name: str) -> None:
     """Ask for the front page once: the Hub's own client would retry for half a minute and more."""
-    from huggingface_hub import constants, get_session  # noqa: PLC0415
+    from huggingface_hub import constants, get_session  # noqa: PLC0415 - slow to import
 
     if constants.HF_HUB_OFFLINE:
         return

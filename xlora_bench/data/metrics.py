@@ -47,25 +47,25 @@ def _accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _f1(predictions: np.ndarray, labels: np.ndarray) -> float:
-    from sklearn.metrics import f1_score  # noqa: PLC0415
+    from sklearn.metrics import f1_score  # noqa: PLC0415 - slow to import
 
     return float(f1_score(labels, predictions, pos_label=1, zero_division=0))
 
 
 def _matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
-    from sklearn.metrics import matthews_corrcoef  # noqa: PLC0415
+    from sklearn.metrics import matthews_corrcoef  # noqa: PLC0415 - slow to import
 
     return float(matthews_corrcoef(labels, predictions))
 
 
 def _pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
-    from scipy.stats import pearsonr  # noqa: PLC0415
+    from scipy.stats import pearsonr  # noqa: PLC0415 - slow to import
 
     return 0.0 if _undefined(predictions, labels) else float(pearsonr(predictions, labels).statistic)
 
 
 def _spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
-    from scipy.stats import spearmanr  # noqa: PLC0415
+    from scipy.stats import spearmanr  # noqa: PLC0415 - slow to import
 
     return 0.0 if _undefined(predictions, labels) else float(spearmanr(predictions, labels).statistic)
 

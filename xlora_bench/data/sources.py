@@ -55,9 +55,9 @@ def read_task(task: TextTask, *, data_dir: Path | None) -> dict[str, Rows]:
 def read_rows(task: TextTask, split: str, *, data_dir: Path | None) -> Rows:
     """Return the checked rows of one split: generated, from `data_dir`, or (`data_dir=None`) from the Hub."""
     source = task.train_split if split == HOLDOUT else split
-    frame, place = _read_frame(task, source, data_dir=data_dir)
-    texts = checked_text(frame, task.text_columns, place=place)
-    labels = checked_labels(frame, task.labels, place=place)
+    frame, index = _read_frame(task, source, data_dir=data_dir)
+    texts = checked_text(frame, task.text_columns, location=index)
+    labels = checked_labels(frame, task.labels, location=index)
     if split == HOLDOUT:
         keep = _held_out(task, len(labels))
     elif split == task.train_split and task.holdout is not None:

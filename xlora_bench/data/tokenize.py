@@ -46,7 +46,7 @@ class TokenizedSplit(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         start, stop = self.tokens.offsets[index], self.tokens.offsets[index + 1]
-        ids: Example = {name: flat[start:stop] for name, flat in self.tokens.values.items()}
+        ids: Example = {name: flattened[start:stop] for name, flattened in self.tokens.values.items()}
         return ids | {"label": self.labels[index].item(), "idx": int(self.idx[index])}
 
 
@@ -111,7 +111,7 @@ def _load(path: Path) -> Tokens | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118 - no mapping
             checksum = (file.metadata() or {}).get("sha256")
     except (SafetensorError, OSError) as error:
         log.warning("token cache %s is damaged (%s): it is made anew", path, error)

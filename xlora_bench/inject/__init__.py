@@ -17,7 +17,7 @@ from xlora_bench.inject.query import (
     replace,
 )
 from xlora_bench.inject.state_dict import adapter_state_dict, load_adapter_state_dict
-from xlora_bench.inject.training_hooks import after_step, penalty, trained_biases
+from xlora_bench.inject.training_hooks import penalty, post_optimizer_step, trained_biases
 
 __all__ = [
     "DEFAULT",
@@ -27,7 +27,6 @@ __all__ = [
     "adapter_parameters",
     "adapter_state_dict",
     "add_adapter",
-    "after_step",
     "deltas",
     "disable",
     "disabled",
@@ -40,6 +39,7 @@ __all__ = [
     "new_head",
     "parameter_count",
     "penalty",
+    "post_optimizer_step",
     "remove",
     "remove_adapter",
     "rename_adapter",

@@ -8,28 +8,28 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from xlora_bench.inject.query import DEFAULT, active_weights, adapted_layers, check_known, heads, named_heads
+from xlora_bench.inject.query import DEFAULT, active_weights, adapted_layers, adapter_heads, check_known, heads
 from xlora_bench.nn.layers import AdaptedLayer
 from xlora_bench.nn.layers.adapter_dict import Route, sorted_weights
-from xlora_bench.nn.layers.adapter_heads import NamedHead
+from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 
 @dataclass(frozen=True)
-class Moment:
+class AdapterState:
     """What was switched on at some moment, so that it can be switched on again."""
 
     layers: tuple[tuple[AdaptedLayer, Mapping[str, float], Route | None, Tensor | None], ...]
-    heads: tuple[tuple[NamedHead, str | None, Route | None], ...]
+    heads: tuple[tuple[AdapterHeads, str | None, Route | None], ...]
 
     @classmethod
-    def of(cls, model: nn.Module) -> "Moment":
+    def of(cls, model: nn.Module) -> "AdapterState":
         """Remember what is switched on now."""
         return cls(
             tuple((layer, layer.active, layer.route, layer.merged_weight) for _, layer in adapted_layers(model)),
-            tuple((head, head.serving, head.route) for _, head in named_heads(model)),
+            tuple((head, head.serving, head.route) for _, head in adapter_heads(model)),
         )
 
-    def restore(self) -> None:
+    def rebuild_buffers(self) -> None:
         """Switch the same on again; adapters that were removed meanwhile stay away."""
         for layer, active, route, merged_weight in self.layers:
             layer.active = {name: weight for name, weight in active.items() if name in layer.deltas}
@@ -38,24 +38,24 @@ class Moment:
             head.serving, head.route = (serving if serving in head.heads else None), route
 
 
-class Switch:
+class ActivationContext:
     """Something switched on at once; as a context it is taken back at the end, errors or not, nested or not."""
 
-    def __init__(self, model: nn.Module, switch_on: Callable[[], None]) -> None:
-        self.model, self.switch_on = model, switch_on
-        self.before = [Moment.of(model)]
-        switch_on()
+    def __init__(self, model: nn.Module, activate: Callable[[], None]) -> None:
+        self.model, self.activate = model, activate
+        self.before = [AdapterState.of(model)]
+        activate()
         self.fresh = True
 
     def __enter__(self) -> nn.Module:
         if not self.fresh:
-            self.before.append(Moment.of(self.model))
-            self.switch_on()
+            self.before.append(AdapterState.of(self.model))
+            self.activate()
         self.fresh = False
         return self.model
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.before.pop().restore()
+        self.before.pop().rebuild_buffers()
 
 
 def use_adapters(
@@ -64,7 +64,7 @@ def use_adapters(
     *,
     weights: Sequence[float] | None = None,
     head: str | None = None,
-) -> Switch:
+) -> ActivationContext:
     """Compute with `W + sum_i w_i s_i up_i down_i` over the adapters called `names`, from now on or in a `with` block.
 
     The sum is taken in the order of the names' alphabet, so that the order of `names` does not matter to the bit;
@@ -78,14 +78,14 @@ def use_adapters(
     weighted = checked_weights(model, chosen, weights)
     serving = checked_head(model, chosen, head)
 
-    def switch_on() -> None:
+    def activate() -> None:
         for _, layer in adapted_layers(model):
             layer.merged_weight = layer.route = None
             layer.active = {name: weight for name, weight in weighted.items() if name in layer.deltas}
-        for _, named in named_heads(model):
+        for _, named in adapter_heads(model):
             named.route, named.serving = None, serving if serving in named.heads else None
 
-    return Switch(model, switch_on)
+    return ActivationContext(model, activate)
 
 
 def checked_weights(model: nn.Module, names: Sequence[str], weights: Sequence[float] | None) -> dict[str, float]:
@@ -111,7 +111,7 @@ def checked_head(model: nn.Module, names: Sequence[str], head: str | None) -> st
     return owners[0] if owners else None
 
 
-def route(model: nn.Module, names: Sequence[str | None]) -> Switch:
+def route(model: nn.Module, names: Sequence[str | None]) -> ActivationContext:
     """Let row i of a batch be computed with the adapter `names[i]` and its head (None: the base), in training too.
 
     Each row comes out as if its adapter were used alone. The first dimension of what every adapted layer gets must be
@@ -128,14 +128,14 @@ def route(model: nn.Module, names: Sequence[str | None]) -> Switch:
     routes = Route(tuple(names))
     weights = sorted_weights(dict.fromkeys((name for name in names if name is not None), 1.0))
 
-    def switch_on() -> None:
+    def activate() -> None:
         for _, layer in adapted_layers(model):
             layer.merged_weight, layer.route = None, routes
             layer.active = {name: 1.0 for name in weights if name in layer.deltas}
-        for _, named in named_heads(model):
+        for _, named in adapter_heads(model):
             named.route = routes
 
-    return Switch(model, switch_on)
+    return ActivationContext(model, activate)
 
 
 def enable(model: nn.Module, name: str = DEFAULT) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class AdapterConfig:
     """The variant with its options, the start and the targets that an adapter was added with."""
 
     adapter: "Adapter"

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, nn
 
-from xlora_bench.inject.adapter_config import Origin
+from xlora_bench.inject.adapter_config import AdapterConfig
 from xlora_bench.inject.heads import own_heads
-from xlora_bench.inject.query import DEFAULT, adapted_layers, adapter_names, named_heads, replace
+from xlora_bench.inject.query import DEFAULT, adapted_layers, adapter_heads, adapter_names, replace
 from xlora_bench.inject.targets import Targets
 from xlora_bench.nn.layers import AdaptedLayer, adapted_type
 from xlora_bench.nn.layers.adapter_dict import check_name, sorted_weights
-from xlora_bench.nn.layers.adapter_heads import NamedHead
+from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.base import Adapter
     from xlora_bench.adapters.delta import Delta
     from xlora_bench.adapters.init_schemes import InitScheme
 
-Built = list[tuple[str, AdaptedLayer, "Delta"]]
+NewDeltas = list[tuple[str, AdaptedLayer, "Delta"]]
 
 
 def inject(
@@ -40,8 +40,8 @@ def inject(
         ValueError: if a target matches nothing, is adapted under `name` already, or the variant does not fit it.
     """
     check_new(model, name)
-    origin = Origin(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
-    model = install(model, name, build(model, name, origin, generator), origin)
+    adapter_config = AdapterConfig(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
+    model = install(model, name, build(model, name, adapter_config, generator), adapter_config)
     for _, layer in adapted_layers(model):
         if name in layer.deltas:
             layer.active = sorted_weights({**layer.active, name: 1.0})
@@ -77,8 +77,8 @@ def add_adapter(
         )
     copies = own_heads(model) if head is None else dict(head)
     check_head(model, copies)
-    origin = Origin(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
-    model = install(model, name, build(model, name, origin, generator), origin)
+    adapter_config = AdapterConfig(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
+    model = install(model, name, build(model, name, adapter_config, generator), adapter_config)
     return install_head(model, name, copies)
 
 
@@ -86,62 +86,67 @@ def check_new(model: nn.Module, name: str) -> None:
     """Raise a ValueError if `name` is no name or is taken."""
     check_name(name)
     if name in adapter_names(model):
-        places = [path for path, layer in adapted_layers(model) if name in layer.deltas]
-        raise ValueError(f"adapter {name!r} is at `{places[0]}` already; remove it first, or choose another name")
+        module_names = [path for path, layer in adapted_layers(model) if name in layer.deltas]
+        raise ValueError(f"adapter {name!r} is at `{module_names[0]}` already; remove it first, or choose another name")
 
 
 def check_head(model: nn.Module, head: Mapping[str, nn.Module]) -> None:
     """Raise a ValueError if `head` stands for a module that is not there, or that adapters sit in."""
     known = dict(model.named_modules())
-    for place in head:
-        if place not in known or not place:
-            raise ValueError(f"`head` names {place!r}, which is no module of the model: {', '.join(known)[:300]}")
-        inside = [module for module in known[place].modules() if isinstance(module, AdaptedLayer)]
+    for module_name in head:
+        if module_name not in known or not module_name:
+            raise ValueError(f"`head` names {module_name!r}, which is no module of the model: {', '.join(known)[:300]}")
+        inside = [module for module in known[module_name].modules() if isinstance(module, AdaptedLayer)]
         if inside:
-            raise ValueError(f"`head` names {place!r}, which holds adapted layers: a module is one or the other")
+            raise ValueError(f"`head` names {module_name!r}, which holds adapted layers: a module is one or the other")
 
 
-def build(model: nn.Module, name: str, origin: Origin, generator: Generator | None) -> Built:
+def build(model: nn.Module, name: str, adapter_config: AdapterConfig, generator: Generator | None) -> NewDeltas:
     """Return the targets' names, their adapted layers and their new deltas; `model` is not touched."""
     generator = generator or torch.Generator().manual_seed(0)
-    built: Built = []
-    for place in origin.targets.names(model):
-        layer = layer_at(model, place)
+    new_deltas: NewDeltas = []
+    for module_name in adapter_config.targets.names(model):
+        layer = layer_at(model, module_name)
         try:
-            delta = origin.adapter.build(
-                layer.weight_matrix(), init_scheme=origin.init_scheme, generator=generator, place=place
+            delta = adapter_config.adapter.build(
+                layer.weight_matrix(),
+                init_scheme=adapter_config.init_scheme,
+                generator=generator,
+                module_name=module_name,
             )
         except ValueError as error:
-            raise ValueError(f"{error} (at `{place}`)" if f"`{place}`" not in str(error) else str(error)) from error
-        built.append((place, layer, delta))
-    return built
+            raise ValueError(
+                f"{error} (at `{module_name}`)" if f"`{module_name}`" not in str(error) else str(error)
+            ) from error
+        new_deltas.append((module_name, layer, delta))
+    return new_deltas
 
 
-def layer_at(model: nn.Module, place: str) -> AdaptedLayer:
-    """Return the adapted layer at `place`, a new one around the plain layer if there is none yet."""
-    module = model.get_submodule(place)
+def layer_at(model: nn.Module, module_name: str) -> AdaptedLayer:
+    """Return the adapted layer at `module_name`, a new one around the plain layer if there is none yet."""
+    module = model.get_submodule(module_name)
     return module if isinstance(module, AdaptedLayer) else adapted_type(module)(module)  # type: ignore[misc]
 
 
-def install(model: nn.Module, name: str, built: Built, origin: Origin) -> nn.Module:
+def install(model: nn.Module, name: str, new_deltas: NewDeltas, adapter_config: AdapterConfig) -> nn.Module:
     """Freeze the base and put the built layers and deltas in."""
     freeze_base(model)
-    for place, layer, delta in built:
+    for module_name, layer, delta in new_deltas:
         layer.train(model.training)
         layer.deltas[name] = delta.train(model.training)
-        layer.origins[name] = origin
-        model = replace(model, place, layer)
+        layer.adapter_configs[name] = adapter_config
+        model = replace(model, module_name, layer)
     return model
 
 
 def install_head(model: nn.Module, name: str, copies: Mapping[str, nn.Module]) -> nn.Module:
     """Put the head modules of the adapter called `name` beside those of the base."""
-    for place, module in copies.items():
-        present = model.get_submodule(place)
-        head = present if isinstance(present, NamedHead) else NamedHead(present)
+    for module_name, module in copies.items():
+        present = model.get_submodule(module_name)
+        head = present if isinstance(present, AdapterHeads) else AdapterHeads(present)
         head.train(model.training)
         head.heads[name] = module.requires_grad_(True).train(model.training)
-        model = replace(model, place, head)
+        model = replace(model, module_name, head)
     return model
 
 
@@ -151,7 +156,7 @@ def freeze_base(model: nn.Module) -> None:
         id(parameter)
         for parts in (
             *(layer.deltas for _, layer in adapted_layers(model)),
-            *(head.heads for _, head in named_heads(model)),
+            *(head.heads for _, head in adapter_heads(model)),
         )
         for parameter in parts.parameters()
     }

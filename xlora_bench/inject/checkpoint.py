@@ -3,28 +3,32 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from xlora_bench.inject.adapter_config import Origin
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.delta import Delta
+from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme
+from xlora_bench.inject.adapter_config import AdapterConfig
 from xlora_bench.inject.adapter_options import described, made
-from xlora_bench.inject.adding import Built, check_head, check_new, install, install_head, layer_at
+from xlora_bench.inject.adding import NewDeltas, check_head, check_new, install, install_head, layer_at
 from xlora_bench.inject.heads import copy_of, linears_of, resize
 from xlora_bench.inject.query import adapted_layers, check_known, deltas, heads
 from xlora_bench.inject.state_dict import check_state, copy_state, own_copy, tensors_of
 from xlora_bench.inject.targets import Targets
 from xlora_bench.nn.layers import AdaptedLayer
-from xlora_bench.system.io import content_hash
-
-if TYPE_CHECKING:
-    from xlora_bench.adapters.base import Adapter
-    from xlora_bench.adapters.delta import Delta
+from xlora_bench.system.tensor_hash import content_hash
 
 FORMAT = 1
 KEY = "xlora_bench"
 """The entry of the safetensors metadata that holds everything but tensors, as JSON."""
+
+
+OLD_BUFFERS = {"up0": "B0", "down0": "A0"}
 
 
 def save_adapter(model: nn.Module, name: str, path: Path | str) -> None:
@@ -36,7 +40,6 @@ def save_adapter(model: nn.Module, name: str, path: Path | str) -> None:
     Raises:
         ValueError: if there is no such adapter.
     """
-    from safetensors.torch import save_file  # noqa: PLC0415
 
     check_known(model, name)
     tensors = prefixed("deltas", deltas(model, name)) | prefixed("head", heads(model, name))
@@ -59,19 +62,19 @@ def prefixed(kind: str, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 def metadata_of(model: nn.Module, name: str) -> dict[str, Any]:
     """Return what a file says besides tensors."""
     layers = {path: layer for path, layer in adapted_layers(model) if name in layer.deltas}
-    origin = next(iter(layers.values())).origins[name]
+    adapter_config = next(iter(layers.values())).adapter_configs[name]
     return {
         "version": FORMAT,
         "name": name,
-        "adapter": described(origin.adapter),
-        "init_scheme": described(origin.init_scheme),
-        "targets": described(origin.targets),
+        "adapter": described(adapter_config.adapter),
+        "init_scheme": described(adapter_config.init_scheme),
+        "targets": described(adapter_config.targets),
         "modules": {path: module_entry(layer, layer.deltas[name]) for path, layer in layers.items()},
         "heads": {path: width(head) for path, head in heads(model, name).items()},
     }
 
 
-def module_entry(layer: AdaptedLayer, delta: "Delta") -> dict[str, Any]:
+def module_entry(layer: AdaptedLayer, delta: Delta) -> dict[str, Any]:
     """Return what a file says about one adapted weight."""
     matrix = layer.weight_matrix()
     return {"shape": list(matrix.shape), "rank": delta.rank, "scaling": delta.scaling, "weight": content_hash(matrix)}
@@ -97,25 +100,24 @@ def load_adapter(model: nn.Module, path: Path | str, *, name: str | None = None,
     metadata, tensors = read(Path(path))
     name = name or str(metadata["name"])
     check_new(model, name)
-    origin = origin_of(metadata)
-    built = rebuilt(model, origin.adapter, metadata["modules"], tensors, other_base=other_base)
+    adapter_config = adapter_config_of(metadata)
+    new_deltas = rebuilt(model, adapter_config.adapter, metadata["modules"], tensors, other_base=other_base)
     copies = rebuilt_heads(model, metadata["heads"])
-    own = prefixed("deltas", {place: delta for place, _, delta in built}) | prefixed("head", copies)
+    own = prefixed("deltas", {module_name: delta for module_name, _, delta in new_deltas}) | prefixed("head", copies)
     check_state(own, tensors, f"`{path}`")
     copy_state(own, tensors)
-    for _, layer, delta in built:
-        delta.restore(layer.weight_matrix())
-    return install_head(install(model, name, built, origin), name, copies)
+    for _, layer, delta in new_deltas:
+        delta.rebuild_buffers(layer.weight_matrix())
+    return install_head(install(model, name, new_deltas, adapter_config), name, copies)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the metadata and the tensors of an adapter file."""
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            tensors = {current_key(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"`{path}` cannot be read as an adapter file ({error}); save it again") from error
     if metadata.get("version") != FORMAT:
@@ -126,12 +128,16 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return metadata, tensors
 
 
-def origin_of(metadata: Mapping[str, Any]) -> Origin:
-    """Return the options that a file describes."""
-    from xlora_bench.adapters.base import Adapter  # noqa: PLC0415 - adapters import this package
-    from xlora_bench.adapters.init_schemes import InitScheme  # noqa: PLC0415
+def current_key(key: str) -> str:
+    """Return a tensor's key under the names of today: files of version 0.1 call the initial factors up0 and down0."""
+    head, slash, last = key.rpartition("/")
+    return f"{head}{slash}{OLD_BUFFERS.get(last, last)}"
 
-    return Origin(
+
+def adapter_config_of(metadata: Mapping[str, Any]) -> AdapterConfig:
+    """Return the options that a file describes."""
+
+    return AdapterConfig(
         adapter=made(metadata["adapter"], Adapter),  # type: ignore[type-abstract]
         init_scheme=made(metadata["init_scheme"], InitScheme),  # type: ignore[type-abstract]
         targets=made(metadata["targets"], Targets),
@@ -140,48 +146,47 @@ def origin_of(metadata: Mapping[str, Any]) -> Origin:
 
 def rebuilt(
     model: nn.Module,
-    adapter: "Adapter",
+    adapter: Adapter,
     entries: Mapping[str, Mapping[str, Any]],
     tensors: Mapping[str, Tensor],
     *,
     other_base: bool,
-) -> Built:
+) -> NewDeltas:
     """Return the adapted layers and empty deltas of a file's modules, without touching the model."""
     known = {path for path, _ in model.named_modules()}
     if missing := sorted(entries.keys() - known):
         raise ValueError(f"the file adapts `{missing[0]}`, which this {type(model).__name__} does not have")
-    built: Built = []
-    for place, entry in entries.items():
-        layer = layer_at(model, place)
+    new_deltas: NewDeltas = []
+    for module_name, entry in entries.items():
+        layer = layer_at(model, module_name)
         weight = layer.weight_matrix()
-        check_base(place, weight, entry, other_base=other_base)
-        built.append((place, layer, empty_delta(adapter, weight, entry, f"deltas/{place}/", tensors)))
-    return built
+        check_base(module_name, weight, entry, other_base=other_base)
+        new_deltas.append((module_name, layer, empty_delta(adapter, weight, entry, f"deltas/{module_name}/", tensors)))
+    return new_deltas
 
 
-def check_base(place: str, weight: Tensor, entry: Mapping[str, Any], *, other_base: bool) -> None:
+def check_base(module_name: str, weight: Tensor, entry: Mapping[str, Any], *, other_base: bool) -> None:
     """Raise a ValueError if `weight` is not the one that the file was saved with."""
     if list(weight.shape) != entry["shape"]:
-        raise ValueError(f"`{place}` has shape {tuple(weight.shape)} here, {tuple(entry['shape'])} in the file")
+        raise ValueError(f"`{module_name}` has shape {tuple(weight.shape)} here, {tuple(entry['shape'])} in the file")
     if not other_base and content_hash(weight) != entry["weight"]:
         raise ValueError(
-            f"the frozen weight at `{place}` is not the one this adapter was trained on; load the same pretrained "
-            "weights in the same dtype, or pass other_base=True to use it on these"
+            f"the frozen weight at `{module_name}` is not the one this adapter was trained on; load the same "
+            "pretrained weights in the same dtype, or pass other_base=True to use it on these"
         )
 
 
 def empty_delta(
-    adapter: "Adapter", weight: Tensor, entry: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
-) -> "Delta":
+    adapter: Adapter, weight: Tensor, entry: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
+) -> Delta:
     """Return a delta of the stored rank and scaling, with the anchors that the file has; no start is computed."""
-    from xlora_bench.adapters.init_schemes import Start  # noqa: PLC0415
 
     out_features, in_features = weight.shape
-    start = Start(torch.zeros(out_features, entry["rank"]), torch.zeros(entry["rank"], in_features))
+    start = InitialFactors(torch.zeros(out_features, entry["rank"]), torch.zeros(entry["rank"], in_features))
     generator = torch.Generator().manual_seed(0)
     delta = adapter.delta(weight, start, scaling=entry["scaling"], generator=generator).to(weight.device)
     delta.dropout = adapter.dropout
-    for anchor in ("up0", "down0"):
+    for anchor in ("B0", "A0"):
         if prefix + anchor in tensors:
             setattr(delta, anchor, torch.empty_like(tensors[prefix + anchor], device=weight.device))
     return delta
@@ -190,9 +195,9 @@ def empty_delta(
 def rebuilt_heads(model: nn.Module, widths: Mapping[str, int | None]) -> dict[str, nn.Module]:
     """Return head modules like the model's own, with the numbers of outputs that a file has."""
     check_head(model, dict.fromkeys(widths, nn.Module()))
-    available = {place: copy_of(model, place) for place in widths}
-    for place, outputs in widths.items():
-        layers = list(linears_of(available[place]))
+    available = {module_name: copy_of(model, module_name) for module_name in widths}
+    for module_name, outputs in widths.items():
+        layers = list(linears_of(available[module_name]))
         if layers and outputs is not None and layers[-1].out_features != outputs:
             resize(layers[-1], outputs)
     return available

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from xlora_bench.inject.head_names import head_module_names
-from xlora_bench.nn.layers.adapter_heads import NamedHead
+from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 from xlora_bench.runs import seeds
 
 INIT_STD = 0.02
@@ -16,20 +16,20 @@ INIT_STD = 0.02
 
 def own_heads(model: nn.Module) -> dict[str, nn.Module]:
     """Return copies of the model's task heads, those with parameters of their own (a tied output layer has none)."""
-    places = head_module_names(model)
-    body = model.get_submodule(str(model.base_model_prefix)) if places else nn.Module()
+    module_names = head_module_names(model)
+    body = model.get_submodule(str(model.base_model_prefix)) if module_names else nn.Module()
     tied = {id(parameter) for parameter in body.parameters()}
     return {
-        place: copy_of(model, place)
-        for place in places
-        if any(id(parameter) not in tied for parameter in model.get_submodule(place).parameters())
+        module_name: copy_of(model, module_name)
+        for module_name in module_names
+        if any(id(parameter) not in tied for parameter in model.get_submodule(module_name).parameters())
     }
 
 
-def copy_of(model: nn.Module, place: str) -> nn.Module:
-    """Return a copy of the base's head at `place`."""
-    module = model.get_submodule(place)
-    return copy.deepcopy(module.base_layer if isinstance(module, NamedHead) else module)
+def copy_of(model: nn.Module, module_name: str) -> nn.Module:
+    """Return a copy of the base's head at `module_name`."""
+    module = model.get_submodule(module_name)
+    return copy.deepcopy(module.base_layer if isinstance(module, AdapterHeads) else module)
 
 
 def new_head(model: nn.Module, *, num_labels: int, seed: int) -> dict[str, nn.Module]:

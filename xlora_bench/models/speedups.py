@@ -9,7 +9,7 @@ from xlora_bench.nn.ops.dropout import Dropout
 def use_attention(model: nn.Module) -> None:
     """Let a transformers model whose attention is torch's (`sdpa`) run `attention` instead."""
     from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415 - slow to import
-    from transformers.masking_utils import sdpa_mask  # noqa: PLC0415
+    from transformers.masking_utils import sdpa_mask  # noqa: PLC0415 - slow to import
 
     if model.config._attn_implementation == "sdpa":  # type: ignore[union-attr]
         AttentionInterface.register(ATTENTION, attention)

@@ -1,4 +1,4 @@
-"""Pretrained models that a process reads once: each cell gets a model of its own over the same frozen storage."""
+"""Pretrained models that a process reads once: each run gets a model of its own over the same frozen storage."""
 
 import copy
 import logging
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xlora_bench.inject.head_names import head_parameter_names
 from xlora_bench.models.pretrained import Pretrained, Weights, weights_hash
-from xlora_bench.system.lru_cache import Shelf, stamp
+from xlora_bench.system.lru_cache import LRUCache, file_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ class Checkpoint:
     def __init__(self) -> None:
         self._weights: dict[str, Tensor] = {}
         self._known: dict[int, Weights] = {}
-        self._drawn: Shelf[PreTrainedModel] = Shelf(8)
+        self._drawn: LRUCache[PreTrainedModel] = LRUCache(8)
         self._sum = 0
         self._hash: str | None = None
 
@@ -64,25 +64,23 @@ class Checkpoint:
         return self._hash
 
 
-_checkpoints: Shelf[Checkpoint] = Shelf(2)
-_tokenizers: "Shelf[PreTrainedTokenizerBase]" = Shelf(4)
-
-
-def classifier(options: Pretrained, *, num_labels: int, seed: int) -> "tuple[PreTrainedModel, str]":
+def classifier(
+    options: Pretrained, cache: LRUCache[Checkpoint], *, num_labels: int, seed: int
+) -> "tuple[PreTrainedModel, str]":
     """Return what `options.load` gives and its `weights_hash`, without reading a file that was read before.
 
-    Weights that somebody wrote to are read again, so that every cell starts from the pretrained ones.
+    Weights that somebody wrote to are read again, so that every run starts from the pretrained ones.
     """
     key = _key(options)
-    if not _checkpoints.get(key, Checkpoint).is_intact():
+    if not cache.get(key, Checkpoint).is_intact():
         log.warning("the weights of %s were written to in memory; they are read again", options.name)
-        _checkpoints.drop(key)
-    return _checkpoints.get(key, Checkpoint).classifier(options, num_labels=num_labels, seed=seed)
+        cache.drop(key)
+    return cache.get(key, Checkpoint).classifier(options, num_labels=num_labels, seed=seed)
 
 
-def tokenizer(options: Pretrained) -> "PreTrainedTokenizerBase":
-    """Return the model's tokenizer, shared by all cells."""
-    return _tokenizers.get(_key(options), options.tokenizer)
+def tokenizer(options: Pretrained, cache: "LRUCache[PreTrainedTokenizerBase]") -> "PreTrainedTokenizerBase":
+    """Return the model's tokenizer, shared by the runs that use `cache`."""
+    return cache.get(_key(options), options.tokenizer)
 
 
 def own_what_trains(model: nn.Module) -> None:
@@ -105,12 +103,12 @@ def bit_sum(weights: dict[str, Tensor]) -> int:
     """Return the sum of all weights read as whole numbers: any one write changes it."""
     total = 0
     for weight in weights.values():
-        flat = weight.detach().contiguous().view(-1).view(torch.uint8)
-        whole = flat[: len(flat) // 8 * 8].view(torch.int64)
-        total += int(whole.sum()) + int(flat[len(whole) * 8 :].sum())
+        flattened = weight.detach().contiguous().view(-1).view(torch.uint8)
+        whole = flattened[: len(flattened) // 8 * 8].view(torch.int64)
+        total += int(whole.sum()) + int(flattened[len(whole) * 8 :].sum())
     return total
 
 
 def _key(options: Pretrained) -> tuple[object, ...]:
     location = options.location()
-    return location, options.revision, stamp(Path(location))
+    return location, options.revision, file_fingerprint(Path(location))

@@ -1,4 +1,4 @@
-"""The name of a cell: a hash of everything that can change its numbers, and of nothing else."""
+"""The name of a run: a hash of everything that can change its numbers, and of nothing else."""
 
 import copy
 import hashlib
@@ -10,11 +10,11 @@ COSMETIC = {
     "hydra": "where Hydra writes its own files",
     "paths": "where data and results lie; what the data says is in the fingerprint",
     "logger": "who is told about the run",
-    "rerun": "whether to train a finished cell again",
+    "rerun": "whether to train a finished run again",
     "paper": "published numbers and the layout of their table",
     "report": "the layout of a table",
-    "grid": "which cells a sweep has",
-    "tuning": "which cells a sweep has",
+    "grid": "which runs a sweep has",
+    "tuning": "which runs a sweep has",
     "budget": "what the rank was solved for; the rank itself counts",
     "monitor": "how often factors.csv gets a row",
     "trainer.log_every_n_steps": "how often curves get a point",
@@ -24,12 +24,12 @@ COSMETIC = {
 }
 """Keys of the config that do not change what is trained or measured, each with the reason.
 
-A key that is null says nothing either: an option added later, null by default, leaves the names of old cells alone.
+A key that is null says nothing either: an option added later, null by default, leaves the names of old runs alone.
 """
 
 
-def identity(config: Mapping[str, Any], *, data: str) -> str:
-    """Return the 16 hex digits that name the cell of a resolved `config` on data of fingerprint `data`."""
+def config_hash(config: Mapping[str, Any], *, data: str) -> str:
+    """Return the 16 hex digits that name the run of a resolved `config` on data of fingerprint `data`."""
     content = {"config": without_nulls(relevant(config)), "data": data}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

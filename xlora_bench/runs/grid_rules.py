@@ -12,10 +12,10 @@ PARTS = ("when", "set", "each", "exclude")
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One rule: what it is for (`when`), and what becomes of such a cell (`set`, `each` or `exclude`).
+    """One rule: what it is for (`when`), and what becomes of such a run (`set`, `each` or `exclude`).
 
     `when` maps a group or a dotted key to the values that match; all keys must match, an empty `when` matches every
-    cell. `set` adds overrides, `each` multiplies the cell by lists of values, `exclude` leaves it out and says why.
+    run. `set` adds overrides, `each` multiplies the run by lists of values, `exclude` leaves it out and says why.
 
     Raises:
         ValueError: if the rule does nothing, or excludes and does something else.
@@ -65,7 +65,7 @@ class Rule:
         return cls(number=number, when=when, set=dict(node.get("set", {})), each=each, exclude=reason)
 
     def matches(self, value: Callable[[str], Any]) -> bool:
-        """Whether a cell, given by the values of its keys, is one that this rule is for."""
+        """Whether a run, given by the values of its keys, is one that this rule is for."""
         return matches(self.when, value)
 
 
@@ -81,13 +81,13 @@ def parse_rules(node: Any) -> list[Rule]:
     return [Rule.parse(item, number=number) for number, item in enumerate(node or [], start=1)]
 
 
-def same(found: Any, wanted: Any) -> bool:
+def same(result: Any, wanted: Any) -> bool:
     """Whether two values are one: `2e-5` is `0.00002`, as text and as a number; null is only null."""
-    if found is ABSENT or (found is None) != (wanted is None):
+    if result is ABSENT or (result is None) != (wanted is None):
         return False
-    if found == wanted:
-        return isinstance(found, bool) == isinstance(wanted, bool)
+    if result == wanted:
+        return isinstance(result, bool) == isinstance(wanted, bool)
     try:
-        return float(found) == float(wanted)
+        return float(result) == float(wanted)
     except (TypeError, ValueError):
-        return str(found) == str(wanted)
+        return str(result) == str(wanted)

@@ -1,4 +1,4 @@
-"""Overrides of a cell as `{key: value text}`, and values from YAML in Hydra's override grammar."""
+"""Overrides of a run as `{key: value text}`, and values from YAML in Hydra's override grammar."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 Overrides = dict[str, str]
-"""What a cell says beyond the config: `{"adapter": "pissa", "optimizer.lr": "0.0001"}`."""
+"""What a run says beyond the config: `{"adapter": "pissa", "optimizer.lr": "0.0001"}`."""
 
 START_FROM = "start_from"
 PLAIN = re.compile(r"[\w.+\-/:]+|\$\{[\w.:]+\}")
@@ -33,14 +33,14 @@ def from_lines(lines: Iterable[str]) -> Overrides:
     Raises:
         ValueError: if a line is not `key=value`.
     """
-    found: Overrides = {}
+    result: Overrides = {}
     for line in lines:
         key, equals, value = str(line).partition("=")
         if not key.strip() or not (equals or key.startswith("~")):
             raise ValueError(f"`{line}` is not an override: write key=value")
-        found.pop(key, None)
-        found[key] = value
-    return found
+        result.pop(key, None)
+        result[key] = value
+    return result
 
 
 def as_text(value: Any) -> str:
@@ -75,7 +75,7 @@ def listed(text: str) -> list[str]:
 
 
 def parent_overrides(overrides: Sequence[str], *, start_from: object) -> list[str]:
-    """Return the overrides of the parent of the cell with these: its own, then those of `start_from`.
+    """Return the overrides of the parent of the run with these: its own, then those of `start_from`.
 
     Raises:
         ValueError: if `start_from` is not a list of `key=value`.

@@ -11,6 +11,8 @@ import psutil
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+NUMERICS = 3
+"""The version of the order of sums and of the random numbers drawn. Raise it when the same run gets other digits."""
 PACKAGES = (
     "xlora-bench",
     "torch",
@@ -49,7 +51,11 @@ def code() -> dict[str, Any]:
 @cache
 def versions() -> dict[str, str | None]:
     """Return the versions of Python and of the packages that can change a number (None: not installed)."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    return {
+        "numerics": str(NUMERICS),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+    }
 
 
 def machine() -> dict[str, Any]:

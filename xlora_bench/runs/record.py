@@ -1,4 +1,4 @@
-"""The one file a cell leaves behind, from which every table is made."""
+"""The one file a run leaves behind, from which every table is made."""
 
 import json
 import logging
@@ -13,17 +13,19 @@ from xlora_bench.system.io import write_atomically
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
-STATUSES = ("done", "collapsed", "failed")
+SCHEMA = 2
+OLD_COMMIT = "428bd44"
+"""The last commit whose code writes and verifies records of schema 1."""
+STATUSES = ("completed", "collapsed", "failed")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Everything known about one finished cell.
+    """Everything known about one finished run.
 
     `metrics` holds `headline` (the name of the metric that ranks), `history` (one dict per epoch) and the
-    entries of `history` that were `best` and `last`. A `collapsed` cell is an outcome; a `failed` one is
+    entries of `history` that were `best` and `last`. A `collapsed` run is an outcome; a `failed` one is
     tried again when asked for. Times are ISO 8601 in UTC, costs in seconds and bytes. In the file, numbers
     that are not finite are the strings `NaN`, `Infinity`, `-Infinity`, so that it stays valid JSON.
 
@@ -31,7 +33,7 @@ class Record:
         ValueError: if `status` is unknown, or a `done` record has no score at its best and last epoch.
     """
 
-    cell: str
+    run_id: str
     status: str
     config: dict[str, Any]
     choices: dict[str, Any]
@@ -51,20 +53,24 @@ class Record:
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
-            raise ValueError(f"`status` (={self.status!r}) of cell {self.cell} must be one of {', '.join(STATUSES)}")
-        if self.schema != SCHEMA:
-            raise ValueError(f"`schema` (={self.schema!r}) of cell {self.cell} must be {SCHEMA}")
+            raise ValueError(f"`status` (={self.status!r}) of run {self.run_id} must be one of {', '.join(STATUSES)}")
+        if self.schema not in (1, SCHEMA):
+            raise ValueError(
+                f"`schema` (={self.schema!r}) of run {self.run_id} must be 1 or {SCHEMA}; a newer version of "
+                "xlora_bench wrote it: install that version"
+            )
         for item in fields(self):
             if item.type == dict[str, Any] and not isinstance(getattr(self, item.name), dict):
-                raise ValueError(f"`{item.name}` of cell {self.cell} must be a mapping")
-        if self.status == "done":
+                raise ValueError(f"`{item.name}` of run {self.run_id} must be a mapping")
+        if self.status == "completed":
             for epoch in ("best", "last"):
                 if self.metrics.get("headline") not in (self.metrics.get(epoch) or {}):
-                    raise ValueError(f"`metrics.{epoch}` of the done cell {self.cell} must hold the headline metric")
+                    raise ValueError(f"`metrics.{epoch}` of the done run {self.run_id} must hold the headline metric")
 
     def write(self, path: str | Path) -> None:
         """Write the record to `path`; interrupted anywhere, there is no file, the old one or this one."""
         path = Path(path)
+        assert self.schema == SCHEMA, "records of an older schema are read, never written"
         text = json.dumps(self.as_json(), indent=1, allow_nan=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text + "\n")
@@ -80,6 +86,12 @@ class Record:
         value = (self.metrics.get("best") or {}).get(self.metrics.get("headline"))
         return float(value) if value is not None and math.isfinite(value) else None
 
+    def summary(self) -> str:
+        """Return one line on how the run ended."""
+        headline, best = self.metrics.get("headline"), self.metrics.get("best")
+        score = f"{headline} {best[headline]:.4f} at epoch {best['epoch']}" if best else "no evaluation"
+        return f"{self.status}{f' ({self.reason})' if self.reason else ''}, {score}"
+
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Return the record in `path`.
@@ -90,11 +102,11 @@ class Record:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"record {path} cannot be read: {error}; delete it to train its cell again") from error
+            raise ValueError(f"record {path} cannot be read: {error}; delete it to train its run again") from error
         try:
             return cls.from_json(content)
         except (TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} is not a record: {error}; delete it to train its cell again") from error
+            raise ValueError(f"{path} is not a record: {error}; delete it to train its run again") from error
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
@@ -103,6 +115,8 @@ class Record:
         Raises:
             ValueError: if it is not whole, or of another schema.
         """
+        if isinstance(content, dict) and content.get("schema") == 1:
+            content = _of_schema_1(content)
         names = {item.name for item in fields(cls)}
         if not isinstance(content, dict) or set(content) != names:
             wrong = sorted(names ^ set(content)) if isinstance(content, dict) else [type(content).__name__]
@@ -113,7 +127,7 @@ class Record:
 
 
 def finished(path: str | Path) -> Record | None:
-    """Return the record in `path` if its cell need not be trained again (done or collapsed), else None."""
+    """Return the record in `path` if its run need not be trained again (done or collapsed), else None."""
     if not Path(path).exists():
         return None
     try:
@@ -121,7 +135,34 @@ def finished(path: str | Path) -> Record | None:
     except ValueError as error:
         log.warning("%s", error)
         return None
-    return record if record.status != "failed" else None
+    return record if record.schema == SCHEMA and record.status != "failed" else None
+
+
+def older_records(results_dir: Path) -> list[Path]:
+    """Return the records of schema 1 in a results folder; its runs lay in `cells/`."""
+    return sorted((results_dir / "cells").glob("*/record.json"))
+
+
+def run_folder(results_dir: Path, run_id: str) -> Path:
+    """Return the folder of a recorded run, one of schema 1 included."""
+    folder = results_dir / "runs" / run_id
+    return folder if folder.is_dir() else results_dir / "cells" / run_id
+
+
+def record_paths(results_dir: Path, pattern: str = "*") -> list[Path]:
+    """Return the records of a results folder whose run ids match `pattern`, those of schema 1 among them."""
+    paths = [*(results_dir / "runs").glob(f"{pattern}/record.json"), *older_records(results_dir)]
+    return sorted(path for path in paths if path.parent.match(pattern))
+
+
+def _of_schema_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of schema 1 under the names of this one: `cell` was the run id, `done` the status."""
+    if "run_id" in content:  # in an archive of today
+        return content
+    renamed = {("run_id" if key == "cell" else key): value for key, value in content.items()}
+    if renamed.get("status") == "done":
+        renamed["status"] = "completed"
+    return renamed
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A cell: one training run named by its config, with its folder and its record."""
+"""A run: one training run named by its config, with its folder and its record."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlora_bench.runs.config_hash import identity
+from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.record import Record, finished
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell: its `id`, its `folder`, the resolved `config` and the group `choices` that name it."""
+class Run:
+    """One run: its `id`, its `folder`, the resolved `config` and the group `choices` that name it."""
 
     id: str
     folder: Path
@@ -29,19 +29,18 @@ class Cell:
         data: str,
         results_dir: Path,
         parent: str | None = None,
-    ) -> "Cell":
-        """Return the cell of `config` on the data with fingerprint `data`, and make its folder.
+    ) -> "Run":
+        """Return the run of `config` on the data with fingerprint `data`.
 
-        What a cell starts from is the cell `parent`, however `start_from` says it.
+        What a run starts from is the run `parent`, however `start_from` says it.
         """
-        cell_id = identity({**config, "start_from": parent}, data=data)
-        folder = results_dir / "cells" / cell_id
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(id=cell_id, folder=folder, config=config, choices=choices)
+        run_id = config_hash({**config, "start_from": parent}, data=data)
+        folder = results_dir / "runs" / run_id
+        return cls(id=run_id, folder=folder, config=config, choices=choices)
 
     @property
     def record_path(self) -> Path:
-        """Where the record lies, once the cell has ended."""
+        """Where the record lies, once the run has ended."""
         return self.folder / "record.json"
 
     @property
@@ -50,7 +49,7 @@ class Cell:
         return self.folder / "checkpoint" / "last.ckpt"
 
     def finished(self) -> Record | None:
-        """Return the record of a cell that need not be trained again."""
+        """Return the record of a run that need not be trained again."""
         return finished(self.record_path)
 
     def start(self, *, rerun: bool) -> None:
@@ -69,9 +68,9 @@ class Cell:
         return self.checkpoint if self.checkpoint.exists() else None
 
     def announce(self, job_folder: Path) -> None:
-        """Tell the sweep which cell this job is: it reads `cell.json` in the job's output folder."""
+        """Tell the sweep which run this job is: it reads `run.json` in the job's output folder."""
         job_folder.mkdir(parents=True, exist_ok=True)
-        (job_folder / "cell.json").write_text(json.dumps({"cell": self.id}))
+        (job_folder / "run.json").write_text(json.dumps({"run_id": self.id}))
 
 
 def writable(folder: Path) -> Path:

@@ -11,7 +11,7 @@ def enter_sweep(name: str) -> None:
 
 def leave_sweep() -> None:
     """Note that the job has ended."""
-    global _name  # noqa: PLW0603
+    global _name  # noqa: PLW0603 - as above
     _name = None
 
 

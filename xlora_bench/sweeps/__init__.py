@@ -1,1 +1,1 @@
-"""How the cells of a table are chosen and run."""
+"""How the runs of a table are chosen and run."""

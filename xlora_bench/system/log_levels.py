@@ -7,7 +7,7 @@ import warnings
 CHATTY = ("lightning.pytorch", "lightning.fabric", "httpx", "datasets", "fsspec", "torchao", "torch.utils._pytree")
 
 
-def quiet() -> None:
+def set_log_levels() -> None:
     """Silence progress bars, hints and warnings that a user of a sweep cannot act on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", module="lightning.*")

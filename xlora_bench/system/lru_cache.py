@@ -1,4 +1,4 @@
-"""What a process keeps from cell to cell: bounded shelves, so that a sweep does not read, hash or check twice."""
+"""What a process keeps from run to run: bounded shelves, so that a sweep does not read, hash or check twice."""
 
 import gc
 from collections.abc import Callable, Hashable
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
-Stamp = tuple[tuple[str, int, int], ...]
+Fingerprint = tuple[tuple[str, int, int], ...]
 
 
-class Shelf(Generic[Value]):
+class LRUCache(Generic[Value]):
     """The last `size` values that were asked for, by key; the one not asked for longest goes first."""
 
     def __init__(self, size: int) -> None:
@@ -34,7 +34,7 @@ class Shelf(Generic[Value]):
         return len(self._values)
 
 
-def stamp(folder: Path) -> Stamp:
+def file_fingerprint(folder: Path) -> Fingerprint:
     """Return names, times and sizes of the files in `folder` (none for what is no folder): a key that edits change."""
     if not folder.is_dir():
         return ()
@@ -42,11 +42,11 @@ def stamp(folder: Path) -> Stamp:
     return tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
 
 
-def clear_garbage() -> None:
-    """Free what earlier cells left behind in reference cycles, a trainer with its model and optimizer above all.
+def collect_garbage() -> None:
+    """Free what earlier runs left behind in reference cycles, a trainer with its model and optimizer above all.
 
-    What was there before the first cell (modules, half a million objects) is left out of every collection: to look
-    through it takes longer than a small cell.
+    What was there before the first run (modules, half a million objects) is left out of every collection: to look
+    through it takes longer than a small run.
     """
     if not gc.get_freeze_count():
         gc.freeze()

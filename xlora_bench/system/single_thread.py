@@ -3,12 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
@@ -24,9 +21,8 @@ def one_thread() -> Iterator[None]:
 
 
 @cache
-def controller() -> "ThreadpoolController":
+def controller() -> ThreadpoolController:
     """Return what limits scipy's BLAS, which has to be loaded first."""
     import scipy.linalg  # noqa: F401, PLC0415 - slow to import
-    from threadpoolctl import ThreadpoolController  # noqa: PLC0415
 
     return ThreadpoolController()

@@ -1,4 +1,4 @@
-"""The model of a trained cell, for inspection, merging or export."""
+"""The model of a trained run, for inspection, merging or export."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ from torch import nn
 from xlora_bench.inject.head_names import head_module_names
 from xlora_bench.inject.methods import as_method
 from xlora_bench.runs import seeds
-from xlora_bench.runs.record import Record
+from xlora_bench.runs.record import OLD_COMMIT, SCHEMA, Record
 from xlora_bench.training.loop.trained_state import load_trained
 from xlora_bench.training.trust import parts_from_record
 
 
 def load_run(folder: Path | str, *, epoch: Literal["last", "best"] = "last", trust: Sequence[str] = ()) -> nn.Module:
-    """Return the adapted model of the cell in `folder` (`multirun/cells/<id>`) after its last or its best epoch.
+    """Return the adapted model of the run in `folder` (`multirun/runs/<id>`) after its last or its best epoch.
 
     `inject.merge`, `inject.remove(model, merged=True)` and `xlora_bench.export_peft` take it from there.
 
@@ -27,6 +27,11 @@ def load_run(folder: Path | str, *, epoch: Literal["last", "best"] = "last", tru
     """
     folder = Path(folder)
     record = Record.read(folder / "record.json")
+    if record.schema != SCHEMA:
+        raise ValueError(
+            f"{folder / 'record.json'} has schema {record.schema}; load it with the code of commit {OLD_COMMIT}, "
+            "or train the run again"
+        )
     groups = ("model", "adapter", "init_scheme", "targets", "task")
     parts = parts_from_record(record.config, groups, of=str(folder / "record.json"), trust=trust)
     model = parts["model"].load(num_labels=parts["task"].num_labels, seed=seeds.derive(record.seed, "head"))

@@ -12,12 +12,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunIdentity:
-    """How a run is found again among others: its cell, its sweep, its place in a table (seeds share it), its labels."""
+class RunLabels:
+    """How a run is found again among others: its run, its sweep, its place in a table (seeds share it), its labels."""
 
-    cell: str
+    run_id: str
     group: str
-    place: str
+    config_label: str
     name: str
     tags: tuple[str, ...]
     config: Mapping[str, Any]
@@ -25,9 +25,9 @@ class RunIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class CSVLogs:
-    """Curves in `logs/version_<k>/metrics.csv` of the cell's folder, a new version for every start."""
+    """Curves in `logs/version_<k>/metrics.csv` of the run's folder, a new version for every start."""
 
-    def open(self, folder: Path, identity: RunIdentity) -> Logger:
+    def open(self, folder: Path, labels: RunLabels) -> Logger:
         """Return the logger of one run."""
         return CSVLogger(folder, name="logs")
 
@@ -37,50 +37,50 @@ class CSVLogs:
 
 @dataclass(frozen=True, kw_only=True)
 class WandbLogs:
-    """One W&B run per cell, with the cell as its id and the flat config; offline by default.
+    """One W&B run per run, with the run as its id and the flat config; offline by default.
 
-    Runs are grouped by `sweep`, or by `cell` of a table: the seeds of one config.
+    Runs are grouped by `sweep`, or by `config`: the seeds of one config together.
 
-    A W&B that is missing or failing is reported once and replaced by CSV files: no cell is lost to its logger.
+    A W&B that is missing or failing is reported once and replaced by CSV files: no run is lost to its logger.
     """
 
     project: str = "xlora_bench"
     entity: str | None = None
     mode: Literal["offline", "online"] = "offline"
-    group: Literal["sweep", "cell"] = "sweep"
+    group: Literal["sweep", "config"] = "sweep"
 
     def __post_init__(self) -> None:
-        if self.group not in ("sweep", "cell"):
-            raise ValueError(f"`logger.group` (={self.group}) must be sweep or cell")
+        if self.group not in ("sweep", "config"):
+            raise ValueError(f"`logger.group` (={self.group}) must be sweep or config")
 
-    def open(self, folder: Path, identity: RunIdentity) -> Logger:
-        """Start the cell's run and return its logger."""
+    def open(self, folder: Path, labels: RunLabels) -> Logger:
+        """InitialFactors the run's run and return its logger."""
         try:
             import wandb  # noqa: PLC0415 - slow to import, and optional
-            from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415
+            from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415 - slow to import
 
             run = wandb.init(
                 project=self.project,
                 entity=self.entity,
                 mode=self.mode,
                 dir=folder,
-                id=identity.cell,
+                id=labels.run_id,
                 resume="allow",
                 reinit="create_new",
-                group=identity.group if self.group == "sweep" else identity.place,
+                group=labels.group if self.group == "sweep" else labels.config_label,
                 job_type="train",
-                name=identity.name,
-                tags=[tag[:64] for tag in identity.tags],
-                config=dict(identity.config),
+                name=labels.name,
+                tags=[tag[:64] for tag in labels.tags],
+                config=dict(labels.config),
                 settings=wandb.Settings(silent=True, console="off"),
             )
             return WandbLogger(experiment=run)
         except Exception as error:
             log.warning("W&B is not available (%s); curves go to CSV files in %s", error, folder)
-            return CSVLogs().open(folder, identity)
+            return CSVLogs().open(folder, labels)
 
     def close(self, logger: Logger, summary: Mapping[str, Any]) -> None:
-        """Write `summary` into the run and finish it, so that the next cell gets a run of its own."""
+        """Write `summary` into the run and finish it, so that the next run gets a run of its own."""
         if isinstance(logger, CSVLogger):
             return
         run: Any = logger.experiment  # type: ignore[attr-defined]
@@ -93,10 +93,10 @@ class WandbLogs:
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested keys joined by dots, `{"adapter": {"rank": 8}}` as `{"adapter.rank": 8}`."""
-    flat: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
+            flattened |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            flattened[f"{prefix}{key}"] = value
+    return flattened

@@ -1,10 +1,11 @@
-"""`start_from`: a cell that starts from the trained adapter of another, its parent (`[task=mnli]`)."""
+"""`start_from`: a run that starts from the trained adapter of another, its parent (`[task=mnli]`)."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from xlora_bench import inject
@@ -13,7 +14,7 @@ from xlora_bench.runs.overrides import START_FROM
 from xlora_bench.training.loop.trained_state import trained_names
 
 SAME = ("model", "adapter", "init_scheme", "targets")
-"""Parts that a cell shares with its parent: what was trained must mean the same in both."""
+"""Parts that a run shares with its parent: what was trained must mean the same in both."""
 MAY_DIFFER = ("dropout", "gradient_checkpointing", "attention")
 """Options of those parts that change how a model trains, not what its tensors are."""
 
@@ -32,13 +33,12 @@ def check_parent(child: Mapping[str, Any], parent: Mapping[str, Any]) -> None:
                 )
 
 
-def load_start(model: nn.Module, path: Path, *, head: set[str]) -> None:
+def load_parent_adapter(model: nn.Module, path: Path, *, head: set[str]) -> None:
     """Load all that a parent trained and kept, in `path`, but its head, whose parameters are called `head`.
 
     Raises:
         ValueError: if the tensors are not those of this model.
     """
-    from safetensors.torch import load_file  # noqa: PLC0415 - as in training/state.py
 
     tensors = model.state_dict()
     own = {name: tensors[name] for name in trained_names(model) - head}
@@ -47,4 +47,4 @@ def load_start(model: nn.Module, path: Path, *, head: set[str]) -> None:
     with torch.no_grad():
         copy_state(own, state)
     for layer, delta in inject.adapted_pairs(model):
-        delta.restore(layer.weight_matrix())
+        delta.rebuild_buffers(layer.weight_matrix())

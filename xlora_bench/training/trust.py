@@ -36,7 +36,7 @@ OUTSIDE = {"optimizer": "torch.optim", "trainer": "lightning"}
 """The modules of other packages that a group may name; they are imported already."""
 CODE = ("megatron_core", "trust_remote_code")
 """Options under which other libraries import or download code."""
-AGAIN = "the program writes no such record, so train the cell again from its config"
+AGAIN = "the program writes no such record, so train the run again from its config"
 
 
 def parts_from_record(
@@ -69,7 +69,7 @@ def check_recorded(config: Mapping[str, Any], groups: Sequence[str], *, of: str,
     for group in groups:
         node = config.get(group)
         if not isinstance(node, dict):
-            raise refusal(of, group, node, f"must be a mapping that names a class; {AGAIN}")
+            raise error_for(of, group, node, f"must be a mapping that names a class; {AGAIN}")
         for key, value in node.items():
             if key != "_target_":
                 check_plain(key, value, of=of, path=f"{group}.{key}")
@@ -84,7 +84,7 @@ def check_plain(key: Any, value: Any, *, of: str, path: str) -> None:
     acts = isinstance(key, str) and ((key.startswith("_") and key.endswith("_")) or key in CODE)
     leaf = value is None or (isinstance(value, bool | int | float | str) and "${" not in str(value))
     if acts or not (inner is not None or leaf):
-        raise refusal(
+        raise error_for(
             of, path, value, f"is refused: a record holds plain values, nothing to call or to look up; {AGAIN}"
         )
     for name, part in inner or ():
@@ -95,9 +95,9 @@ def check_loads_no_code(group: str, node: Mapping[str, Any], *, of: str) -> None
     """Check the options with which transformers and datasets could load code, or a pickle, from elsewhere."""
     attention, hub = node.get("attention", "sdpa"), node.get("hub") or ()
     if group == "model" and not (isinstance(attention, str) and attention.isidentifier()):
-        raise refusal(of, "model.attention", attention, f"is refused: it could name a kernel on the Hub; {AGAIN}")
+        raise error_for(of, "model.attention", attention, f"is refused: it could name a kernel on the Hub; {AGAIN}")
     if group == "task" and not (isinstance(hub, list | tuple) and len(hub) <= 2):
-        raise refusal(of, "task.hub", hub, f"is refused: it may name a data set and its part; {AGAIN}")
+        raise error_for(of, "task.hub", hub, f"is refused: it may name a data set and its part; {AGAIN}")
 
 
 def check_class(group: str, name: Any, *, of: str, trust: Sequence[str]) -> None:
@@ -110,14 +110,16 @@ def check_class(group: str, name: Any, *, of: str, trust: Sequence[str]) -> None
     plain = isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
     module, _, last = name.rpartition(".") if plain else ("", "", "")
     try:
-        found = getattr(located(module, group, trust), last, None)
+        result = getattr(located(module, group, trust), last, None)
     except ImportError as error:
-        raise refusal(of, path, name, f"cannot be imported ({error}); put its module on PYTHONPATH") from error
+        raise error_for(of, path, name, f"cannot be imported ({error}); put its module on PYTHONPATH") from error
     known = (PACKAGE, OUTSIDE.get(group, PACKAGE), *trust)
-    if not (isinstance(found, type) and issubclass(found, bases) and inside(found.__module__, known)):
+    if not (isinstance(result, type) and issubclass(result, bases) and inside(result.__module__, known)):
         kind = f"must be a class of {PACKAGE} derived from {' or '.join(base.__name__ for base in bases)}"
         way = f"if it is your own, say so: verify --trust {module}, or load_run(..., trust=({module!r},))"
-        raise refusal(of, path, name, f"is refused: it {kind}; {AGAIN if not module or inside(module, known) else way}")
+        raise error_for(
+            of, path, name, f"is refused: it {kind}; {AGAIN if not module or inside(module, known) else way}"
+        )
 
 
 def located(module: str, group: str, trust: Sequence[str]) -> Any:
@@ -132,7 +134,7 @@ def inside(module: str, names: Sequence[str]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
-def refusal(of: str, path: str, value: Any, rule: str) -> ValueError:
+def error_for(of: str, path: str, value: Any, rule: str) -> ValueError:
     """Return the error for the value at `path` of a record."""
     shown = repr(value)
     return ValueError(f"{of}: `{path}` (={shown if len(shown) <= 120 else f'{shown[:117]}...'}) {rule}")

@@ -8,7 +8,7 @@ HEADLINES = {"sst2": "accuracy", "cola": "matthews", "stsb": "pearson"}
 
 
 def sweep(folder, effects, *, tasks=("sst2",), seeds=6, examples=200, seed_sd=0.05, predictions=True):
-    """Return a tidy frame of `effects` (adapter -> effect) and write `cells/<cell>/predictions.parquet`."""
+    """Return a tidy frame of `effects` (adapter -> effect) and write `runs/<run>/predictions.parquet`."""
     rng, rows = np.random.default_rng(0), []
     for task in tasks:
         regression = HEADLINES.get(task) == "pearson"
@@ -32,12 +32,12 @@ def score(metric, said, labels):
 
 
 def row(cell, task, adapter, seed, value):
-    known = {"cell": cell, "status": "done", "reason": None, "seed": seed, "score": value, "best/epoch": 2}
+    known = {"run_id": cell, "status": "completed", "reason": None, "seed": seed, "score": value, "best/epoch": 2}
     return known | {"headline": HEADLINES.get(task, "accuracy"), "adapter": adapter, "task": task, "model": "minilm"}
 
 
 def write(folder, cell, labels, said):
-    place = folder / "cells" / cell
+    place = folder / "runs" / cell
     place.mkdir(parents=True, exist_ok=True)
     columns = {"split": "validation", "idx": np.arange(len(labels)), "label": labels}
     epochs = [
@@ -51,5 +51,5 @@ def write(folder, cell, labels, said):
 
 def lose(frame, cell, status="collapsed"):
     """Return `frame` with one run that did not end well."""
-    hit = frame["cell"] == cell
+    hit = frame["run_id"] == cell
     return frame.assign(status=frame["status"].mask(hit, status), score=frame["score"].mask(hit))

@@ -8,13 +8,13 @@ from scipy import stats
 from tests.results.comparison.sweeps import lose, row, score, sweep, write
 from xlora_bench.results.comparison import write_comparison
 from xlora_bench.results.comparison.build import compare, find_reference
-from xlora_bench.results.frame.pivot_axes import Axes, find_axes
+from xlora_bench.results.frame.pivot_axes import PivotAxes, find_pivot_axes
 
 EFFECTS = {"head": -1.5, "lora": 0.0, "full": 1.0, "lu": 0.0}
 
 
 def compared(frame, folder=None, **known):
-    return compare(frame, axes=find_axes(frame), row_labels={}, results_dir=folder, **known)
+    return compare(frame, axes=find_pivot_axes(frame), row_labels={}, results_dir=folder, **known)
 
 
 def lines(comparison, column=0):
@@ -42,10 +42,10 @@ def test_numbers_are_those_of_scipy(one_task, found):
     line = lines(found)["full"]
     assert line.mean == pytest.approx(full.mean())
     expected = stats.ttest_rel(full, lora).confidence_interval()
-    assert (line.versus.interval.low, line.versus.interval.high) == pytest.approx((expected.low, expected.high))
-    assert line.versus.p == pytest.approx(2 / 2**6)
-    assert line.versus.p_holm == pytest.approx(3 * 2 / 2**6)
-    assert line.versus.p_max_t == pytest.approx(2 / 2**6)
+    assert (line.pairwise.interval.low, line.pairwise.interval.high) == pytest.approx((expected.low, expected.high))
+    assert line.pairwise.p == pytest.approx(2 / 2**6)
+    assert line.pairwise.p_holm == pytest.approx(3 * 2 / 2**6)
+    assert line.pairwise.p_max_t == pytest.approx(2 / 2**6)
 
 
 def test_verdicts(found):
@@ -58,11 +58,11 @@ def test_verdicts(found):
 
 
 def test_the_examples_are_those_of_the_reported_epoch_and_main_split(found):
-    by_example = lines(found)["full"].versus.by_example
+    by_example = lines(found)["full"].pairwise.by_example
     assert by_example.these_runs.n == 200
-    assert by_example.these_runs.estimate == pytest.approx(lines(found)["full"].versus.difference, abs=1e-9)
+    assert by_example.these_runs.estimate == pytest.approx(lines(found)["full"].pairwise.difference, abs=1e-9)
     assert by_example.seeds_and_examples.low > 0
-    assert lines(found)["full"].versus.mcnemar < 0.001
+    assert lines(found)["full"].pairwise.mcnemar < 0.001
     assert found.columns[0].notes == []
 
 
@@ -75,8 +75,8 @@ def test_a_difference_that_needs_these_very_examples_says_so(tmp_path):
             write(tmp_path, f"{adapter}-{seed}", labels, said)
     frame = pd.DataFrame(rows)
     line = lines(compared(frame, tmp_path))["lu"]
-    assert line.versus.p_max_t <= 0.05
-    assert 0 in line.versus.by_example.seeds_and_examples
+    assert line.pairwise.p_max_t <= 0.05
+    assert 0 in line.pairwise.by_example.seeds_and_examples
     assert line.verdict == "separable: better, but only on these examples"
 
 
@@ -93,7 +93,7 @@ def test_five_seeds_get_the_plain_verdict(one_task):
 def test_one_seed_has_a_difference_and_no_interval(one_task):
     frame, _ = one_task
     line = lines(compared(frame[frame["seed"] == 0]))["full"]
-    assert (line.interval, line.versus.interval, line.versus.detectable) == (None, None, None)
+    assert (line.interval, line.pairwise.interval, line.pairwise.detectable) == (None, None, None)
     assert line.verdict == "cannot be separable: 1 shared seed, 6 are needed"
 
 
@@ -101,7 +101,7 @@ def test_a_collapsed_run_is_counted_and_neither_averaged_nor_paired(one_task):
     frame, folder = one_task
     found = compared(lose(frame, "sst2-full-3"), folder)
     line = lines(found)["full"]
-    assert (line.n, line.failed, line.versus.pairs.seeds) == (5, 1, [0, 1, 2, 4, 5])
+    assert (line.n, line.failed, line.pairwise.pairs.seeds) == (5, 1, [0, 1, 2, 4, 5])
     assert line.mean == pytest.approx(np.delete(scores(frame, "full"), 3).mean())
     assert found.columns[0].notes == ["full: seed 3 is done only for the reference, so it is in no difference."]
 
@@ -110,7 +110,7 @@ def test_runs_without_a_shared_seed_are_not_compared(one_task):
     frame, _ = one_task
     frame = frame.assign(seed=frame["seed"] + 100 * (frame["adapter"] == "full"))
     line = lines(compared(frame))["full"]
-    assert line.versus is None
+    assert line.pairwise is None
     assert line.verdict == "no pair: no seed is done in both"
     assert line.interval is not None
 
@@ -124,21 +124,21 @@ def test_two_runs_with_one_seed_are_named(one_task):
 
 def test_without_predictions_the_cells_are_named_and_the_seeds_still_compared(tmp_path):
     frame = sweep(tmp_path, EFFECTS)
-    (tmp_path / "cells" / "sst2-full-1" / "predictions.parquet").unlink()
-    (tmp_path / "cells" / "sst2-lu-2" / "predictions.parquet").write_text("no parquet")
-    frame.loc[frame["cell"] == "sst2-head-0", "score"] += 0.01
+    (tmp_path / "runs" / "sst2-full-1" / "predictions.parquet").unlink()
+    (tmp_path / "runs" / "sst2-lu-2" / "predictions.parquet").write_text("no parquet")
+    frame.loc[frame["run_id"] == "sst2-head-0", "score"] += 0.01
     found = compared(frame, tmp_path)
     notes = found.columns[0].notes
     assert "Not compared by example, no stored predictions (`rerun=true` trains again): sst2-full-1." in notes
     assert any("cannot be read" in note and note.endswith("sst2-lu-2.") for note in notes)
     assert any("another accuracy than the score" in note and note.endswith("sst2-head-0.") for note in notes)
-    assert lines(found)["full"].versus.by_example is not None  # on the other five seeds
-    assert lines(found)["full"].versus.pairs.n == 6
+    assert lines(found)["full"].pairwise.by_example is not None  # on the other five seeds
+    assert lines(found)["full"].pairwise.pairs.n == 6
 
 
 def test_other_examples_are_not_compared(tmp_path):
     frame = sweep(tmp_path, {"lora": 0.0, "full": 1.0}, seeds=2)
-    path = tmp_path / "cells" / "sst2-full-1" / "predictions.parquet"
+    path = tmp_path / "runs" / "sst2-full-1" / "predictions.parquet"
     stored = pd.read_parquet(path)
     stored.assign(idx=stored["idx"] + 1).to_parquet(path)
     notes = compared(frame, tmp_path).columns[0].notes
@@ -150,7 +150,7 @@ def test_other_examples_are_not_compared(tmp_path):
 def test_scores_of_two_half_splits_are_not_compared_by_example(one_task):
     frame, folder = one_task
     frame = frame.copy()
-    frame.attrs["selection"] = "half"
+    frame.attrs["selection"] = "cross_split"
     assert "not those of one epoch" in compared(frame, folder).columns[0].notes[0]
 
 
@@ -158,13 +158,13 @@ def test_trials_are_left_out(one_task):
     frame, _ = one_task
     trials = frame.assign(tuning="trial", adapter="vera", seed=1000)
     both = pd.concat([frame.assign(tuning="fixed"), trials], ignore_index=True)
-    assert "vera" not in lines(compare(both, axes=Axes(rows=("adapter",), columns=()), row_labels={}))
+    assert "vera" not in lines(compare(both, axes=PivotAxes(rows=("adapter",), columns=()), row_labels={}))
 
 
 def test_rows_of_one_index_are_told_apart(one_task, found):
     frame, folder = one_task
     same = compared(frame.set_index(pd.Index([0] * len(frame))), folder)
-    assert lines(same)["full"].versus.p == lines(found)["full"].versus.p
+    assert lines(same)["full"].pairwise.p == lines(found)["full"].pairwise.p
 
 
 def test_reference_is_lora_or_the_one_named(one_task):
@@ -190,7 +190,7 @@ def test_reference_among_starts():
 def test_one_method_is_no_comparison(one_task, tmp_path):
     frame, _ = one_task
     only = frame[frame["adapter"] == "lora"]
-    assert write_comparison(only, tmp_path, axes=find_axes(only), row_labels={}) is None
+    assert write_comparison(only, tmp_path, axes=find_pivot_axes(only), row_labels={}) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +200,7 @@ def written(tmp_path_factory):
     frame = sweep(folder, EFFECTS, tasks=("sst2", "cola", "stsb"), examples=120)
     frame = lose(frame, "cola-lu-0")
     labels = {"lora": "LoRA | ours"}
-    write_comparison(frame, folder, axes=find_axes(frame), row_labels=labels, results_dir=folder)
+    write_comparison(frame, folder, axes=find_pivot_axes(frame), row_labels=labels, results_dir=folder)
     return folder
 
 
@@ -249,6 +249,6 @@ def test_a_diagram_that_cannot_be_drawn_is_only_a_warning(one_task, tmp_path, mo
 
     monkeypatch.setattr("xlora_bench.results.comparison.write.write_diagram", fail)
     with caplog.at_level(logging.WARNING):
-        write_comparison(frame, tmp_path, axes=find_axes(frame), row_labels={})
+        write_comparison(frame, tmp_path, axes=find_pivot_axes(frame), row_labels={})
     assert "no display" in caplog.text
     assert "Critical-difference" not in (tmp_path / "comparison.md").read_text()

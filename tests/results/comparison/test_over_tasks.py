@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from xlora_bench.results.comparison.build import compare
-from xlora_bench.results.frame.pivot_axes import find_axes
+from xlora_bench.results.frame.pivot_axes import find_pivot_axes
 
 
 def frame(methods, tasks, *, seeds=4, rank=(8,), noise=0.01):
@@ -14,13 +14,13 @@ def frame(methods, tasks, *, seeds=4, rank=(8,), noise=0.01):
             for index, method in enumerate(methods):
                 for seed in range(seeds):
                     score = 0.5 + 0.05 * index + noise * rng.normal()
-                    known = {"cell": f"{len(rows)}", "status": "done", "seed": seed, "headline": "accuracy"}
+                    known = {"run_id": f"{len(rows)}", "status": "completed", "seed": seed, "headline": "accuracy"}
                     rows.append(known | {"adapter": method, "task": task, "adapter.rank": r, "score": score})
     return pd.DataFrame(rows)
 
 
 def compared(runs):
-    return compare(runs, axes=find_axes(runs), row_labels={})
+    return compare(runs, axes=find_pivot_axes(runs), row_labels={})
 
 
 TASKS = ("sst2", "cola", "mrpc", "rte", "stsb")

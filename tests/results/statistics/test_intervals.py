@@ -74,11 +74,11 @@ def frame(rows):
 
 
 def test_only_done_runs_have_scores():
-    runs = frame([("lora", 0, "done", 0.5), ("lora", 1, "collapsed", 0.0), ("lu", 0, "failed", None)])
+    runs = frame([("lora", 0, "completed", 0.5), ("lora", 1, "collapsed", 0.0), ("lu", 0, "failed", None)])
     assert done_scores(runs, runs["adapter"]) == {"lora": {0: 0.5}, "lu": {}}
 
 
 def test_two_runs_with_one_seed_do_not_pair():
-    runs = frame([("lora", 3, "done", 0.5), ("lora", 3, "done", 0.6)])
+    runs = frame([("lora", 3, "completed", 0.5), ("lora", 3, "completed", 0.6)])
     with pytest.raises(ValueError, match="'lora' has two runs with seed 3"):
         done_scores(runs, runs["adapter"])

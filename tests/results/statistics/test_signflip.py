@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xlora_bench.results.statistics.permutation_test import holm, pairs_needed, sign_flip_test, smallest_p, step_down
+from xlora_bench.results.statistics.permutation_test import (
+    holm,
+    pairs_needed,
+    sign_flip_test,
+    smallest_p,
+    westfall_young,
+)
 
 
 @pytest.mark.parametrize("n", [2, 5, 6, 9])
@@ -63,28 +69,28 @@ def brute_step_down(differences):
 def test_step_down_is_westfall_and_youngs(seed):
     rng = np.random.default_rng(seed)
     differences = rng.normal(size=(6, 5)) + np.array([2.0, 1.0, 0.5, 0.0, 0.0])
-    assert step_down(differences) == pytest.approx(brute_step_down(differences), abs=1e-12)
+    assert westfall_young(differences) == pytest.approx(brute_step_down(differences), abs=1e-12)
 
 
 def test_step_down_reaches_the_smallest_p_however_many_comparisons():
     differences = np.random.default_rng(0).normal(size=(6, 7))
     differences[:, 3] = 1 + 0.01 * differences[:, 3]
-    assert step_down(differences)[3] == pytest.approx(2 / 2**6)
+    assert westfall_young(differences)[3] == pytest.approx(2 / 2**6)
     raw = [sign_flip_test(column) for column in differences.T]
     assert holm(raw)[3] == pytest.approx(7 * 2 / 2**6)
-    assert (step_down(differences) >= np.array(raw) - 1e-12).all()
+    assert (westfall_young(differences) >= np.array(raw) - 1e-12).all()
 
 
 def test_step_down_holds_its_level_with_seven_comparisons_that_share_a_reference():
     rng = np.random.default_rng(1)
     runs = rng.normal(size=(500, 7, 8))
-    rejected = np.mean([step_down(each[:, 1:] - each[:, :1]).min() <= 0.05 for each in runs])
+    rejected = np.mean([westfall_young(each[:, 1:] - each[:, :1]).min() <= 0.05 for each in runs])
     assert rejected <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 500)
 
 
 def test_missing_pairs_leave_their_comparison_with_the_others():
     differences = np.array([[1.0, 1.0], [1.1, np.nan], [0.9, 1.2], [1.0, np.nan], [1.2, 0.8], [1.0, 1.0]])
-    found = step_down(differences)
+    found = westfall_young(differences)
     assert found[0] == pytest.approx(2 / 2**6)
     assert found[1] >= smallest_p(4)
 
@@ -97,7 +103,7 @@ def test_bad_differences_are_named(values):
 
 def test_a_comparison_without_a_pair_is_named():
     with pytest.raises(ValueError, match="at least one pair"):
-        step_down(np.array([[1.0, np.nan], [2.0, np.nan]]))
+        westfall_young(np.array([[1.0, np.nan], [2.0, np.nan]]))
 
 
 def test_holm_is_statsmodels():

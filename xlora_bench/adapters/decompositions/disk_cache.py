@@ -7,9 +7,13 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from xxhash import xxh3_128
 
-from xlora_bench.system.io import bytes_of
+from xlora_bench.system.tensor_hash import bytes_of
 
 Parts = TypeVar("Parts", bound=NamedTuple)
 VERSION = 2  # raise it when an algorithm changes
@@ -17,7 +21,7 @@ _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
 @contextmanager
-def remembered_in(folder: Path) -> Iterator[None]:
+def disk_cache(folder: Path) -> Iterator[None]:
     """Keep decompositions in `folder` within a `with` block, named by their kind and the weight's content."""
     token = _folder.set(folder)
     try:
@@ -26,10 +30,10 @@ def remembered_in(folder: Path) -> Iterator[None]:
         _folder.reset(token)
 
 
-def remembered(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[], Parts]) -> Parts:
+def cached(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[], Parts]) -> Parts:
     """Return the decomposition of `weight` called `name`, on the weight's device: from the folder, or by `compute`.
 
-    Outside `remembered_in` it is computed. Files are memory-mapped when read and written by one rename, so that a kill
+    Outside `disk_cache` it is computed. Files are memory-mapped when read and written by one rename, so that a kill
     leaves no half; one that cannot be read is computed again.
     """
     folder = _folder.get()
@@ -37,19 +41,18 @@ def remembered(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[
         parts = compute()._asdict()
     else:
         path = folder / f"{name}-{VERSION}-{address(weight)}.safetensors"
-        found = entry(path, kind)
-        if found is None:
+        result = entry(path, kind)
+        if result is None:
             with only_one_at_a_time(path):
-                found = entry(path, kind)  # another process may have been computing it
-                if found is None:
-                    write(path, found := compute()._asdict())
-        parts = found
+                result = entry(path, kind)  # another process may have been computing it
+                if result is None:
+                    write(path, result := compute()._asdict())
+        parts = result
     return kind(*(parts[field].to(weight.device) for field in kind._fields))
 
 
 def address(weight: Tensor) -> str:
     """Return 128 bits of XXH3 over a weight's type, shape and bytes: against mix-ups, not against forgers."""
-    from xxhash import xxh3_128  # noqa: PLC0415 - not needed without the cache
 
     digest = xxh3_128(f"{weight.dtype} {tuple(weight.shape)}".encode())
     digest.update(bytes_of(weight))
@@ -58,14 +61,13 @@ def address(weight: Tensor) -> str:
 
 def entry(path: Path, kind: type[NamedTuple]) -> dict[str, Tensor] | None:
     """Return the fields of `kind` in `path`, or None where there is no whole file of that kind."""
-    found = read(path)
-    return found if found is not None and found.keys() == set(kind._fields) else None
+    result = read(path)
+    return result if result is not None and result.keys() == set(kind._fields) else None
 
 
 @contextmanager
 def only_one_at_a_time(path: Path) -> Iterator[None]:
     """Keep other processes from computing what `path` will hold; the lock lies in a folder beside its folder."""
-    from filelock import FileLock  # noqa: PLC0415 - not needed without the cache
 
     locks = path.parent.with_name(f"{path.parent.name}.locks")
     locks.mkdir(parents=True, exist_ok=True)
@@ -75,8 +77,6 @@ def only_one_at_a_time(path: Path) -> Iterator[None]:
 
 def read(path: Path) -> dict[str, Tensor] | None:
     """Return the tensors in `path`, or None where there is no whole file."""
-    from safetensors import SafetensorError  # noqa: PLC0415 - not needed without the cache
-    from safetensors.torch import load_file  # noqa: PLC0415
 
     try:
         return load_file(path)
@@ -86,7 +86,6 @@ def read(path: Path) -> dict[str, Tensor] | None:
 
 def write(path: Path, parts: dict[str, Tensor]) -> None:
     """Write `parts` to `path` by one rename."""
-    from safetensors.torch import save_file  # noqa: PLC0415
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

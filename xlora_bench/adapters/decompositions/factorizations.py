@@ -1,7 +1,7 @@
 """Matrix decompositions of a pretrained weight `W (out, in)`, computed in fp32 or better, tested by rebuilding `W`.
 
-Where the first `rank` terms are asked for, only as many as `terms` says are computed and remembered. That number
-depends on the rank alone, so that what a cell starts from never depends on which cells ran before. Everything is
+Where the first `rank` terms are asked for, only as many as `terms` says are computed and cached. That number
+depends on the rank alone, so that what a run starts from never depends on which runs ran before. Everything is
 computed on one thread of the CPU, so that it does not depend on the number of threads or on the device either.
 """
 
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from xlora_bench.adapters.decompositions.disk_cache import remembered
+from xlora_bench.adapters.decompositions.disk_cache import cached
 from xlora_bench.adapters.decompositions.gram_svd import by_gram, singular_values_by_gram
 from xlora_bench.system.single_thread import one_thread
 
@@ -79,7 +79,7 @@ def svd(weight: Tensor, *, rank: int | None = None, part: Part = "principal") ->
     """
     count = terms(rank, full := min(weight.shape))
     name = "svd" if count == full else f"svd-{part}-{count}"
-    parts = remembered(SVD, name, weight, lambda: triplets(weight, count, part))
+    parts = cached(SVD, name, weight, lambda: triplets(weight, count, part))
     chosen = slice(None) if rank is None else slice(0, rank)
     if part == "minor" and rank is not None:
         chosen = slice(len(parts.S) - rank, len(parts.S))
@@ -90,20 +90,20 @@ def triplets(weight: Tensor, count: int, part: Part) -> SVD:
     """Compute `count` singular triplets of one end of the spectrum."""
     wide = weight.detach().cpu().double()
     dtype = at_least_fp32(weight[:0]).dtype
-    found = None if dtype == torch.float64 else by_gram(wide, count, smallest=part == "minor")
-    if found is None:
+    result = None if dtype == torch.float64 else by_gram(wide, count, smallest=part == "minor")
+    if result is None:
         chosen = slice(min(wide.shape) - count, None) if part == "minor" else slice(0, count)
         with one_thread():
             U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
-        found = U[:, chosen], S[chosen], Vh[chosen]
-    U, S, Vh = found
+        result = U[:, chosen], S[chosen], Vh[chosen]
+    U, S, Vh = result
     sign = torch.where(U.gather(0, U.abs().argmax(dim=0, keepdim=True)) < 0, -1.0, 1.0)
     return SVD((U * sign).to(dtype), S.to(dtype), (sign.T * Vh).to(dtype))
 
 
 def singular_values(weight: Tensor) -> Tensor:
     """Return all `min(out, in)` singular values of `weight`, descending, each exact to 1e-7 sigma_1."""
-    return remembered(Spectrum, "spectrum", weight, lambda: spectrum(weight)).S
+    return cached(Spectrum, "spectrum", weight, lambda: spectrum(weight)).S
 
 
 def spectrum(weight: Tensor) -> Spectrum:
@@ -121,7 +121,7 @@ def qr(weight: Tensor, *, rank: int | None = None) -> QR:
     """
     count = terms(rank, full := min(weight.shape))
     name = "qr" if count == full else f"qr-{count}"
-    Q, R = remembered(QR, name, weight, lambda: columns(weight, count))
+    Q, R = cached(QR, name, weight, lambda: columns(weight, count))
     return QR(Q[:, :rank], R[:rank])
 
 
@@ -140,7 +140,7 @@ def ldu(weight: Tensor, *, rank: int | None = None) -> LDU:
     """
     count = terms(rank, full := min(weight.shape))
     name = "ldu" if count == full else f"ldu-{count}"
-    permutation, L, D, U = remembered(LDU, name, weight, lambda: pivots(weight, count))
+    permutation, L, D, U = cached(LDU, name, weight, lambda: pivots(weight, count))
     return LDU(permutation, L[:, :rank], D[:rank], U[:rank])
 
 

@@ -1,6 +1,6 @@
 """Init schemes: how the factors of a delta start. One small file each."""
 
-from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 from xlora_bench.adapters.init_schemes.builtin import BuiltinInit
 from xlora_bench.adapters.init_schemes.gaussian import GaussianInit
 from xlora_bench.adapters.init_schemes.kaiming import KaimingInit
@@ -15,12 +15,12 @@ __all__ = [
     "BuiltinInit",
     "GaussianInit",
     "InitScheme",
+    "InitialFactors",
     "KaimingInit",
     "LDUInit",
     "OrthonormalInit",
     "QRInit",
     "SVDInit",
-    "Start",
     "UnitDiagonalInit",
     "ZeroInit",
 ]

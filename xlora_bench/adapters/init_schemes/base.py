@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 
-class Start(NamedTuple):
+class InitialFactors(NamedTuple):
     """The factors at step 0: `B (out, r)` and `A (r, in)`, fp32."""
 
     B: Tensor
@@ -25,12 +25,12 @@ class InitScheme(ABC):
         """The scheme's name, as in `init_scheme=<name>`."""
 
     @abstractmethod
-    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+    def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
         """Return the factors for `weight (out, in)`; random draws come from `generator` alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomStart(InitScheme):
+class RandomInit(InitScheme):
     """One factor is drawn at random and the other is zero, so that `B A = 0`."""
 
     zero: Literal["A", "B"] = "B"
@@ -43,9 +43,9 @@ class RandomStart(InitScheme):
     def draw(self, rows: int, columns: int, generator: Generator) -> Tensor:
         """Return a random `A`-shaped factor `(rows=r, columns=in)`."""
 
-    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+    def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
         """Draw `A (r, in)` and set `B = 0`, or draw `B (out, r)` as the transpose of such a draw and set `A = 0`."""
         out_features, in_features = weight.shape
         if self.zero == "B":
-            return Start(torch.zeros(out_features, rank), self.draw(rank, in_features, generator))
-        return Start(self.draw(rank, out_features, generator).T.contiguous(), torch.zeros(rank, in_features))
+            return InitialFactors(torch.zeros(out_features, rank), self.draw(rank, in_features, generator))
+        return InitialFactors(self.draw(rank, out_features, generator).T.contiguous(), torch.zeros(rank, in_features))

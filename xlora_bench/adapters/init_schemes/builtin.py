@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,9 +13,9 @@ class BuiltinInit(InitScheme):
 
     @property
     def name(self) -> str:
-        """`own`."""
-        return "own"
+        """`builtin`."""
+        return "builtin"
 
-    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
-        """Refuse: a variant that accepts `own` never asks for it."""
-        raise ValueError("`init_scheme` (='own') has no factors: choose a start, for instance init_scheme=kaiming")
+    def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
+        """Refuse: a variant that accepts `builtin` never asks for it."""
+        raise ValueError("`init_scheme` (='builtin') has no factors: choose a start, for instance init_scheme=kaiming")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.init_schemes.base import RandomStart
+from xlora_bench.adapters.init_schemes.base import RandomInit
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianInit(RandomStart):
+class GaussianInit(RandomInit):
     """Entries `N(0, 1/r^2)`, the start drawn in figure 1 of the LoRA paper (arXiv 2106.09685)."""
 
     @property

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.init_schemes.base import RandomStart
+from xlora_bench.adapters.init_schemes.base import RandomInit
 
 
 @dataclass(frozen=True, kw_only=True)
-class KaimingInit(RandomStart):
+class KaimingInit(RandomInit):
     """Kaiming-uniform with `a = sqrt(5)`: entries uniform in `+-1 / sqrt(in)`; the default of loralib and peft.
 
     Source: arXiv 2106.09685 (LoRA), `loralib`.

@@ -1,4 +1,4 @@
-"""Start from the pivoted LDU decomposition of the pretrained weight."""
+"""InitialFactors from the pivoted LDU decomposition of the pretrained weight."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from xlora_bench.adapters.decompositions.factorizations import ldu
-from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class LDUInit(InitScheme):
         """`ldu`."""
         return "ldu"
 
-    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+    def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
         """Take the first r pivots; the permutation is undone on the rows of L."""
         permutation, L, D, U = ldu(weight, rank=rank)
-        return Start(L[torch.argsort(permutation)], D[:, None] * U)
+        return InitialFactors(L[torch.argsort(permutation)], D[:, None] * U)

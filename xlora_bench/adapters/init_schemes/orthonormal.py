@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.init_schemes.base import RandomStart
+from xlora_bench.adapters.init_schemes.base import RandomInit
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrthonormalInit(RandomStart):
+class OrthonormalInit(RandomInit):
     """One factor is a Haar-random orthonormal frame (`B^T B = I_r`, or `A A^T = I_r` with `zero="B"`).
 
     The orthogonal variants need `B != 0`, hence `zero="A"`. Source: arXiv 2402.16842 (asymmetry), the `rand` start.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Generator, Tensor
 
 from xlora_bench.adapters.decompositions.factorizations import qr
-from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class QRInit(InitScheme):
         """`qr`."""
         return "qr"
 
-    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+    def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
         """Take the first r columns of Q and rows of R."""
         Q, R = qr(weight, rank=rank)
-        return Start(Q, R)
+        return InitialFactors(Q, R)

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Generator, Tensor
 
 from xlora_bench.adapters.decompositions.factorizations import svd
-from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 
 PLACES = {"left": (1.0, 0.0), "right": (0.0, 1.0), "both": (0.5, 0.5), "dropped": (0.0, 0.0)}
 
@@ -38,9 +38,9 @@ class SVDInit(InitScheme):
             return "svd_minor"
         return "svd_nosigma" if self.sigma == "dropped" else f"svd_{self.sigma}"
 
-    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+    def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
         """Take the r chosen singular triplets and place the singular values."""
         U, S, Vh = svd(weight, rank=rank, part=self.part)
         sigma = S / scaling if self.divide_by_scaling else S
         left, right = PLACES[self.sigma]
-        return Start(U * sigma**left, sigma[:, None] ** right * Vh)
+        return InitialFactors(U * sigma**left, sigma[:, None] ** right * Vh)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +19,9 @@ class UnitDiagonalInit(InitScheme):
         """`unit_diagonal`."""
         return "unit_diagonal"
 
-    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+    def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
         """Draw both factors and write their diagonals."""
         out_features, in_features = weight.shape
         B = torch.empty(out_features, rank).normal_(0.0, self.std, generator=generator)
         A = torch.empty(rank, in_features).normal_(0.0, self.std, generator=generator)
-        return Start(B.fill_diagonal_(1.0), A.fill_diagonal_(1.0))
+        return InitialFactors(B.fill_diagonal_(1.0), A.fill_diagonal_(1.0))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from xlora_bench.adapters.init_schemes.base import InitScheme, Start
+from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class ZeroInit(InitScheme):
         """`zero`."""
         return "zero"
 
-    def start(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> Start:
+    def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
         """Return two zero factors."""
         out_features, in_features = weight.shape
-        return Start(torch.zeros(out_features, rank), torch.zeros(rank, in_features))
+        return InitialFactors(torch.zeros(out_features, rank), torch.zeros(rank, in_features))

@@ -1,6 +1,6 @@
 """Collators of batches with little or no padding."""
 
 from xlora_bench.data.packing.packed import PackedCollator
-from xlora_bench.data.packing.unpadded import CheapestCollator, FlatCollator
+from xlora_bench.data.packing.unpadded import CheapestCollator, UnpaddedCollator
 
-__all__ = ["CheapestCollator", "FlatCollator", "PackedCollator"]
+__all__ = ["CheapestCollator", "PackedCollator", "UnpaddedCollator"]

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from xlora_bench.data.collators import targets
+from xlora_bench.data.task import ROW_LENGTHS
 from xlora_bench.data.tokenize import Example
 
-ROW_LENGTHS = (*range(32, 129, 8), 144, 160, 176, 192)
-"""Steps of 8 leave 5 to 10 % padding at batches of 16 to 32; short rows pay less attention, long ones fill better."""
 # Tokens in a row at which attention costs what the linear layers cost; measured at width 384.
 ATTENTION = 256
 
@@ -26,11 +25,11 @@ Rows = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """The `row` of each sentence, its `start` and its `place` among the sentences there, and the `shape` (rows, L)."""
+    """The `row` of each sentence, its `start` and its `index` among the sentences there, and the `shape` (rows, L)."""
 
     row: IntArray
     start: IntArray
-    place: IntArray
+    index: IntArray
     shape: tuple[int, int]
 
     @property
@@ -47,14 +46,14 @@ def first_fit_decreasing(lengths: IntArray, capacity: int) -> Packing:
     held: list[int] = []
     for sentence in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[sentence])
-        place = next((place for place, used in enumerate(filled) if used + length <= capacity), len(filled))
-        if place == len(filled):
+        index = next((index for index, used in enumerate(filled) if used + length <= capacity), len(filled))
+        if index == len(filled):
             filled.append(0)
             held.append(0)
-        row[sentence], start[sentence], within[sentence] = place, filled[place], held[place]
-        filled[place] += length
-        held[place] += 1
-    return Packing(row=row, start=start, place=within, shape=(len(filled), max(filled)))
+        row[sentence], start[sentence], within[sentence] = index, filled[index], held[index]
+        filled[index] += length
+        held[index] += 1
+    return Packing(row=row, start=start, index=within, shape=(len(filled), max(filled)))
 
 
 def lengths_of(examples: Sequence[Example]) -> IntArray:
@@ -66,7 +65,7 @@ def lengths_of(examples: Sequence[Example]) -> IntArray:
     return lengths
 
 
-@lru_cache(maxsize=4096)  # cells of one seed train on the same batches, and every epoch is evaluated on the same ones
+@lru_cache(maxsize=4096)  # runs of one seed train on the same batches, and every epoch is evaluated on the same ones
 def cheapest(lengths: tuple[int, ...], capacities: tuple[int, ...]) -> Packing:
     """Return the packing of least cost; a capacity that is too small for the longest sentence grows to it."""
     sizes = sorted({max(capacity, *lengths) for capacity in capacities})
@@ -78,8 +77,8 @@ class PackedCollator:
 
     Gives `input_ids`, (`token_type_ids`,) `position_ids`, which start at `position_offset` in every sentence,
     and `segment_ids`, 1 to n in the order of the examples and 0 for padding, each (rows, L) long; `first`
-    (n,) long, the place of each first token in the flattened rows; `queries` (rows, S), the columns of up to S first
-    tokens of each row (rows with fewer repeat column 0), and `answers` (n,), the place of each sentence in the
+    (n,) long, the index of each first token in the flattened rows; `queries` (rows, S), the columns of up to S first
+    tokens of each row (rows with fewer repeat column 0), and `answers` (n,), the index of each sentence in the
     flattened `queries`; `labels`, `idx` and `tokens` as PaddedCollator does. Only the layout is new: the examples and
     their order are those of the padded batch.
 
@@ -128,8 +127,8 @@ class PackedCollator:
         batch["position_ids"] = laid_out(within + self.position_offset, 0)
         batch["segment_ids"] = laid_out(np.repeat(np.arange(1, len(examples) + 1), lengths), 0)
         batch["first"] = torch.from_numpy(first)
-        queries = np.zeros((packing.shape[0], packing.place.max() + 1), dtype=np.int64)
-        queries[packing.row, packing.place] = packing.start
+        queries = np.zeros((packing.shape[0], packing.index.max() + 1), dtype=np.int64)
+        queries[packing.row, packing.index] = packing.start
         batch["queries"] = torch.from_numpy(queries)
-        batch["answers"] = torch.from_numpy(packing.row * queries.shape[1] + packing.place)
+        batch["answers"] = torch.from_numpy(packing.row * queries.shape[1] + packing.index)
         return batch | targets(examples) | {"tokens": int(lengths.sum())}

@@ -29,9 +29,9 @@ class Baseline(Method):
         Raises:
             ValueError: if a pattern matches no base parameter, or an init scheme was chosen.
         """
-        if init_scheme.name != "own":
+        if init_scheme.name != "builtin":
             raise ValueError(
-                f"`init_scheme` (={init_scheme.name}) has nothing to start in a baseline: use init_scheme=own"
+                f"`init_scheme` (={init_scheme.name}) has nothing to start in a baseline: use init_scheme=builtin"
             )
         head = head_parameter_names(model)
         base = {name: parameter for name, parameter in model.named_parameters() if name not in head}

@@ -15,7 +15,7 @@ class Method(ABC):
 
     @property
     def resumable(self) -> bool:
-        """Whether parameters and optimizer are all that a run goes on from; otherwise a stopped cell starts anew."""
+        """Whether parameters and optimizer are all that a run goes on from; otherwise a stopped run starts anew."""
         return True
 
     @abstractmethod
@@ -40,5 +40,5 @@ class Method(ABC):
         """Return a regularisation term for the training loss, or None."""
         return None
 
-    def after_step(self, model: nn.Module, step: int) -> None:  # noqa: B027 - most methods have nothing to do here
+    def post_optimizer_step(self, model: nn.Module, step: int) -> None:  # noqa: B027 - most methods have nothing to do here
         """Act on the model after optimizer step number `step`, while the gradients are still there."""

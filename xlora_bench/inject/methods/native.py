@@ -11,7 +11,7 @@ from xlora_bench.inject.adding import inject
 from xlora_bench.inject.methods.method import Method
 from xlora_bench.inject.query import adapted_pairs, deltas
 from xlora_bench.inject.targets import Targets
-from xlora_bench.inject.training_hooks import after_step, penalty, trained_biases
+from xlora_bench.inject.training_hooks import penalty, post_optimizer_step, trained_biases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class NativeMethod(Method):
         """Return the mean of the deltas' penalties."""
         return penalty(model)
 
-    def after_step(self, model: nn.Module, step: int) -> None:
+    def post_optimizer_step(self, model: nn.Module, step: int) -> None:
         """Let every delta act on its parameters."""
-        after_step(model, step)
+        post_optimizer_step(model, step)
 
 
 def as_method(adapter: Adapter | Method) -> Method:

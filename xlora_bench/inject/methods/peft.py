@@ -48,11 +48,11 @@ class Peft(Method):
         self, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, seed: int, total_steps: int
     ) -> nn.Module:
         """Wrap the model by `peft.get_peft_model`, with random draws from `seed` alone."""
-        import peft  # noqa: PLC0415
+        import peft  # noqa: PLC0415 - slow to import
 
-        if init_scheme.name != "own":
+        if init_scheme.name != "builtin":
             raise ValueError(
-                f"`init_scheme` (={init_scheme.name}) does not reach into peft: use init_scheme=own and peft's own "
+                f"`init_scheme` (={init_scheme.name}) does not reach into peft: use init_scheme=builtin and peft's own "
                 "option, for instance adapter.options.init_lora_weights=pissa"
             )
         config_class = getattr(peft, self.config_class)
@@ -73,7 +73,7 @@ class Peft(Method):
         """Return `sum r (out + in)` for plain LoRA, None for peft's other methods."""
         if self.config_class != "LoraConfig" or self.options.get("use_dora"):
             return None
-        from peft.tuners.lora import Linear  # noqa: PLC0415
+        from peft.tuners.lora import Linear  # noqa: PLC0415 - slow to import
 
         layers = [module for module in model.modules() if isinstance(module, Linear)]
         return sum(layer.r["default"] * sum(layer.weight.shape) for layer in layers)
@@ -99,7 +99,7 @@ class Peft(Method):
         ]
         return weight * torch.stack([(gram - torch.eye(len(gram), device=gram.device)).norm() for gram in grams]).mean()
 
-    def after_step(self, model: nn.Module, step: int) -> None:
+    def post_optimizer_step(self, model: nn.Module, step: int) -> None:
         """Let AdaLoRA prune its ranks."""
         update_and_allocate = getattr(model.base_model, "update_and_allocate", None)
         if update_and_allocate is not None:

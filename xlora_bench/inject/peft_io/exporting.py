@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xlora_bench.adapters.dora import MagnitudeDelta
@@ -23,33 +24,32 @@ if TYPE_CHECKING:
 def export_peft(model: nn.Module, folder: Path | str, name: str = DEFAULT) -> None:
     """Write the adapter called `name` and its head to `folder` as a peft LoRA adapter for the untouched base.
 
-    `s up down` becomes `lora_B = up (out, k)`, `lora_A = down (k, in)` and `lora_alpha = s k`, so that peft's
+    `s B A` becomes `lora_B = B (out, k)`, `lora_A = A (k, in)` and `lora_alpha = s k`, so that peft's
     `lora_alpha / r` is s. An anchored update `s (B A - B0 A0)` is written exactly, with `k = 2r`. The head goes to
     `modules_to_save`: the adapter's own, or the model's where adapters have none.
 
     Raises:
         ValueError: if there is no such adapter, it has no LoRA form, or it trained biases of the base.
     """
-    from safetensors.torch import save_file  # noqa: PLC0415
 
     check_known(model, name)
     layers = {path: layer for path, layer in adapted_layers(model) if name in layer.deltas}
     check_lora_form(layers, name)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for place, layer in layers.items():
+    for module_name, layer in layers.items():
         with torch.no_grad():
-            up, down = layer.deltas[name].factors()
-        ranks[place] = len(down)
-        parts = to_peft(layer, up, down, place=place)
+            B, A = layer.deltas[name].factors()
+        ranks[module_name] = len(A)
+        parts = to_peft(layer, B, A, module_name=module_name)
         if isinstance(layer.deltas[name], MagnitudeDelta):
             parts[MAGNITUDE] = layer.deltas[name].magnitude
         for key, tensor in parts.items():
-            tensors[f"{PREFIX}{place}.{key}"] = own_copy(tensor)
+            tensors[f"{PREFIX}{module_name}.{key}"] = own_copy(tensor)
     head = heads(model, name) or own_heads(model)
-    for place, module in head.items():
-        tensors |= {f"{PREFIX}{place}.{key}": own_copy(tensor) for key, tensor in module.state_dict().items()}
-    alphas = {place: layer.deltas[name].scaling * ranks[place] for place, layer in layers.items()}
+    for module_name, module in head.items():
+        tensors |= {f"{PREFIX}{module_name}.{key}": own_copy(tensor) for key, tensor in module.state_dict().items()}
+    alphas = {module_name: layer.deltas[name].scaling * ranks[module_name] for module_name, layer in layers.items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config_of(model, name, ranks=ranks, alphas=alphas, head=list(head)).save_pretrained(str(folder))
@@ -59,7 +59,7 @@ def export_peft(model: nn.Module, folder: Path | str, name: str = DEFAULT) -> No
 def check_lora_form(layers: Mapping[str, AdaptedLayer], name: str) -> None:
     """Raise a ValueError if the adapter is more than a low-rank update."""
     layer = next(iter(layers.values()))
-    adapter = layer.origins[name].adapter
+    adapter = layer.adapter_configs[name].adapter
     if "" in layers:
         raise ValueError("the model is itself the adapted layer, which peft cannot name; put it in a module")
     if not layer.deltas[name].additive and not isinstance(layer.deltas[name], MagnitudeDelta):
@@ -86,8 +86,10 @@ def config_of(
         r=int(rank),
         lora_alpha=number(alpha),  # type: ignore[arg-type]
         target_modules=target_modules(list(ranks), plain_names(model)),
-        rank_pattern={pattern_key(place): value for place, value in ranks.items() if value != rank},
-        alpha_pattern={pattern_key(place): number(value) for place, value in alphas.items() if value != alpha},
+        rank_pattern={pattern_key(module_name): value for module_name, value in ranks.items() if value != rank},
+        alpha_pattern={
+            pattern_key(module_name): number(value) for module_name, value in alphas.items() if value != alpha
+        },
         lora_dropout=layers[0].deltas[name].dropout,
         use_dora=isinstance(layers[0].deltas[name], MagnitudeDelta),
         fan_in_fan_out=any(type(layer.base_layer).__name__ == "Conv1D" for layer in layers),

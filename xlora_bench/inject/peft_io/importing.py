@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xlora_bench.adapters.delta import Delta
 from xlora_bench.adapters.dora import DoRA, MagnitudeDelta
 from xlora_bench.adapters.init_schemes import InitScheme, KaimingInit, QRInit, SVDInit
 from xlora_bench.adapters.lora import LoRA, LowRankDelta
-from xlora_bench.inject.adapter_config import Origin
-from xlora_bench.inject.adding import Built, check_new, install, install_head, layer_at
+from xlora_bench.inject.adapter_config import AdapterConfig
+from xlora_bench.inject.adding import NewDeltas, check_new, install, install_head, layer_at
 from xlora_bench.inject.heads import copy_of, resize
 from xlora_bench.inject.peft_io.factor_layouts import MAGNITUDE, SUFFIXES, from_peft
 from xlora_bench.inject.peft_io.module_names import PREFIX, plain_names
@@ -50,18 +52,18 @@ def import_peft(model: nn.Module, folder: Path | str, name: str | None = None) -
     check_kind(config)
     factors, rest = split(tensors)
     copies = head_copies(model, config, rest)
-    built = [at(model, place, found, config) for place, found in factors.items()]
-    origin = Origin(
-        adapter=adapter_of(config, built), init_scheme=start_of(config), targets=Targets(modules=list(factors))
+    new_deltas = [at(model, module_name, result, config) for module_name, result in factors.items()]
+    adapter_config = AdapterConfig(
+        adapter=adapter_of(config, new_deltas),
+        init_scheme=init_scheme_of(config),
+        targets=Targets(modules=list(factors)),
     )
-    return install_head(install(model, name, built, origin), name, copies)
+    return install_head(install(model, name, new_deltas, adapter_config), name, copies)
 
 
 def read(folder: Path) -> tuple["LoraConfig", dict[str, Tensor]]:
     """Return peft's config and tensors in `folder`."""
     from peft import PeftConfig  # noqa: PLC0415 - slow to import
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
 
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / file).is_file():
@@ -106,16 +108,16 @@ def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], 
 
 
 def at(
-    model: nn.Module, place: str, tensors: dict[str, Tensor], config: "LoraConfig"
+    model: nn.Module, module_name: str, tensors: dict[str, Tensor], config: "LoraConfig"
 ) -> tuple[str, AdaptedLayer, Delta]:
     """Return the name, the adapted layer and the delta of one module; the model is not touched."""
-    if place not in plain_names(model):
-        raise ValueError(f"the file adapts `{place}`, which this {type(model).__name__} does not have")
-    layer = layer_at(model, place)
+    if module_name not in plain_names(model):
+        raise ValueError(f"the file adapts `{module_name}`, which this {type(model).__name__} does not have")
+    layer = layer_at(model, module_name)
     magnitude = tensors.pop(MAGNITUDE, None)
-    start = from_peft(layer, tensors, place=place)
+    start = from_peft(layer, tensors, module_name=module_name)
     weight = layer.weight_matrix()
-    scaling = scaling_of(config, place, rank=len(start.A))
+    scaling = scaling_of(config, module_name, rank=len(start.A))
     if magnitude is None:
         delta = LowRankDelta(start, scaling=scaling).to(weight.device)
     else:
@@ -123,30 +125,33 @@ def at(
         delta.magnitude.data.copy_(magnitude.flatten())
     delta.dropout = config.lora_dropout
     if isinstance(config.init_lora_weights, str) and config.init_lora_weights in REWRITING:
-        subtracted = start_of(config).start(weight, len(start.A), scaling=scaling, generator=torch.Generator())
-        delta.up0, delta.down0 = (factor.contiguous() for factor in subtracted)
-    return place, layer, delta
+        subtracted = init_scheme_of(config).init_factors(
+            weight, len(start.A), scaling=scaling, generator=torch.Generator()
+        )
+        delta.B0, delta.A0 = (factor.contiguous() for factor in subtracted)
+    return module_name, layer, delta
 
 
-def scaling_of(config: "LoraConfig", place: str, *, rank: int) -> float:
-    """Return peft's scaling at `place`: `alpha / r`, or `alpha / sqrt(r)` for rsLoRA."""
-    from peft.utils.other import get_pattern_key  # noqa: PLC0415
+def scaling_of(config: "LoraConfig", module_name: str, *, rank: int) -> float:
+    """Return peft's scaling at `module_name`: `alpha / r`, or `alpha / sqrt(r)` for rsLoRA."""
+    from peft.utils.other import get_pattern_key  # noqa: PLC0415 - slow to import
 
     pattern = config.alpha_pattern or {}
-    alpha = pattern.get(get_pattern_key(list(pattern), place), config.lora_alpha)
+    alpha = pattern.get(get_pattern_key(list(pattern), module_name), config.lora_alpha)
     return alpha / math.sqrt(rank) if config.use_rslora else alpha / rank
 
 
-def start_of(config: "LoraConfig") -> InitScheme:
+def init_scheme_of(config: "LoraConfig") -> InitScheme:
     """Return the start that the base was rewritten with, or LoRA's default."""
     return REWRITING.get(str(config.init_lora_weights), KaimingInit())
 
 
-def adapter_of(config: "LoraConfig", built: Built) -> LoRA:
+def adapter_of(config: "LoraConfig", new_deltas: NewDeltas) -> LoRA:
     """Return the options that describe the imported adapter; ranks and alphas per module where they differ."""
-    ranks = {place: delta.rank for place, _, delta in built}
+    ranks = {module_name: delta.rank for module_name, _, delta in new_deltas}
     alphas = {
-        place: delta.scaling * (math.sqrt(delta.rank) if config.use_rslora else delta.rank) for place, _, delta in built
+        module_name: delta.scaling * (math.sqrt(delta.rank) if config.use_rslora else delta.rank)
+        for module_name, _, delta in new_deltas
     }
     kind = DoRA if config.use_dora else LoRA
     return kind(
@@ -154,8 +159,10 @@ def adapter_of(config: "LoraConfig", built: Built) -> LoRA:
         alpha=config.lora_alpha,
         use_rslora=config.use_rslora,
         dropout=config.lora_dropout,
-        rank_pattern={place: rank for place, rank in ranks.items() if rank != config.r},
-        alpha_pattern={place: alpha for place, alpha in alphas.items() if not math.isclose(alpha, config.lora_alpha)},
+        rank_pattern={module_name: rank for module_name, rank in ranks.items() if rank != config.r},
+        alpha_pattern={
+            module_name: alpha for module_name, alpha in alphas.items() if not math.isclose(alpha, config.lora_alpha)
+        },
     )
 
 
@@ -168,14 +175,16 @@ def head_copies(model: nn.Module, config: "LoraConfig", tensors: Mapping[str, Te
         if not fitting:
             raise ValueError(f"the file has `{key}`, which belongs to no module of this {type(model).__name__}'s head")
         owners[key] = min(fitting, key=len)
-    copies = {place: copy_of(model, place) for place in dict.fromkeys(owners.values())}
-    for place, module in copies.items():
-        state = {key.removeprefix(f"{place}."): tensors[key] for key, owner in owners.items() if owner == place}
-        fill(module, state, place)
+    copies = {module_name: copy_of(model, module_name) for module_name in dict.fromkeys(owners.values())}
+    for module_name, module in copies.items():
+        state = {
+            key.removeprefix(f"{module_name}."): tensors[key] for key, owner in owners.items() if owner == module_name
+        }
+        fill(module, state, module_name)
     return copies
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
+def fill(module: nn.Module, state: Mapping[str, Tensor], module_name: str) -> None:
     """Load `state` into the head `module`, after giving its last linear layer as many outputs as the state has."""
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     if layers:
@@ -184,5 +193,5 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
         if weight is not None and len(weight) != last.out_features:
             resize(last, len(weight))
     own = module.state_dict(keep_vars=True)
-    check_state(own, state, f"the head `{place}`")
+    check_state(own, state, f"the head `{module_name}`")
     copy_state(own, state)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from xlora_bench.nn.layers import AdaptedLayer
-from xlora_bench.nn.layers.adapter_heads import NamedHead
+from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 PREFIX = "base_model.model."
 """What peft puts before every name in its files."""
@@ -14,7 +14,7 @@ PREFIX = "base_model.model."
 
 def plain_names(model: nn.Module) -> list[str]:
     """Return the names that the modules have without adapters."""
-    wrapped = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, NamedHead))]
+    wrapped = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, AdapterHeads))]
     names = []
     for name, _ in model.named_modules():
         outer = next((path for path in wrapped if name != path and name.startswith(f"{path}." if path else "")), None)
@@ -26,19 +26,19 @@ def plain_names(model: nn.Module) -> list[str]:
     return names
 
 
-def target_modules(places: Sequence[str], names: Sequence[str]) -> list[str] | str:
-    """Return the shortest form that makes peft adapt `places` and nothing else among all module `names`.
+def target_modules(module_names: Sequence[str], names: Sequence[str]) -> list[str] | str:
+    """Return the shortest form that makes peft adapt `module_names` and nothing else among all module `names`.
 
     Last parts (`query`), else whole names, else a regular expression: peft takes a name for every name that ends so.
     """
-    endings = sorted({place.rsplit(".", 1)[-1] for place in places})
-    for form in (endings, sorted(places)):
+    endings = sorted({module_name.rsplit(".", 1)[-1] for module_name in module_names})
+    for form in (endings, sorted(module_names)):
         matched = {name for name in names if any(name == entry or name.endswith(f".{entry}") for entry in form)}
-        if matched == set(places):
+        if matched == set(module_names):
             return form
-    return "|".join(re.escape(place) for place in places)
+    return "|".join(re.escape(module_name) for module_name in module_names)
 
 
-def pattern_key(place: str) -> str:
-    """Return the key that matches `place` alone in peft's `rank_pattern` and `alpha_pattern`."""
-    return f"^{re.escape(place)}"
+def pattern_key(module_name: str) -> str:
+    """Return the key that matches `module_name` alone in peft's `rank_pattern` and `alpha_pattern`."""
+    return f"^{re.escape(module_name)}"

@@ -17,35 +17,37 @@ def attends_jointly(
 ) -> Iterator[None]:
     """Let a block project query, key and value in one function while the context is open.
 
-    With `queries` and `answers` it returns the states (N, 1, d) of N first tokens alone: of the hidden states
-    (rows, L, d), `queries` (rows, S) are the columns that ask, and `answers` (N,) the places of the first tokens in the
-    flattened `queries`. Keys and values are those of all tokens; query, softmax, output and norm are computed at S
-    columns instead of L. With `rows` among the options the hidden states are one row of sentences, (1, T, d), whose
-    attention is that of `ragged_attention`.
+    With `queries` and `answers` it returns the states (N, 1, d) of N first tokens alone. Of the hidden states
+    (rows, L, d), `queries` (rows, S) are the columns of the queries; `answers` (N,) are the indices of the first tokens
+    in the flattened `queries`. Keys and values are those of all tokens. Query, softmax, output and norm are computed
+    at S columns instead of L. With `rows` among the options the hidden states are one row of sentences, (1, T, d),
+    whose attention is that of `varlen_attention`.
     """
     attention: Any = block.self
     output: Any = block.output
 
     def forward(hidden: Tensor, attention_mask: Tensor, *args: Any, **options: Any) -> tuple[Tensor, None]:
-        layers, flat = (attention.query, attention.key, attention.value), options.get("rows")
+        layers, unpadded = (attention.query, attention.key, attention.value), options.get("rows")
         if queries is None:
-            asking, mask = hidden, attention_mask
+            queried, mask = hidden, attention_mask
             query, key, value = joint_linear(hidden, layers)
         else:
             rows = torch.arange(len(queries), device=queries.device)[:, None]
-            places = (rows * hidden.shape[1] + queries).flatten()
-            asking = hidden.flatten(0, 1).index_select(0, places).unflatten(0, queries.shape)
-            mask = attention_mask if flat else attention_mask[rows, :, queries].transpose(1, 2)
-            query, (key, value) = attention.query(asking), joint_linear(hidden, layers[1:])
+            indices = (rows * hidden.shape[1] + queries).flatten()
+            queried = hidden.flatten(0, 1).index_select(0, indices).unflatten(0, queries.shape)
+            mask = attention_mask if unpadded else attention_mask[rows, :, queries].transpose(1, 2)
+            query, (key, value) = attention.query(queried), joint_linear(hidden, layers[1:])
         width = attention.attention_head_size
         query, key, value = (each.unflatten(-1, (-1, width)).transpose(1, 2) for each in (query, key, value))
         dropout = attention.dropout.p if attention.training else 0.0
-        found, _ = attend(attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling, rows=flat)
-        found = found.flatten(2)
+        result, _ = attend(
+            attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling, rows=unpadded
+        )
+        result = result.flatten(2)
         if answers is None:
-            return output(found, asking), None
-        asking, found = (each.flatten(0, 1).index_select(0, answers) for each in (asking, found))
-        return output(found, asking).unsqueeze(1), None
+            return output(result, queried), None
+        queried, result = (each.flatten(0, 1).index_select(0, answers) for each in (queried, result))
+        return output(result, queried).unsqueeze(1), None
 
     before = block.__dict__.get("forward")
     block.forward = forward

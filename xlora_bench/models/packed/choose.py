@@ -9,20 +9,20 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from xlora_bench.data.collators import PaddedCollator
-from xlora_bench.data.packing.packed import ROW_LENGTHS, PackedCollator
-from xlora_bench.data.packing.unpadded import CheapestCollator, FlatCollator
+from xlora_bench.data.packing.packed import PackedCollator
+from xlora_bench.data.packing.unpadded import CheapestCollator, UnpaddedCollator
+from xlora_bench.data.task import ROW_LENGTHS
 from xlora_bench.data.tokenize import Example
 from xlora_bench.models.packed.exactness import Collator, verify
 from xlora_bench.models.packed.structure import classifier_of, position_offset
 from xlora_bench.nn.ops.attention import ATTENTION
-from xlora_bench.nn.ops.numerics import revision
-from xlora_bench.system.lru_cache import Shelf
+from xlora_bench.system.lru_cache import LRUCache
 
 Layout = Literal["auto", "packed", "padded"]
 SAMPLE = 16  # sentences that verify compares: two forwards of milliseconds
 log = logging.getLogger(__name__)
 
-_verdicts: Shelf[str | None] = Shelf(64)
+_verdicts: LRUCache[str | None] = LRUCache(64)
 
 
 def choose_layout(
@@ -32,12 +32,12 @@ def choose_layout(
     examples: Sequence[Example],
     layout: Layout = "auto",
     row_lengths: Sequence[int] = ROW_LENGTHS,
-    flat: bool = True,
+    unpadded: bool = True,
 ) -> Collator:
     """Return the collator of training and evaluation: packed, if that is proved exact on some of `examples`.
 
-    With `flat`, batches for which that is cheaper have no padding at all, if it is proved too; it is meant for CPUs. A
-    few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why. A process
+    With `unpadded`, batches for which that is cheaper have no padding at all, if that is proved too (for CPUs).
+    A few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why. A process
     proves it once for models of the same make and samples of the same lengths.
 
     Raises:
@@ -49,7 +49,7 @@ def choose_layout(
     if layout == "padded":
         return padded
     sample, offset, name = _sample(examples), position_offset(model), type(classifier_of(model)).__name__
-    about = (_structure(model), revision(), layout, tuple(row_lengths), _lengths(sample))
+    about = (_structure(model), layout, tuple(row_lengths), _lengths(sample))
 
     def verdict(collator: Collator) -> str | None:
         reason = verify(model, examples=sample, padded=padded, packed=collator)
@@ -63,10 +63,10 @@ def choose_layout(
         raise ValueError(f"layout=packed is not exact for {name}: {reason}; use layout=auto or layout=padded")
     if reason is not None:
         return padded
-    if not flat or revision() < 3 or classifier_of(model).config._attn_implementation != ATTENTION:
+    if not unpadded or classifier_of(model).config._attn_implementation != ATTENTION:
         return rows
-    without_padding = FlatCollator(tokenizer, row_length=min(row_lengths), position_offset=offset)
-    reason = _verdicts.get((*about, FlatCollator), partial(verdict, without_padding))
+    without_padding = UnpaddedCollator(tokenizer, row_length=min(row_lengths), position_offset=offset)
+    reason = _verdicts.get((*about, UnpaddedCollator), partial(verdict, without_padding))
     return rows if reason is not None else CheapestCollator(without_padding, rows)
 
 
@@ -88,4 +88,4 @@ def _sample(examples: Sequence[Example]) -> list[Example]:
     if len(by_length) <= SAMPLE:
         return by_length
     step = (len(by_length) - 1) / (SAMPLE - 1)
-    return [by_length[round(place * step)] for place in range(SAMPLE)]
+    return [by_length[round(index * step)] for index in range(SAMPLE)]

@@ -11,8 +11,7 @@ from transformers import PreTrainedModel
 from xlora_bench.data.packing.packed import Batch
 from xlora_bench.inject.query import is_routed
 from xlora_bench.models.packed.attention_patch import attends_jointly
-from xlora_bench.models.packed.structure import classifier_of, gather_site, masks_embeddings, plain_attention
-from xlora_bench.nn.ops.numerics import revision
+from xlora_bench.models.packed.structure import classifier_of, masks_embeddings, plain_attention, pooling_module_of
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -52,32 +51,31 @@ def _unread(net: PreTrainedModel) -> Tensor:
 
 @contextmanager
 def _first_tokens_only(net: PreTrainedModel, batch: Batch) -> Iterator[None]:
-    """Gather the first tokens at the model's gather site while the context is open, before attention if it can be."""
-    site, first = gather_site(net), batch["first"]
-    blocks = plain_attention(net) if revision() >= 2 else []
+    """Pool the first tokens at the model's pooling module while the context is open, before attention if it can be."""
+    pooling_module, first, blocks = pooling_module_of(net), batch["first"], plain_attention(net)
 
-    def gather(module: nn.Module, args: Any, output: Any) -> Any:
-        return _gathered(output, first)
+    def pool(module: nn.Module, args: Any, output: Any) -> Any:
+        return _pooled(output, first)
 
     with ExitStack() as hooks:
         for block in blocks:
-            places = {name: batch[name] for name in ("queries", "answers")} if block is site else {}
-            hooks.enter_context(attends_jointly(block, **places))
-        if site not in blocks:
-            hooks.enter_context(site.register_forward_hook(gather))
+            indices = {name: batch[name] for name in ("queries", "answers")} if block is pooling_module else {}
+            hooks.enter_context(attends_jointly(block, **indices))
+        if pooling_module not in blocks:
+            hooks.enter_context(pooling_module.register_forward_hook(pool))
         if masks_embeddings(net):
             embeddings = net.base_model.get_submodule("embeddings")
             hooks.enter_context(embeddings.register_forward_pre_hook(_without_mask, with_kwargs=True))
         yield
 
 
-def _gathered(output: Any, first: Tensor) -> Any:
+def _pooled(output: Any, first: Tensor) -> Any:
     """Replace the hidden states (rows, L, d) of a module's output by (N, 1, d)."""
     if isinstance(output, Tensor):
         return output.flatten(0, 1)[first].unsqueeze(1)
     if isinstance(output, tuple):
-        return _gathered(output[0], first), *output[1:]
-    output.last_hidden_state = _gathered(output.last_hidden_state, first)
+        return _pooled(output[0], first), *output[1:]
+    output.last_hidden_state = _pooled(output.last_hidden_state, first)
     return output
 
 

@@ -1,4 +1,4 @@
-"""Where the parts of a Hugging Face classifier are, told by structure, not by a list of architectures."""
+"""Where the parts of a Hugging Face classifier are, recognised by structure, not by a list of architectures."""
 
 import inspect
 from functools import cache
@@ -21,8 +21,8 @@ def classifier_of(model: nn.Module) -> PreTrainedModel:
     raise ValueError(f"`model` ({type(model).__name__}) holds no transformers model to lay batches out for")
 
 
-def gather_site(net: PreTrainedModel) -> nn.Module:
-    """Return the module after which only first tokens matter: the earliest one whose output can be gathered.
+def pooling_module_of(net: PreTrainedModel) -> nn.Module:
+    """Return the module after which only first tokens matter: the earliest one whose output can be pooled.
 
     After the last layer's attention nothing looks at a second token, so where that block includes its
     residual sum and norm (the BERT family) the last feed-forward runs on N tokens instead of all. Otherwise
@@ -74,7 +74,7 @@ def has_windows(net: PreTrainedModel) -> bool:
     return len(set(getattr(net.config, "layer_types", None) or ())) > 1
 
 
-@cache  # asked in every forward
+@cache  # used in every forward
 def _takes_mask(kind: type[nn.Module]) -> bool:
     return "mask" in inspect.signature(kind.forward).parameters
 

@@ -1,7 +1,7 @@
 """Adapted layers: a frozen layer that applies the two factors of each of its active deltas. One small file per type."""
 
 from xlora_bench.nn.layers.base import AdaptedLayer, adapted_type, adapts
-from xlora_bench.nn.layers.compatibility import base_of, refusal
+from xlora_bench.nn.layers.compatibility import base_of, incompatibility
 from xlora_bench.nn.layers.conv import AdaptedConv
 from xlora_bench.nn.layers.conv1d import AdaptedConv1D
 from xlora_bench.nn.layers.embedding import AdaptedEmbedding
@@ -16,5 +16,5 @@ __all__ = [
     "adapted_type",
     "adapts",
     "base_of",
-    "refusal",
+    "incompatibility",
 ]

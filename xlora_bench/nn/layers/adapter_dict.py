@@ -17,7 +17,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"adapter name {name!r} must be printable text without slashes; dots are fine")
 
 
-@lru_cache(maxsize=1024)  # asked by every adapted layer in every forward
+@lru_cache(maxsize=1024)  # used by every adapted layer in every forward
 def key_of(name: str) -> str:
     """Return the state-dict key of `name`: dots are escaped, and names that a ModuleDict has as attributes."""
     key = name.replace("%", "%25").replace(".", "%2E")
@@ -31,7 +31,7 @@ def name_of(key: str) -> str:
     return key.replace("%2E", ".").replace("%25", "%")
 
 
-class Named(nn.ModuleDict):
+class AdapterDict(nn.ModuleDict):
     """Modules by adapter name, which may hold dots."""
 
     def __getitem__(self, name: str) -> Any:

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xlora_bench.nn.layers.adapter_dict import Named, Route
+from xlora_bench.nn.layers.adapter_dict import AdapterDict, Route
 from xlora_bench.nn.layers.base import accept_plain_keys
 
 
-class NamedHead(nn.Module):
+class AdapterHeads(nn.Module):
     """A frozen head `base_layer` and the copies of it that adapters own; `serving` names the one in use.
 
     With a `route`, each row of the batch goes to the head of its own adapter. Outputs of different widths are filled
@@ -18,7 +18,7 @@ class NamedHead(nn.Module):
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self.heads = Named()
+        self.heads = AdapterDict()
         self.serving: str | None = None
         self.route: Route | None = None
         self.register_load_state_dict_pre_hook(accept_plain_keys)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from xlora_bench.adapters.decompositions.factorizations import at_least_fp32
-from xlora_bench.nn.layers.adapter_dict import Named, Route
+from xlora_bench.nn.layers.adapter_dict import AdapterDict, Route
 from xlora_bench.nn.layers.quantized import dequantized, is_quantized
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ class AdaptedLayer(nn.Module, ABC):
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self.deltas = Named()
-        self.origins: dict[str, Any] = {}
+        self.deltas = AdapterDict()
+        self.adapter_configs: dict[str, Any] = {}
         self.active: Mapping[str, float] = {}
         self.route: Route | None = None
         self.register_buffer("merged_weight", None, persistent=False)
         self.register_load_state_dict_pre_hook(accept_plain_keys)
-        self.register_load_state_dict_post_hook(restore_deltas)
+        self.register_load_state_dict_post_hook(rebuild_all_buffers)
 
     def __getattr__(self, name: str) -> Any:
         """Answer as the base layer would, for code that reads its sizes or options (`in_features`, ...)."""
@@ -90,7 +90,7 @@ class AdaptedLayer(nn.Module, ABC):
         return getattr(self.base_layer, "bias", None)
 
     @classmethod
-    def refusal(cls, base_layer: nn.Module) -> str | None:
+    def incompatibility(cls, base_layer: nn.Module) -> str | None:
         """Return why `base_layer` cannot be adapted with the options it has, or None if it can."""
         return None
 
@@ -193,8 +193,8 @@ def accept_plain_keys(layer: Any, state: dict[str, Tensor], prefix: str, *_: obj
             state.setdefault(f"{prefix}base_layer.{name}", state.pop(prefix + name))
 
 
-def restore_deltas(layer: AdaptedLayer, *_: object) -> None:
+def rebuild_all_buffers(layer: AdaptedLayer, *_: object) -> None:
     """After a state dict was loaded, let each delta make again what a state dict leaves out."""
     layer.merged_weight = None
     for delta in layer.deltas.values():
-        delta.restore(layer.weight_matrix())  # type: ignore[operator]
+        delta.rebuild_buffers(layer.weight_matrix())  # type: ignore[operator]

@@ -11,16 +11,16 @@ def base_of(module: nn.Module) -> nn.Module:
     return module.base_layer if isinstance(module, AdaptedLayer) else module
 
 
-def refusal(model: nn.Module, name: str) -> str | None:
+def incompatibility(model: nn.Module, name: str) -> str | None:
     """Return why the module called `name` in `model` cannot be adapted, or None if it can."""
     module = base_of(model.get_submodule(name))
     layer_type = adapted_type(module)
     if layer_type is None:
-        return refusal_of_type(module)
-    return layer_type.refusal(module) or bypassed(model, name) or tied(model, name)
+        return incompatibility_of_type(module)
+    return layer_type.incompatibility(module) or bypassed(model, name) or tied(model, name)
 
 
-def refusal_of_type(module: nn.Module) -> str:
+def incompatibility_of_type(module: nn.Module) -> str:
     """Return why there is no adapted layer for the type of `module`, and the way out."""
     kind = type(module).__name__
     if isinstance(module, nn.MultiheadAttention):
@@ -42,7 +42,7 @@ def bypassed(model: nn.Module, name: str) -> str | None:
     for end in range(len(path)):
         around = model.get_submodule(".".join(path[:end]))
         if isinstance(around, nn.MultiheadAttention):
-            return refusal_of_type(around)
+            return incompatibility_of_type(around)
         if isinstance(around, nn.TransformerEncoderLayer) and torch.backends.mha.get_fastpath_enabled():
             return (
                 "the fast path of nn.TransformerEncoderLayer reads its weight without calling it, so an update would "

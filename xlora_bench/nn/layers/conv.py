@@ -19,9 +19,9 @@ CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F
 class AdaptedConv(AdaptedLayer):
     """`y = W * x + b + sum_i s_i up_i * (down_i * dropout(x))`: r filters, then a 1x1 convolution that mixes them.
 
-    The matrix view is the weight `(out, in / groups, k...)` with all but its first axis flattened. `down` makes r
+    The matrix view is the weight `(out, in / groups, k...)` with all but its first axis flattened. `A` makes r
     filters with the layer's own kernel size, stride, padding and dilation. With groups the same r filters see each
-    group of input channels, and each group of output channels has its rows of `up`: what the matrix view says.
+    group of input channels, and each group of output channels has its rows of `B`: as in the matrix view.
     """
 
     base_layer: nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -36,13 +36,13 @@ class AdaptedConv(AdaptedLayer):
 
     def apply_delta(self, delta: "Delta", x: Tensor) -> Tensor:
         """Return the update `(n, out, size'...)` for `x (n, in, size...)`, or both without n."""
-        up, down = delta.factors()
+        B, A = delta.factors()
         conv, convolve = self.base_layer, CONVOLUTIONS[len(self.base_layer.kernel_size)]
-        x, padding = self.padded(F.dropout(x.to(down.dtype), delta.dropout, training=self.training))
-        filters = torch.cat([down.reshape(-1, *self.weight.shape[1:])] * conv.groups)
+        x, padding = self.padded(F.dropout(x.to(A.dtype), delta.dropout, training=self.training))
+        filters = torch.cat([A.reshape(-1, *self.weight.shape[1:])] * conv.groups)
         hidden = convolve(x, filters, None, conv.stride, padding, conv.dilation, conv.groups) * delta.scaling
-        mixing = up.reshape(*up.shape, *[1] * len(conv.kernel_size))
-        return convolve(hidden, mixing, groups=conv.groups)
+        pointwise = B.reshape(*B.shape, *[1] * len(conv.kernel_size))
+        return convolve(hidden, pointwise, groups=conv.groups)
 
     def per_row(self, values: Tensor) -> Tensor:
         """Return one value per channel `(out,)` as `(out, 1...)`."""

@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 class AdaptedEmbedding(AdaptedLayer):
     """`y = W[id] + sum_i s_i up_i down_i[:, id]` for a table `W (V, d)`; the matrix view is its transpose `(d, V)`.
 
-    The columns of `down (r, V)` are gathered; neither a one-hot vector nor the table's update is formed.
+    The columns of `A (r, V)` are gathered; neither a one-hot vector nor the table's update is formed.
 
     * `padding_idx`: the update of that row is zero and has no gradient, merged or not.
     * `max_norm`: the looked-up base rows are renormalised out of place, to the numbers `nn.Embedding` gives; it would
       write them into the frozen table. The update is added to the renormalised row and is not renormalised itself, and
       the matrix view is that of the renormalised table, so that merging computes the same.
-    * `scale_grad_by_freq`: the gradient of a gathered column is divided by how often its id is in the batch.
+    * `scale_grad_by_freq`: the gradient of an indexed column is divided by how often its id is in the batch.
     * `dropout` drops whole tokens of the update: the same as dropout on the one-hot input.
-    * `sparse` is refused: `down` is stored `(r, V)` like every other factor, and autograd has sparse gradients for
+    * `sparse` is refused: `A` is stored `(r, V)` like every other factor, and autograd has sparse gradients for
       whole rows of a leaf only, not for columns or for factors that are computed (triangles, anchored starts,
-      diagonals). The frozen table needs none, and the dense gradient of `down` is d / r times smaller than the table's.
+      diagonals). The frozen table needs none, and the dense gradient of `A` is d / r times smaller than the table's.
     """
 
     base_layer: nn.Embedding
 
     @classmethod
-    def refusal(cls, base_layer: nn.Module) -> str | None:
+    def incompatibility(cls, base_layer: nn.Module) -> str | None:
         """Return why a table with sparse gradients cannot be adapted."""
         if not base_layer.sparse:
             return None
@@ -69,12 +69,12 @@ class AdaptedEmbedding(AdaptedLayer):
         return F.embedding(x, weight)
 
     def apply_delta(self, delta: "Delta", x: Tensor) -> Tensor:
-        """Return `s up down[:, x]`, `(...) -> (..., d)`."""
-        up, down = delta.factors()
+        """Return `s B A[:, x]`, `(...) -> (..., d)`."""
+        B, A = delta.factors()
         pad, by_frequency = self.base_layer.padding_idx, self.base_layer.scale_grad_by_freq
-        columns = F.embedding(x, down.T, padding_idx=pad, scale_grad_by_freq=by_frequency)
+        columns = F.embedding(x, A.T, padding_idx=pad, scale_grad_by_freq=by_frequency)
         kept = F.dropout(columns.new_ones(x.shape), delta.dropout, training=self.training)
-        return F.linear(columns * (kept * delta.scaling).unsqueeze(-1), up)
+        return F.linear(columns * (kept * delta.scaling).unsqueeze(-1), B)
 
     def output_update(self, delta: "Delta", x: Tensor, output: Tensor) -> Tensor:
         """Return the update of the rows `output (..., d)` of ids `x (...)`, zero at `padding_idx`."""

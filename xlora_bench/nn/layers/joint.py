@@ -12,73 +12,73 @@ from xlora_bench.nn.ops.low_rank_linear import dense_is_cheaper, low_rank_linear
 
 
 class Part(NamedTuple):
-    """A layer `W + s U D`, or W alone without U and D: `W (out, in)`, `b (out,)`, `U (out, k)`, `D (k, in)`."""
+    """A layer `W + s B A`, or W alone without B and A: `W (out, in)`, `b (out,)`, `B (out, k)`, `A (k, in)`."""
 
     weight: Tensor
     bias: Tensor | None
-    up: Tensor | None = None
-    down: Tensor | None = None
+    B: Tensor | None = None
+    A: Tensor | None = None
     scaling: float = 1.0
 
     def alone(self, x: Tensor) -> Tensor:
         """Return what the layer gives for `x (..., in)`."""
-        if self.up is None or self.down is None:
+        if self.B is None or self.A is None:
             return F.linear(x, self.weight, self.bias)
-        return low_rank_linear(x, self.weight, self.bias, self.up, self.down, scaling=self.scaling)
+        return low_rank_linear(x, self.weight, self.bias, self.B, self.A, scaling=self.scaling)
 
 
 class JointLinear(torch.autograd.Function):
-    """`Y_i = X W_i^T + b_i + s_i (X D_i^T) U_i^T` for `X (n, in)` and several layers i, some of them without update.
+    """`Y_i = X W_i^T + b_i + s_i (X A_i^T) B_i^T` for `X (n, in)` and several layers i, some of them without update.
 
-    With D the stacked D_i, `H = X D^T` and the gradients G_i of Y_i: `I = [s_i G_i U_i]`, `dX = sum_i G_i W_i + I D`,
-    `dD = I^T X`, `dU_i = s_i G_i^T H_i`; W_i and b_i are frozen. What reads a matrix stands together: it is in the
+    With A the stacked A_i, `H = X A^T` and the gradients G_i of Y_i: `I = [s_i G_i B_i]`, `dX = sum_i G_i W_i + I A`,
+    `dA = I^T X`, `dB_i = s_i G_i^T H_i`; W_i and b_i are frozen. What reads a matrix stands together: it is in the
     cache then.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, parts: Sequence[Part], *factors: Tensor) -> tuple[Tensor, ...]:
-        """Return Y_1, Y_2, ..., each `(n, out_i)`; `factors` are `up, down` of each part with an update, in turn."""
-        ups, downs = factors[::2], factors[1::2]
-        hidden = x @ (torch.cat(downs) if len(downs) > 1 else downs[0]).T
+        """Return Y_1, Y_2, ..., each `(n, out_i)`; `factors` are `B, A` of each part with an update, in turn."""
+        Bs, As = factors[::2], factors[1::2]
+        hidden = x @ (torch.cat(As) if len(As) > 1 else As[0]).T
         outputs, number, end = [], 0, 0
         for part in parts:
             output = x @ part.weight.T if part.bias is None else torch.addmm(part.bias, x, part.weight.T)
-            if part.up is not None:
-                start, end = end, end + len(downs[number])
-                output.addmm_(hidden[:, start:end], ups[number].T, alpha=part.scaling)
+            if part.B is not None:
+                start, end = end, end + len(As[number])
+                output.addmm_(hidden[:, start:end], Bs[number].T, alpha=part.scaling)
                 number += 1
             outputs.append(output)
         trained = ctx.needs_input_grad[2:]
-        ctx.parts = [(part.weight, part.scaling, part.up is not None) for part in parts]
+        ctx.parts = [(part.weight, part.scaling, part.B is not None) for part in parts]
         ctx.save_for_backward(x if any(trained[1::2]) else None, hidden if any(trained[::2]) else None, *factors)
         return tuple(outputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of X and of the U_i and D_i that are needed."""
+        """Return the gradients of X and of the B_i and A_i that are needed."""
         x, hidden, *factors = ctx.saved_tensors
-        ups, downs = factors[::2], factors[1::2]
+        Bs, As = factors[::2], factors[1::2]
         needs_x, _, *trained = ctx.needs_input_grad
         result: list[Tensor | None] = [None] * len(factors)
-        inner = gradients[0].new_empty(len(gradients[0]), sum(map(len, downs)))
+        inner = gradients[0].new_empty(len(gradients[0]), sum(map(len, As)))
         d_x, number, end = None, 0, 0
         for (weight, scaling, updated), gradient in zip(ctx.parts, gradients, strict=True):
             if updated:
-                start, end = end, end + len(downs[number])
-                inner[:, start:end].addmm_(gradient, ups[number], beta=0, alpha=scaling)
+                start, end = end, end + len(As[number])
+                inner[:, start:end].addmm_(gradient, Bs[number], beta=0, alpha=scaling)
                 if trained[2 * number]:
                     # as (k, out): a third of the time of (out, k), and contiguous as the optimizer wants it
-                    d_up = gradient.new_empty(end - start, gradient.shape[1])
-                    d_up.addmm_(hidden[:, start:end].T, gradient, beta=0, alpha=scaling)
-                    result[2 * number] = d_up.T.contiguous()
+                    d_B = gradient.new_empty(end - start, gradient.shape[1])
+                    d_B.addmm_(hidden[:, start:end].T, gradient, beta=0, alpha=scaling)
+                    result[2 * number] = d_B.T.contiguous()
                 number += 1
             if needs_x:
                 d_x = gradient @ weight if d_x is None else d_x.addmm_(gradient, weight)
         if d_x is not None:
-            d_x.addmm_(inner, torch.cat(downs))
+            d_x.addmm_(inner, torch.cat(As))
         if x is not None:
-            split = (inner.T @ x).split([len(down) for down in downs])
+            split = (inner.T @ x).split([len(A) for A in As])
             result[1::2] = [each if trains else None for each, trains in zip(split, trained[1::2], strict=True)]
         return d_x, None, *result
 
@@ -89,18 +89,19 @@ def joint_linear(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     That is a frozen linear layer without hooks, alone or with one low-rank update whose factored form is the cheaper;
     one of them at least has an update, or nothing is gained.
     """
-    if not any(isinstance(layer, AdaptedLinear) for layer in layers) or not all(fits(layer, x) for layer in layers):
+    adapted = any(isinstance(layer, AdaptedLinear) for layer in layers)
+    if not adapted or not all(is_joinable(layer, x) for layer in layers):
         return tuple(layer(x) for layer in layers)
     parts = [part_of(layer) for layer in layers]
     rows = rows_of(x)
-    updates = [(part.up, part.down) for part in parts if part.up is not None and part.down is not None]
+    updates = [(part.B, part.A) for part in parts if part.B is not None and part.A is not None]
     if any(dense_is_cheaper(len(rows), *update) for update in updates):
         return tuple(part.alone(x) for part in parts)
     outputs = JointLinear.apply(rows, parts, *(factor for update in updates for factor in update))
     return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
 
-def fits(layer: nn.Module, x: Tensor) -> bool:
+def is_joinable(layer: nn.Module, x: Tensor) -> bool:
     """Return whether a `Part` says all that `layer` does for `x`."""
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return False
@@ -111,9 +112,9 @@ def fits(layer: nn.Module, x: Tensor) -> bool:
 
 
 def part_of(layer: Any) -> Part:
-    """Return what a layer that `fits` computes; the factors of its update are made here, once per forward."""
+    """Return what a layer that `is_joinable` computes; the factors of its update are made here, once per forward."""
     if type(layer) is nn.Linear:
         return Part(layer.weight, layer.bias)
     base, delta = layer.base_layer, layer.only_delta()
-    up, down = delta.factors()
-    return Part(base.weight, base.bias, up, down, delta.scaling)
+    B, A = delta.factors()
+    return Part(base.weight, base.bias, B, A, delta.scaling)

@@ -13,12 +13,12 @@ from xlora_bench.nn.ops.low_rank_linear import low_rank_linear, rescaled
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.delta import Delta
-    from xlora_bench.nn.layers.adapter_dict import Named
+    from xlora_bench.nn.layers.adapter_dict import AdapterDict
 
 
 @adapts(nn.Linear)
 class AdaptedLinear(AdaptedLayer):
-    """`y = W x + b + sum_i s_i up_i (down_i dropout(x))` with `down (r, in)` and `up (out, r)`."""
+    """`y = W x + b + sum_i s_i B_i (A_i dropout(x))` with `A (r, in)` and `B (out, r)`."""
 
     def weight_matrix(self) -> Tensor:
         """Return the weight `(out, in)`."""
@@ -33,9 +33,9 @@ class AdaptedLinear(AdaptedLayer):
         delta = self.only_delta()
         if delta is None or not self.is_simple(x):
             return super().forward(x)
-        up, down = delta.factors()
+        B, A = delta.factors()
         weight, bias = self.weight_matrix(), self.bias
-        output = low_rank_linear(x, weight, bias, up, down, scaling=delta.scaling)
+        output = low_rank_linear(x, weight, bias, B, A, scaling=delta.scaling)
         return output if delta.additive else rescaled(output, bias, delta.row_scale(weight))
 
     def only_delta(self) -> "Delta | None":
@@ -43,7 +43,7 @@ class AdaptedLinear(AdaptedLayer):
         if len(self.active) != 1 or self.route is not None or self._buffers["merged_weight"] is not None:
             return None
         [(name, weight)] = self.active.items()
-        delta = cast("Named", self._modules["deltas"])[name]  # a third of the time of `self.deltas`
+        delta = cast("AdapterDict", self._modules["deltas"])[name]  # a third of the time of `self.deltas`
         return delta if weight == 1.0 and not (self.training and delta.dropout) else None
 
     def is_simple(self, x: Tensor) -> bool:
@@ -63,10 +63,10 @@ class AdaptedLinear(AdaptedLayer):
         return (nn.Linear.forward,)
 
     def apply_delta(self, delta: "Delta", x: Tensor) -> Tensor:
-        """Return `s up (down x)`, `(..., in) -> (..., out)`; the dense update is never formed."""
-        up, down = delta.factors()
-        x = drop(x.to(down.dtype), delta.dropout, training=self.training)
-        return F.linear(F.linear(x, down) * delta.scaling, up)
+        """Return `s B (A x)`, `(..., in) -> (..., out)`; the dense update is never formed."""
+        B, A = delta.factors()
+        x = drop(x.to(A.dtype), delta.dropout, training=self.training)
+        return F.linear(F.linear(x, A) * delta.scaling, B)
 
 
 def is_plain(base: nn.Module, x: Tensor) -> bool:

@@ -6,7 +6,7 @@ PLAIN = (Tensor, nn.Parameter)
 
 
 def is_quantized(weight: Tensor) -> bool:
-    """Whether `weight` is one of torchao's quantised tensors; asked by name, so that torchao need not be installed."""
+    """Whether `weight` is one of torchao's quantised tensors; by name, so that torchao need not be installed."""
     return type(weight) not in PLAIN and any(
         base.__module__.partition(".")[0] == "torchao" for base in type(weight).__mro__
     )

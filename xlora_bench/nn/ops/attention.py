@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xlora_bench.nn.ops.dropout import draws_bits, drop, mask_of
-from xlora_bench.nn.ops.varlen_attention import Rows, ragged_attention
+from xlora_bench.nn.ops.varlen_attention import Rows, varlen_attention
 
 ATTENTION = "sdpa_with_cheap_dropout"
 """The name under which transformers finds `attention`."""
@@ -27,7 +27,7 @@ def attention(  # noqa: PLR0917 - as transformers calls it
     """Return transformers' `sdpa` attention; where it drops probabilities on a CPU, `drop` draws the mask.
 
     `softmax(q k^T s + mask) v` for `q, k, v (N, heads, L, d)`, as `(N, L, heads, d)`. With `rows` it is
-    `ragged_attention`, and the mask is not read.
+    `varlen_attention`, and the mask is not read.
 
     Raises:
         NotImplementedError: `rows`, and scores that a position bias or the order of tokens changes.
@@ -40,7 +40,7 @@ def attention(  # noqa: PLR0917 - as transformers calls it
     if rows is not None:
         if not plain:
             raise NotImplementedError("rows of sentences have plain attention only")
-        return ragged_attention(query, key, value, rows, dropout=dropout, scaling=scaling), None
+        return varlen_attention(query, key, value, rows, dropout=dropout, scaling=scaling), None
     if not (dropout and plain and query.device.type == "cpu") or attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, **options)
     if attention_mask.dtype == torch.bool:

@@ -13,19 +13,19 @@ from xlora_bench.data.packing.packed import Rows
 from xlora_bench.nn.ops.dropout import draws_bits, drop, mask_of
 
 
-class Run(NamedTuple):
-    """`rows` rows as long as each other: `asked` queries and `length` keys in each.
+class RowGroup(NamedTuple):
+    """`rows` rows as long as each other: `n_queries` queries and `length` keys in each.
 
-    Their masks `(rows, 1, asked, length)`, to be added, hide the other sentences of a row; None: a row is a sentence.
+    The masks `(rows, 1, n_queries, length)` are added and hide the other sentences of a row; None: one sentence a row.
     """
 
     rows: int
-    asked: int
+    n_queries: int
     length: int
     masks: Tensor | None
 
 
-def ragged_attention(
+def varlen_attention(
     query: Tensor, key: Tensor, value: Tensor, rows: Rows, *, dropout: float, scaling: float
 ) -> Tensor:
     """Return `softmax(s q k^T) v` within each sentence of `rows`, `(1, S, heads, d)`; `drop` drops probabilities.
@@ -34,29 +34,34 @@ def ragged_attention(
     ask, in the order of the sentences.
     """
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-    runs = runs_of(rows, len(query) != len(key), query.dtype)
+    groups = row_groups_of(rows, len(query) != len(key), query.dtype)
     trains = torch.is_grad_enabled() and any(states.requires_grad for states in (query, key, value))
     exact = query.dtype in (torch.float32, torch.float64)
     if trains and exact and (not dropout or draws_bits(query, dropout)):
-        return RaggedAttention.apply(query, key, value, runs, dropout, scaling).unsqueeze(0)
-    asked, lengths = [run.rows * run.asked for run in runs], [run.rows * run.length for run in runs]
-    states = zip(runs, query.split(asked), key.split(lengths), value.split(lengths), strict=True)
-    return torch.cat([_attention(run, *each, dropout=dropout, scaling=scaling) for run, *each in states]).unsqueeze(0)
+        return VarlenAttention.apply(query, key, value, groups, dropout, scaling).unsqueeze(0)
+    n_queries, lengths = (
+        [group.rows * group.n_queries for group in groups],
+        [group.rows * group.length for group in groups],
+    )
+    states = zip(groups, query.split(n_queries), key.split(lengths), value.split(lengths), strict=True)
+    return torch.cat([_attention(group, *each, dropout=dropout, scaling=scaling) for group, *each in states]).unsqueeze(
+        0
+    )
 
 
-def _attention(run: Run, query: Tensor, key: Tensor, value: Tensor, *, dropout: float, scaling: float) -> Tensor:
-    """Return the attention of one run, `(rows * asked, heads, d)`."""
-    query, key, value = (states.unflatten(0, (run.rows, -1)).transpose(1, 2) for states in (query, key, value))
+def _attention(group: RowGroup, query: Tensor, key: Tensor, value: Tensor, *, dropout: float, scaling: float) -> Tensor:
+    """Return the attention of one group, `(rows * n_queries, heads, d)`."""
+    query, key, value = (states.unflatten(0, (group.rows, -1)).transpose(1, 2) for states in (query, key, value))
     if not dropout:
-        found = scaled_dot_product_attention(query, key, value, attn_mask=run.masks, scale=scaling)
+        output = scaled_dot_product_attention(query, key, value, attn_mask=group.masks, scale=scaling)
     else:
         scores = (query * scaling) @ key.transpose(-1, -2)
-        weights = (scores if run.masks is None else scores + run.masks).softmax(-1)
-        found = drop(weights, dropout) @ value
-    return found.transpose(1, 2).flatten(0, 1)
+        weights = (scores if group.masks is None else scores + group.masks).softmax(-1)
+        output = drop(weights, dropout) @ value
+    return output.transpose(1, 2).flatten(0, 1)
 
 
-class RaggedAttention(torch.autograd.Function):
+class VarlenAttention(torch.autograd.Function):
     """`O = (P * M) V` with `P = softmax(s Q K^T + mask)` in each row, for `Q (S, heads, d)` and `K, V (T, heads, d)`.
 
     M is the mask of `drop`, 1 without dropout; O is `(S, heads, d)`. With its gradient G: `dV = (P * M)^T G`,
@@ -66,16 +71,18 @@ class RaggedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd functions take no keywords
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, runs: Sequence[Run], p: float, scaling: float
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, groups: Sequence[RowGroup], p: float, scaling: float
     ) -> Tensor:
         """Return O, `(S, heads, d)`."""
-        asked = [run.asked for run in runs for _ in range(run.rows)]
-        lengths = [run.length for run in runs for _ in range(run.rows)]
-        masks = [mask for run in runs for mask in (run.rows * [None] if run.masks is None else run.masks.unbind())]
+        n_queries = [group.n_queries for group in groups for _ in range(group.rows)]
+        lengths = [group.length for group in groups for _ in range(group.rows)]
+        masks = [
+            mask for group in groups for mask in (group.rows * [None] if group.masks is None else group.masks.unbind())
+        ]
         query = query * scaling
-        probabilities = query.new_empty(query.shape[1] * sum(map(int.__mul__, asked, lengths)))
-        queries, keys = _by_row(query, asked), _by_row(key, lengths)
-        for scores, q, k, mask in zip(_scores(probabilities, asked, lengths), queries, keys, masks, strict=True):
+        probabilities = query.new_empty(query.shape[1] * sum(map(int.__mul__, n_queries, lengths)))
+        queries, keys = _by_row(query, n_queries), _by_row(key, lengths)
+        for scores, q, k, mask in zip(_scores(probabilities, n_queries, lengths), queries, keys, masks, strict=True):
             if mask is None:
                 torch.bmm(q, k.transpose(1, 2), out=scores)
             else:
@@ -83,9 +90,9 @@ class RaggedAttention(torch.autograd.Function):
             torch.softmax(scores, -1, out=scores)
         keep = mask_of(probabilities, p) if p else None
         kept = probabilities if keep is None else probabilities * keep
-        ctx.asked, ctx.lengths, ctx.scaling = asked, lengths, scaling
+        ctx.n_queries, ctx.lengths, ctx.scaling = n_queries, lengths, scaling
         ctx.save_for_backward(query, key, value, probabilities, keep, kept)
-        return _products(_scores(kept, asked, lengths), value, lengths, torch.empty_like(query))
+        return _products(_scores(kept, n_queries, lengths), value, lengths, torch.empty_like(query))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -93,24 +100,24 @@ class RaggedAttention(torch.autograd.Function):
         """Return the gradients of Q, K and V that are needed."""
         query, key, value, probabilities, keep, kept = ctx.saved_tensors
         needs_query, needs_key, needs_value, *_ = ctx.needs_input_grad
-        asked, lengths = ctx.asked, ctx.lengths
+        n_queries, lengths = ctx.n_queries, ctx.lengths
         d_query = d_key = d_value = None
         if needs_value:
-            weights = _transposed(_scores(kept, asked, lengths))
-            d_value = _products(weights, gradient, asked, torch.empty_like(value))
+            weights = _transposed(_scores(kept, n_queries, lengths))
+            d_value = _products(weights, gradient, n_queries, torch.empty_like(value))
         if needs_query or needs_key:
             d_buffer = torch.empty_like(probabilities)
-            d_scores = _scores(d_buffer, asked, lengths)
-            for d_z, g, v in zip(d_scores, _by_row(gradient, asked), _by_row(value, lengths), strict=True):
+            d_scores = _scores(d_buffer, n_queries, lengths)
+            for d_z, g, v in zip(d_scores, _by_row(gradient, n_queries), _by_row(value, lengths), strict=True):
                 torch.bmm(g, v.transpose(1, 2), out=d_z)
             if keep is not None:
                 d_buffer.mul_(keep)
-            for d_z, p in zip(d_scores, _scores(probabilities, asked, lengths), strict=True):
+            for d_z, p in zip(d_scores, _scores(probabilities, n_queries, lengths), strict=True):
                 torch._softmax_backward_data(d_z, p, -1, d_z.dtype, grad_input=d_z)
             if needs_query:
                 d_query = _products(d_scores, key, lengths, torch.empty_like(query)).mul_(ctx.scaling)
             if needs_key:
-                d_key = _products(_transposed(d_scores), query, asked, torch.empty_like(key))
+                d_key = _products(_transposed(d_scores), query, n_queries, torch.empty_like(key))
         return d_query, d_key, d_value, None, None, None
 
 
@@ -119,12 +126,12 @@ def _by_row(states: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
     return states.transpose(0, 1).split(sizes, 1)
 
 
-def _scores(buffer: Tensor, asked: list[int], lengths: list[int]) -> list[Tensor]:
-    """Return the parts `(heads, asked, length)` of the `buffer` of all scores."""
-    sizes = list(map(int.__mul__, asked, lengths))
+def _scores(buffer: Tensor, n_queries: list[int], lengths: list[int]) -> list[Tensor]:
+    """Return the parts `(heads, n_queries, length)` of the `buffer` of all scores."""
+    sizes = list(map(int.__mul__, n_queries, lengths))
     heads = buffer.numel() // sum(sizes)
     parts = buffer.split([heads * size for size in sizes])
-    return [part.view(heads, a, length) for part, a, length in zip(parts, asked, lengths, strict=True)]
+    return [part.view(heads, a, length) for part, a, length in zip(parts, n_queries, lengths, strict=True)]
 
 
 def _transposed(parts: Iterable[Tensor]) -> list[Tensor]:
@@ -139,20 +146,20 @@ def _products(left: Sequence[Tensor], right: Tensor, sizes: list[int], result: T
     return result
 
 
-@lru_cache(maxsize=256)  # every layer asks for them, and so do the cells of one seed; the masks are some 50 KB a batch
-def runs_of(rows: Rows, first: bool, dtype: torch.dtype) -> tuple[Run, ...]:
-    """Return the runs of `rows`; with `first` the first token of each sentence asks, else every token."""
-    runs = []
+@lru_cache(maxsize=256)  # every layer uses them, and so do the runs of one seed; the masks are some 50 KB a batch
+def row_groups_of(rows: Rows, first: bool, dtype: torch.dtype) -> tuple[RowGroup, ...]:
+    """Return the groups of `rows`. The queries are all tokens, or with `first` the first token of each sentence."""
+    groups = []
     with torch.inference_mode(False):  # masks serve training too
-        for (length, sentences), group in groupby(rows, key=lambda row: (sum(row), len(row))):
-            same = list(group)
+        for (length, sentences), alike in groupby(rows, key=lambda row: (sum(row), len(row))):
+            same = list(alike)
             masks = None if sentences == 1 else torch.stack([_mask(row, first, dtype) for row in same])
-            runs.append(Run(len(same), sentences if first else length, length, masks))
-    return tuple(runs)
+            groups.append(RowGroup(len(same), sentences if first else length, length, masks))
+    return tuple(groups)
 
 
 def _mask(lengths: tuple[int, ...], first: bool, dtype: torch.dtype) -> Tensor:
     own = torch.repeat_interleave(torch.tensor(lengths))
-    asking = torch.arange(len(lengths)) if first else own
-    hidden = asking[:, None] != own
+    queried = torch.arange(len(lengths)) if first else own
+    hidden = queried[:, None] != own
     return torch.zeros(1, *hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)

@@ -51,7 +51,7 @@ def compare_across(
     table, left_out = _means(columns, tasks, labels)
     ranks = average_ranks(table)
     sentences = [f"Left out, without a done run on every task: {', '.join(left_out)}."] if left_out else []
-    friedman, p_pairs, said = _tests(table)
+    friedman, p_pairs, test_sentences = _tests(table)
     everything = {name: name in table.columns for name in labels.values()}
     iqm, difference, remarks = _iqm(columns, tasks, {key: name for key, name in labels.items() if everything[name]})
     return Across(
@@ -62,7 +62,7 @@ def compare_across(
         p_pairs=p_pairs,
         iqm=iqm,
         iqm_difference=difference,
-        sentences=[*sentences, *said, *remarks],
+        sentences=[*sentences, *test_sentences, *remarks],
     )
 
 
@@ -96,24 +96,24 @@ def _tests(table: pd.DataFrame) -> tuple[float | None, pd.DataFrame | None, list
         return None, pairs, [f"Wilcoxon's signed-rank test over {tasks} tasks: p = {p:.3g}{_separable(p)}."]
     friedman, pairs = friedman_test(table), nemenyi_test(table)
     distance = critical_difference(methods, tasks)
-    said = [
+    test_sentences = [
         f"Friedman's test over {tasks} tasks: p = {friedman:.3g}; the {methods} methods "
         f"{'do not all rank alike' if friedman <= ALPHA else 'cannot be told from methods that rank alike'}.",
         f"By Nemenyi's test two methods differ if their mean ranks are more than {distance:.2f} apart, of "
         f"{methods - 1} that they can be.",
         _different(pairs),
     ]
-    return friedman, pairs, said
+    return friedman, pairs, test_sentences
 
 
 def _different(pairs: pd.DataFrame) -> str:
     names, p_values = list(pairs.columns), pairs.to_numpy()
-    found = [
+    result = [
         f"{names[i]} and {names[j]} (p = {p_values[i, j]:.3g})"
         for i, j in zip(*np.triu_indices(len(names), 1), strict=True)
         if p_values[i, j] <= ALPHA
     ]
-    return f"Separable over tasks: {'; '.join(found)}." if found else "No two methods are separable over tasks."
+    return f"Separable over tasks: {'; '.join(result)}." if result else "No two methods are separable over tasks."
 
 
 def _separable(p: float) -> str:

@@ -10,7 +10,7 @@ from xlora_bench.results.comparison.across import Across, compare_across
 from xlora_bench.results.comparison.columns import Column, compare_column
 from xlora_bench.results.comparison.predictions import read_examples
 from xlora_bench.results.frame.method_names import method_name
-from xlora_bench.results.frame.pivot_axes import Axes, Key, keys, ordered
+from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, keys, ordered
 from xlora_bench.results.frame.trials import without_trials
 
 USUAL = {"adapter": "lora", "init_scheme": "kaiming", "targets": "attention_qv"}
@@ -21,7 +21,7 @@ USUAL = {"adapter": "lora", "init_scheme": "kaiming", "targets": "attention_qv"}
 class Comparison:
     """All columns against `reference`, and all settings over their tasks."""
 
-    axes: Axes
+    axes: PivotAxes
     reference: Key
     labels: Mapping[Key, str]
     columns: list[Column]
@@ -32,7 +32,7 @@ class Comparison:
 def compare(
     frame: pd.DataFrame,
     *,
-    axes: Axes,
+    axes: PivotAxes,
     row_labels: Mapping[str, str],
     reference: Mapping[str, str] | None = None,
     results_dir: Path | None = None,
@@ -46,29 +46,33 @@ def compare(
     Raises:
         ValueError: if `reference` is not one of the methods.
     """
-    if frame.attrs.get("selection") == "half":
+    if frame.attrs.get("selection") == "cross_split":
         results_dir = None
     frame = without_trials(frame).reset_index(drop=True)
     methods = pd.Series(keys(frame, axes.rows), index=frame.index, dtype=object)
-    places = pd.Series(keys(frame, axes.columns), index=frame.index, dtype=object)
+    indices = pd.Series(keys(frame, axes.columns), index=frame.index, dtype=object)
     order = ordered(methods)
     if len(order) < 2:
         return None
     chosen = find_reference(order, axes.rows, reference)
     labels = {key: method_name(key, row_labels) for key in order}
     columns, notes = [], []
-    for place in ordered(places):
-        here = frame[places == place]
+    for column_key in ordered(indices):
+        here = frame[indices == column_key]
         among = methods[here.index]
         try:
             examples = read_examples(here, among, results_dir)
             columns.append(
-                compare_column(here, among, key=place, order=order, reference=chosen, examples=examples, labels=labels)
+                compare_column(
+                    here, among, key=column_key, order=order, reference=chosen, examples=examples, labels=labels
+                )
             )
         except ValueError as problem:
-            notes.append(f"{column_label(axes.columns, place) or 'The runs'}: not compared: {problem}.")
-    across, said = _across(columns, axes, labels)
-    return Comparison(axes=axes, reference=chosen, labels=labels, columns=columns, across=across, notes=[*notes, *said])
+            notes.append(f"{column_label(axes.columns, column_key) or 'The runs'}: not compared: {problem}.")
+    across, test_notes = _across(columns, axes, labels)
+    return Comparison(
+        axes=axes, reference=chosen, labels=labels, columns=columns, across=across, notes=[*notes, *test_notes]
+    )
 
 
 def find_reference(order: Sequence[Key], names: Sequence[str], wanted: Mapping[str, str] | None = None) -> Key:
@@ -80,13 +84,13 @@ def find_reference(order: Sequence[Key], names: Sequence[str], wanted: Mapping[s
     if wanted is None:
         return max(order, key=lambda key: [value == USUAL.get(name) for name, value in zip(names, key, strict=True)])
     texts = [dict(zip(names, map(str, key), strict=True)) for key in order]
-    found = [key for key, text in zip(order, texts, strict=True) if {**text, **wanted} == text]
-    if len(found) != 1:
+    result = [key for key, text in zip(order, texts, strict=True) if {**text, **wanted} == text]
+    if len(result) != 1:
         methods = "; ".join(" ".join(f"{name}={value}" for name, value in text.items()) for text in texts)
         raise ValueError(
-            f"reference (={dict(wanted)}) must fit exactly one method of the table, fits {len(found)}: {methods}"
+            f"reference (={dict(wanted)}) must fit exactly one method of the table, fits {len(result)}: {methods}"
         )
-    return found[0]
+    return result[0]
 
 
 def column_label(names: Sequence[str], key: Key) -> str:
@@ -98,21 +102,21 @@ def column_label(names: Sequence[str], key: Key) -> str:
     return ", ".join(parts)
 
 
-def _across(columns: Sequence[Column], axes: Axes, labels: Mapping[Key, str]) -> tuple[list[Across], list[str]]:
+def _across(columns: Sequence[Column], axes: PivotAxes, labels: Mapping[Key, str]) -> tuple[list[Across], list[str]]:
     """Return the comparison over tasks for every combination of the other column axes, and what could not be had."""
     if "task" not in axes.columns:
         return [], []
-    place = axes.columns.index("task")
+    column_key = axes.columns.index("task")
     names = [name for name in axes.columns if name != "task"]
     settings: dict[Key, list[Column]] = {}
     for column in columns:
-        settings.setdefault(column.key[:place] + column.key[place + 1 :], []).append(column)
-    found, notes = [], []
+        settings.setdefault(column.key[:column_key] + column.key[column_key + 1 :], []).append(column)
+    result, notes = [], []
     for setting, members in settings.items():
         try:
-            tasks = [str(column.key[place]) for column in members]
-            found.append(compare_across(members, tasks, setting=setting, labels=labels))
+            tasks = [str(column.key[column_key]) for column in members]
+            result.append(compare_across(members, tasks, setting=setting, labels=labels))
         except ValueError as problem:
             where = f" ({column_label(names, setting)})" if setting else ""
             notes.append(f"Not compared over tasks{where}: {problem}.")
-    return found, notes
+    return result, notes

@@ -8,13 +8,13 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from xlora_bench.results.comparison.pairwise import Versus, against_reference
+from xlora_bench.results.comparison.pairwise import PairwiseTest, against_reference
 from xlora_bench.results.comparison.predictions import Examples
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import Key
 from xlora_bench.results.statistics.intervals import Interval, mean_interval
 from xlora_bench.results.statistics.pairs import Pairs, Scores, done_scores, paired
-from xlora_bench.results.statistics.significance import explain, separable_from_rest
+from xlora_bench.results.statistics.significance import describe_significance, significant_from_rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Line:
     missing: int
     mean: float
     interval: Interval | None
-    versus: Versus | None
+    pairwise: PairwiseTest | None
     is_reference: bool
 
     @property
@@ -35,9 +35,9 @@ class Line:
         """What may be said about the method against the reference."""
         if self.is_reference:
             return "reference"
-        if self.versus is None:
+        if self.pairwise is None:
             return "no pair: no seed is done in both" if self.n else "no run is done"
-        return self.versus.verdict
+        return self.pairwise.verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +68,30 @@ def compare_column(
     Raises:
         ValueError: if a method has two done runs with one seed.
     """
-    found = cast("dict[Key, Scores]", done_scores(frame, methods))
-    scores = {name: found[name] for name in order if name in found}
+    result = cast("dict[Key, Scores]", done_scores(frame, methods))
+    scores = {name: result[name] for name in order if name in result}
     pairs = {
         name: paired(runs, scores[reference])
         for name, runs in scores.items()
         if name != reference and set(runs) & set(scores.get(reference, {}))
     }
-    versus = against_reference(pairs, reference=reference, examples=examples)
+    pairwise = against_reference(pairs, reference=reference, examples=examples)
     named = {labels.get(name, method_name(name)): runs for name, runs in scores.items()}
     return Column(
         key=key,
         reference=reference,
         lines=[
-            _line(name, frame.loc[methods == name, "status"], runs, versus.get(name), is_reference=name == reference)
+            _line(name, frame.loc[methods == name, "status"], runs, pairwise.get(name), is_reference=name == reference)
             for name, runs in scores.items()
         ],
-        best=separable_from_rest(scores),
-        summary=explain(named),
+        best=significant_from_rest(scores),
+        summary=describe_significance(named),
         scores=scores,
         notes=[*_unpaired(pairs, labels), *examples.problems],
     )
 
 
-def _line(name: Key, statuses: pd.Series, runs: Scores, versus: Versus | None, *, is_reference: bool) -> Line:
+def _line(name: Key, statuses: pd.Series, runs: Scores, pairwise: PairwiseTest | None, *, is_reference: bool) -> Line:
     counts, values = statuses.value_counts(), list(runs.values())
     return Line(
         method=name,
@@ -100,7 +100,7 @@ def _line(name: Key, statuses: pd.Series, runs: Scores, versus: Versus | None, *
         missing=int(counts.get("missing", 0)),
         mean=float(np.mean(values)) if values else math.nan,
         interval=mean_interval(values) if len(values) > 1 else None,
-        versus=versus,
+        pairwise=pairwise,
         is_reference=is_reference,
     )
 

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from scikit_posthocs import critical_difference_diagram
 
 from xlora_bench.results.statistics.permutation_test import ALPHA
 
 
 def write_diagram(ranks: pd.Series, p_pairs: pd.DataFrame, path: Path, *, tasks: int, distance: float) -> list[Path]:
     """Write the diagram of `ranks` and Nemenyi's p-values as PNG and SVG beside `path`; return their paths."""
-    from matplotlib import rc_context  # noqa: PLC0415 - slow to import
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
-    from scikit_posthocs import critical_difference_diagram  # noqa: PLC0415 - slow to import
 
     figure = Figure(figsize=(8.0, 1.4 + 0.34 * ((len(ranks) + 1) // 2 + 2)), layout="constrained")
     panel = figure.subplots()

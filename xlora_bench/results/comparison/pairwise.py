@@ -17,13 +17,13 @@ from xlora_bench.results.statistics.permutation_test import (
     pairs_needed,
     sign_flip_test,
     smallest_p,
-    step_down,
+    westfall_young,
 )
 from xlora_bench.results.statistics.power import MANY, detectable_difference, seeds_to_separate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Versus:
+class PairwiseTest:
     """The runs of one method and the reference, paired by seed; differences are the method minus the reference.
 
     `p` is the sign-flip test's; `p_holm` and `p_max_t` are corrected for the `comparisons` of the column. `mcnemar`
@@ -63,14 +63,14 @@ class Versus:
         return max(seeds_to_separate(self.pairs.differences, comparisons=self.comparisons), self.pairs.n + 1)
 
     @property
-    def separable(self) -> bool:
+    def significant(self) -> bool:
         """Whether the difference is separable from 0 over seeds, corrected for the comparisons of the column."""
         return self.p_max_t <= ALPHA
 
     @property
     def verdict(self) -> str:
         """What may be said about the difference."""
-        if self.separable:
+        if self.significant:
             word = "separable: better" if self.difference > 0 else "separable: worse"
             crossed = self.by_example.seeds_and_examples if self.by_example else None
             return f"{word}, but only on these examples" if crossed is not None and 0.0 in crossed else word
@@ -83,15 +83,15 @@ class Versus:
         return f"not separable: would need {about} seeds"
 
 
-def against_reference(pairs: Mapping[Key, Pairs], *, reference: Key, examples: Examples) -> dict[Key, Versus]:
+def against_reference(pairs: Mapping[Key, Pairs], *, reference: Key, examples: Examples) -> dict[Key, PairwiseTest]:
     """Return the comparison of each method that has a pair with the reference."""
     if not pairs:
         return {}
     raw = [sign_flip_test(each.differences) for each in pairs.values()]
-    adjusted = step_down(_matrix(pairs))
+    adjusted = westfall_young(_matrix(pairs))
     scores = _resampled(examples)
     return {
-        name: Versus(
+        name: PairwiseTest(
             pairs=each,
             comparisons=len(pairs),
             p=p,
@@ -107,10 +107,10 @@ def against_reference(pairs: Mapping[Key, Pairs], *, reference: Key, examples: E
 def _matrix(pairs: Mapping[Key, Pairs]) -> np.ndarray:
     """Return the differences (seeds, methods); NaN where a method has no pair at a seed."""
     seeds = list(dict.fromkeys(seed for each in pairs.values() for seed in each.seeds))
-    found = np.full((len(seeds), len(pairs)), np.nan)
+    result = np.full((len(seeds), len(pairs)), np.nan)
     for column, each in enumerate(pairs.values()):
-        found[[seeds.index(seed) for seed in each.seeds], column] = each.differences
-    return found
+        result[[seeds.index(seed) for seed in each.seeds], column] = each.differences
+    return result
 
 
 def _resampled(examples: Examples) -> dict[tuple[object, object], np.ndarray]:

@@ -1,4 +1,4 @@
-"""The predictions behind a score: read from a cell's folder, and checked to be those that gave the score."""
+"""The predictions behind a score: read from a run's folder, and checked to be those that gave the score."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xlora_bench.results.statistics.resampled import weighted_score
+from xlora_bench.runs.record import run_folder
 
 SAME = 1e-6
 """How far a score computed again may be from the recorded one."""
@@ -35,7 +36,7 @@ class Examples:
 
 def read_examples(frame: pd.DataFrame, methods: pd.Series, results_dir: Path | None) -> Examples:
     """Return the predictions of the done runs of one column of a table, `methods` naming the method of each row."""
-    done = frame[frame["status"] == "done"]
+    done = frame[frame["status"] == "completed"]
     metrics = [str(name) for name in done["headline"].dropna().unique()]
     if results_dir is None or len(metrics) != 1:
         return Examples(problems=_impossible(results_dir, metrics))
@@ -44,25 +45,25 @@ def read_examples(frame: pd.DataFrame, methods: pd.Series, results_dir: Path | N
     examples = None
     for (_, row), method in zip(done.iterrows(), methods[done.index], strict=True):
         try:
-            found = _reported(row, results_dir, metrics[0])
-            if examples is not None and not _same_examples(found, examples):
+            result = _reported(row, results_dir, metrics[0])
+            if examples is not None and not _same_examples(result, examples):
                 raise ValueError("evaluated on other examples than the first run of the column")
         except ValueError as problem:
-            problems.setdefault(str(problem), []).append(str(row["cell"]))
+            problems.setdefault(str(problem), []).append(str(row["run_id"]))
             continue
-        examples = found if examples is None else examples
-        runs[method, row["seed"]] = found["prediction"].to_numpy()
+        examples = result if examples is None else examples
+        runs[method, row["seed"]] = result["prediction"].to_numpy()
     return Examples(
         metric=metrics[0],
         labels=np.empty(0) if examples is None else examples["label"].to_numpy(),
         runs=runs,
-        problems=[f"Not compared by example, {reason}: {', '.join(cells)}." for reason, cells in problems.items()],
+        problems=[f"Not compared by example, {reason}: {', '.join(run_ids)}." for reason, run_ids in problems.items()],
     )
 
 
 def _impossible(results_dir: Path | None, metrics: Sequence[str]) -> list[str]:
     if results_dir is None:
-        return ["Not compared by example: the scores are not those of one epoch, or the cells' folder is not known."]
+        return ["Not compared by example: the scores are not those of one epoch, or the runs' folder is not known."]
     return [f"Not compared by example: {len(metrics)} headline metrics ({', '.join(metrics) or 'no run is done'})."]
 
 
@@ -72,21 +73,21 @@ def _reported(row: "pd.Series[Any]", results_dir: Path, metric: str) -> pd.DataF
     Raises:
         ValueError: if there are no predictions, or those of no epoch give the score.
     """
-    path = results_dir / "cells" / str(row["cell"]) / "predictions.parquet"
+    path = run_folder(results_dir, str(row["run_id"])) / "predictions.parquet"
     if not path.exists():
         raise ValueError("no stored predictions (`rerun=true` trains again)")
     try:
-        stored = pd.read_parquet(path, columns=["epoch", "split", "idx", "label", "prediction"])
+        saved = pd.read_parquet(path, columns=["epoch", "split", "idx", "label", "prediction"])
     except (OSError, ValueError) as error:
         raise ValueError(f"predictions that cannot be read ({error})") from error
-    if stored.empty:
+    if saved.empty:
         raise ValueError("predictions of no example")
-    stored = stored[stored["split"] == stored["split"].iloc[0]]
-    best, last = row.get("best/epoch", math.nan), int(stored["epoch"].max())
+    saved = saved[saved["split"] == saved["split"].iloc[0]]
+    best, last = row.get("best/epoch", math.nan), int(saved["epoch"].max())
     for epoch in dict.fromkeys([last if pd.isna(best) else int(best), last]):
-        found = stored[stored["epoch"] == epoch].sort_values("idx", kind="stable")
-        if not found.empty and abs(_score(found, metric) - float(row["score"])) <= SAME:
-            return found
+        result = saved[saved["epoch"] == epoch].sort_values("idx", kind="stable")
+        if not result.empty and abs(_score(result, metric) - float(row["score"])) <= SAME:
+            return result
     raise ValueError(f"predictions that give another {metric} than the score, in the best epoch and in the last")
 
 
@@ -95,7 +96,7 @@ def _score(examples: pd.DataFrame, metric: str) -> float:
     return float(weighted_score(metric, predictions, labels, np.ones((1, len(labels))))[0])
 
 
-def _same_examples(found: pd.DataFrame, first: pd.DataFrame) -> bool:
-    return len(found) == len(first) and all(
-        np.array_equal(found[name].to_numpy(), first[name].to_numpy()) for name in ("idx", "label")
+def _same_examples(result: pd.DataFrame, first: pd.DataFrame) -> bool:
+    return len(result) == len(first) and all(
+        np.array_equal(result[name].to_numpy(), first[name].to_numpy()) for name in ("idx", "label")
     )

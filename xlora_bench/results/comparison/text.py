@@ -14,7 +14,7 @@ from xlora_bench.results.statistics.power import failure_interval
 
 HEAD = (
     "method",
-    "done",
+    "completed",
     "failed",
     "mean [95 %]",
     "difference [95 %]",
@@ -65,10 +65,10 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
     """Return one row per column and method, full precision."""
     rows = []
     for column in comparison.columns:
-        place = dict(zip(comparison.axes.columns, column.key, strict=True))
+        index = dict(zip(comparison.axes.columns, column.key, strict=True))
         for line in column.lines:
             method = dict(zip(comparison.axes.rows, line.method, strict=True))
-            rows.append({**place, **method, **_values(line), "best": line.method == column.best})
+            rows.append({**index, **method, **_values(line), "best": line.method == column.best})
     return pd.DataFrame(rows)
 
 
@@ -77,7 +77,7 @@ def _column(column: Column, comparison: Comparison) -> Iterator[str]:
     yield "|---|" + "---:|" * (len(HEAD) - 2) + "---|"
     for line in column.lines:
         name = comparison.labels[line.method]
-        yield _row([f"**{name}**" if line.method == column.best else name, *_cells(line)])
+        yield _row([f"**{name}**" if line.method == column.best else name, *_runs(line)])
     yield ""
     yield column.summary
     yield from _power(column)
@@ -86,31 +86,31 @@ def _column(column: Column, comparison: Comparison) -> Iterator[str]:
         yield from (f"- {note}" for note in column.notes)
 
 
-def _cells(line: Line) -> list[str]:
-    versus = line.versus
+def _runs(line: Line) -> list[str]:
+    pairwise = line.pairwise
     mean = (_with(line.interval) if line.interval else f"{line.mean:.4f}") if line.n else "-"
-    cells = [str(line.n), _failed(line), mean]
-    if versus is None:
-        return [*cells, "", "", "", "", "", "", line.verdict]
-    by_example = versus.by_example
+    table_cells = [str(line.n), _failed(line), mean]
+    if pairwise is None:
+        return [*table_cells, "", "", "", "", "", "", line.verdict]
+    by_example = pairwise.by_example
     crossed = by_example.seeds_and_examples if by_example else None
     return [
-        *cells,
-        _with(versus.interval, sign=True) if versus.interval else f"{versus.difference:+.4f}",
-        *(_p(value) for value in (versus.p, versus.p_holm, versus.p_max_t)),
+        *table_cells,
+        _with(pairwise.interval, sign=True) if pairwise.interval else f"{pairwise.difference:+.4f}",
+        *(_p(value) for value in (pairwise.p, pairwise.p_holm, pairwise.p_max_t)),
         _bounds(crossed, sign=True) if crossed else "",
-        _p(versus.mcnemar),
+        _p(pairwise.mcnemar),
         line.verdict,
     ]
 
 
 def _power(column: Column) -> Iterator[str]:
     """Say how large a difference would have been found."""
-    found = [line.versus.detectable for line in column.lines if line.versus and line.versus.detectable]
-    seeds = {line.versus.pairs.n for line in column.lines if line.versus}
-    if not found or min(seeds) < pairs_needed():
+    result = [line.pairwise.detectable for line in column.lines if line.pairwise and line.pairwise.detectable]
+    seeds = {line.pairwise.pairs.n for line in column.lines if line.pairwise}
+    if not result or min(seeds) < pairs_needed():
         return
-    low, high = f"{min(found):.4f}", f"{max(found):.4f}"
+    low, high = f"{min(result):.4f}", f"{max(result):.4f}"
     span = low if low == high else f"{low} to {high}, depending on the method,"
     pairs = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
     weaker = (
@@ -144,23 +144,23 @@ def _across(across: Across, figure: str | None) -> Iterator[str]:
 
 
 def _values(line: Line) -> dict[str, Any]:
-    versus = line.versus
-    by_example = versus.by_example if versus else None
+    pairwise = line.pairwise
+    by_example = pairwise.by_example if pairwise else None
     return {
         "n": line.n,
         "failed": line.failed,
         "missing": line.missing,
         "mean": line.mean,
         **_ends("mean", line.interval),
-        "pairs": versus.pairs.n if versus else 0,
-        "difference": versus.difference if versus else None,
-        **_ends("difference", versus.interval if versus else None),
-        "p_sign_flip": versus.p if versus else None,
-        "p_holm": versus.p_holm if versus else None,
-        "p_max_t": versus.p_max_t if versus else None,
-        "detectable": versus.detectable if versus else None,
-        "seeds_needed": versus.seeds_needed if versus else None,
-        "p_mcnemar": versus.mcnemar if versus else None,
+        "pairs": pairwise.pairs.n if pairwise else 0,
+        "difference": pairwise.difference if pairwise else None,
+        **_ends("difference", pairwise.interval if pairwise else None),
+        "p_sign_flip": pairwise.p if pairwise else None,
+        "p_holm": pairwise.p_holm if pairwise else None,
+        "p_max_t": pairwise.p_max_t if pairwise else None,
+        "detectable": pairwise.detectable if pairwise else None,
+        "seeds_needed": pairwise.seeds_needed if pairwise else None,
+        "p_mcnemar": pairwise.mcnemar if pairwise else None,
         **_ends("these_runs", by_example.these_runs if by_example else None),
         **_ends("seeds_and_examples", by_example.seeds_and_examples if by_example else None),
         "p_seeds_and_examples": by_example.p if by_example else None,
@@ -188,5 +188,5 @@ def _p(value: float | None) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+def _row(table_cells: Sequence[str]) -> str:
+    return "| " + " | ".join(run.replace("|", r"\|") for run in table_cells) + " |"

@@ -10,7 +10,7 @@ import pandas as pd
 from xlora_bench.results.comparison.build import Comparison, column_label, compare
 from xlora_bench.results.comparison.diagram import write_diagram
 from xlora_bench.results.comparison.text import to_frame, to_markdown
-from xlora_bench.results.frame.pivot_axes import Axes
+from xlora_bench.results.frame.pivot_axes import PivotAxes
 from xlora_bench.results.statistics.across import LEAST_METHODS, critical_difference
 from xlora_bench.system.io import write_atomically
 
@@ -21,7 +21,7 @@ def write_comparison(
     frame: pd.DataFrame,
     folder: str | Path,
     *,
-    axes: Axes,
+    axes: PivotAxes,
     row_labels: Mapping[str, str],
     reference: Mapping[str, str] | None = None,
     results_dir: Path | None = None,
@@ -29,7 +29,7 @@ def write_comparison(
     """Write the comparison of a tidy frame on the axes of its table; nothing if there is one method only.
 
     Files in `folder`: `comparison.md`, `comparison.csv`, and `critical_difference*.png` and `.svg` per setting with
-    enough tasks. `results_dir` is the folder that holds `cells/`, for comparisons by example.
+    enough tasks. `results_dir` is the folder that holds `runs/`, for comparisons by example.
 
     Raises:
         ValueError: if `reference` is not one of the methods.

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from xlora_bench.results.frame.method_names import method_name
-from xlora_bench.results.frame.pivot_axes import Axes, Key, keys, ordered
+from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, keys, ordered
 from xlora_bench.results.statistics import summarise
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ DODGE = {"score_vs_parameters": 0.05, "score_vs_rank": 0.2, "score_vs_time": 0.0
 """Decades over which methods at one place are spread sideways: error bars must not hide each other."""
 
 
-def write_figures(frame: pd.DataFrame, folder: str | Path, *, axes: Axes, labels: dict[str, str]) -> list[Path]:
+def write_figures(frame: pd.DataFrame, folder: str | Path, *, axes: PivotAxes, labels: dict[str, str]) -> list[Path]:
     """Write the figures of a tidy frame as PNG and SVG, return their paths; `labels` renames values of rows.
 
     A figure without a single point (no numeric rank, say) is not written.
@@ -47,7 +50,7 @@ def write_figures(frame: pd.DataFrame, folder: str | Path, *, axes: Axes, labels
     return written
 
 
-def _points(frame: pd.DataFrame, axes: Axes, column: str) -> pd.DataFrame:
+def _points(frame: pd.DataFrame, axes: PivotAxes, column: str) -> pd.DataFrame:
     """Return `panel`, `method`, `rank`, `x`, `x_std`, `mean`, `std`, `bad`, `front` of groups with a score and an x.
 
     A group is what differs only in the seed; `x` is its mean cost. `bad` counts runs that collapsed or failed: their
@@ -55,10 +58,10 @@ def _points(frame: pd.DataFrame, axes: Axes, column: str) -> pd.DataFrame:
     """
     panels = [name for name in axes.columns if name != "adapter.rank"]
     names = {"panel": panels, "method": axes.rows, "rank": ["adapter.rank"]}
-    place = {name: pd.Series(keys(frame, of), index=frame.index, dtype=object) for name, of in names.items()}
+    number = {name: pd.Series(keys(frame, of), index=frame.index, dtype=object) for name, of in names.items()}
     cost = pd.to_numeric(frame[column], errors="coerce") if column in frame else math.nan
-    placed = frame.assign(**place, x=cost)
-    done = placed[(placed["status"] == "done") & placed["score"].notna()]
+    placed = frame.assign(**number, x=cost)
+    done = placed[(placed["status"] == "completed") & placed["score"].notna()]
     costs = done.groupby(list(names), dropna=False, sort=False)["x"].agg(x="mean", x_std="std").reset_index()
     groups = summarise(placed, list(names), "score").merge(costs, on=list(names), how="left")
     groups["bad"] = groups["n_collapsed"] + groups["n_failed"]
@@ -83,8 +86,6 @@ def _score(frame: pd.DataFrame) -> str:
 
 
 def _write(points: pd.DataFrame, path: Path, *, label: str, score: str, labels: dict[str, str]) -> list[Path]:
-    from matplotlib import rc_context  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
 
     panels, methods = ordered(points["panel"]), ordered(points["method"])
     width = min(len(panels), 3)
@@ -161,7 +162,6 @@ def _draw_front(panel: "Panel", points: pd.DataFrame) -> None:
 
 def _set_ticks(panel: "Panel", values: pd.Series) -> None:
     """Label every value if they are few and apart, else round numbers."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator  # noqa: PLC0415
 
     ticks = sorted(values.unique())
     apart = all(right / left > 1.4 for left, right in pairwise(ticks))
@@ -175,14 +175,14 @@ def _set_ticks(panel: "Panel", values: pd.Series) -> None:
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
 
 
-def look_of(place: int) -> dict[str, Any]:
+def look_of(number: int) -> dict[str, Any]:
     """Return colour and marker of the method at a place of the order."""
-    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 5}
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
 
 
-def style_of(place: int) -> str:
+def style_of(number: int) -> str:
     """Return the line style of the method at a place of the order: another one where the colours begin again."""
-    return STYLES[place // len(COLOURS) % len(STYLES)]
+    return STYLES[number // len(COLOURS) % len(STYLES)]
 
 
 def _short(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Many records as one tidy frame: one row per cell."""
+"""Many records as one tidy frame: one row per run."""
 
 import json
 import logging
@@ -10,40 +10,39 @@ from typing import Any
 import pandas as pd
 
 from xlora_bench.runs.config_hash import COSMETIC, relevant
-from xlora_bench.runs.record import Record
+from xlora_bench.runs.record import Record, run_folder
 
 log = logging.getLogger(__name__)
 
 OUTCOME = (
-    *("cell", "status", "reason", "seed", "headline"),
-    *("score", "score_best", "score_last", "score_half", "started", "finished"),
+    *("run_id", "status", "reason", "seed", "headline"),
+    *("score", "score_best", "score_last", "score_cross_split", "started", "finished"),
 )
 """Columns that every frame has; a column with a `/` was measured, all others say what was asked for."""
 
 
-def collect(results_dir: str | Path, cells: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return one row per recorded cell of a results folder: all of them by time, or `cells` in their order.
+def collect(results_dir: str | Path, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return one row per recorded run of a results folder: all of them by time, or `run_ids` in their order.
 
     Columns: those in `OUTCOME` (`score_best`: headline metric at its best epoch, `score_last`: at the last one,
-    `score_half`: see `selection.with_selections`; `score`: the one that is reported, at first `score_best`), the
+    `score_cross_split`: see `selection.with_selections`; `score`: the one that is reported, at first `score_best`), the
     choices (`adapter`), the config's keys (`adapter.rank`), and what was measured (`best/accuracy`, `last/loss`,
     `parameters/adapter`, `cost/train_seconds`, `hashes/data`, `code/commit`, `versions/torch`).
     `frame.attrs["unreadable"]` maps files that are not records to the reason; `frame.attrs["missing"]` lists
-    cells without a record.
+    runs without a record.
     """
-    root = Path(results_dir) / "cells"
     records, unreadable, missing = [], {}, []
-    for cell in dict.fromkeys(_cells(root) if cells is None else cells):
-        path = root / cell / "record.json"
+    for run in dict.fromkeys(_run_ids(Path(results_dir)) if run_ids is None else run_ids):
+        path = run_folder(Path(results_dir), run) / "record.json"
         if not path.exists():
-            missing.append(cell)
+            missing.append(run)
             continue
         try:
             records.append(Record.read(path))
         except ValueError as error:
             log.warning("%s", error)
             unreadable[str(path)] = str(error)
-    if cells is None:
+    if run_ids is None:
         records.sort(key=lambda record: record.started)
     frame = to_frame([_row(record) for record in records])
     frame.attrs.update(unreadable=unreadable, missing=missing)
@@ -56,25 +55,27 @@ def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(names))
 
 
-def asked_for(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a cell that are known before it runs: its choices and its flat config."""
-    return {**named(choices), **dict(_flatten(relevant(config)))}
+def requested_columns(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a run that are known before it runs: its choices and its flat config."""
+    return {**naming_choices(choices), **dict(_flatten(relevant(config)))}
 
 
-def named(choices: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the choices that say what a cell is, without Hydra's own and without the logger."""
+def naming_choices(choices: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the choices that say what a run is, without Hydra's own and without the logger."""
     return {name: choice for name, choice in choices.items() if "/" not in name and name not in COSMETIC}
 
 
-def _cells(root: Path) -> list[str]:
-    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+def _run_ids(results_dir: Path) -> list[str]:
+    """Return the runs of a results folder, then those of schema 1."""
+    folders = (results_dir / "runs", results_dir / "cells")
+    return [path.name for root in folders if root.is_dir() for path in sorted(root.iterdir()) if path.is_dir()]
 
 
 def _row(record: Record) -> dict[str, Any]:
     headline = record.metrics.get("headline")
     best, last = record.metrics.get("best") or {}, record.metrics.get("last") or {}
     outcome = {
-        "cell": record.cell,
+        "run_id": record.run_id,
         "status": record.status,
         "reason": record.reason,
         "headline": headline,
@@ -87,7 +88,7 @@ def _row(record: Record) -> dict[str, Any]:
     parts = {"best": best, "last": last}
     parts |= {name: getattr(record, name) for name in ("parameters", "cost", "hashes", "code", "versions")}
     measured = {f"{part}/{key}": value for part, values in parts.items() for key, value in values.items()}
-    return {**asked_for(record.config, record.choices), "seed": record.seed, **outcome, **measured}
+    return {**requested_columns(record.config, record.choices), "seed": record.seed, **outcome, **measured}
 
 
 def _score(metrics: Mapping[str, Any], headline: str | None) -> float:

@@ -1,4 +1,4 @@
-"""Which keys span a table: whatever differs between the cells, besides the seed."""
+"""Which keys span a table: whatever differs between the runs, besides the seed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axes:
+class PivotAxes:
     """The names of the columns of a frame that span the rows and the columns of a table."""
 
     rows: tuple[str, ...]
@@ -31,21 +31,21 @@ class Axes:
 
 
 def varying(frame: pd.DataFrame, *, given: Sequence[str] = ()) -> list[str]:
-    """Return what differs between cells and does not follow from axes `given` or found before."""
-    found = [*given]
+    """Return what differs between runs and does not follow from axes `given` or found before."""
+    result = [*given]
     for name in _candidates(frame):
-        if name not in found and frame[name].nunique(dropna=False) > 1 and not _follows(frame, name, found):
-            found.append(name)
-    return found[len(given) :]
+        if name not in result and frame[name].nunique(dropna=False) > 1 and not _follows(frame, name, result):
+            result.append(name)
+    return result[len(given) :]
 
 
-def find_axes(frame: pd.DataFrame) -> Axes:
+def find_pivot_axes(frame: pd.DataFrame) -> PivotAxes:
     """Return the axes of the table of a sweep; without a varying method its rows are the adapter."""
     names = varying(frame)
     rows = [name for name in names if _is_method(name)]
     columns = [name for name in names if not _is_method(name)]
     columns.sort(key=lambda name: name == "adapter.rank")
-    return Axes(rows=tuple(rows or ["adapter"]), columns=tuple(columns))
+    return PivotAxes(rows=tuple(rows or ["adapter"]), columns=tuple(columns))
 
 
 def keys(frame: pd.DataFrame, names: Sequence[str]) -> list[Key]:
@@ -56,25 +56,25 @@ def keys(frame: pd.DataFrame, names: Sequence[str]) -> list[Key]:
     ]
 
 
-def ordered(found: Iterable[Key]) -> list[Key]:
+def ordered(result: Iterable[Key]) -> list[Key]:
     """Return the distinct keys: numbers ascending, names as they first appear, the first axis slowest."""
-    distinct = list(dict.fromkeys(found))
+    distinct = list(dict.fromkeys(result))
     ranks = [_ranks(dict.fromkeys(axis)) for axis in zip(*distinct, strict=True)]
     return sorted(distinct, key=lambda key: [rank[value] for rank, value in zip(ranks, key, strict=True)])
 
 
 def _candidates(frame: pd.DataFrame) -> list[str]:
-    asked = [name for name in frame.columns if name not in OUTCOME and "/" not in name]
-    first = [name for name in FIRST if name in asked]
-    choices = [name for name in asked if "." not in name]
-    return list(dict.fromkeys([*first, *choices, *asked]))
+    request = [name for name in frame.columns if name not in OUTCOME and "/" not in name]
+    first = [name for name in FIRST if name in request]
+    choices = [name for name in request if "." not in name]
+    return list(dict.fromkeys([*first, *choices, *request]))
 
 
-def _follows(frame: pd.DataFrame, name: str, found: list[str]) -> bool:
-    """Whether the value of `name` is the same in all cells that agree on `found`."""
-    if not found:
+def _follows(frame: pd.DataFrame, name: str, result: list[str]) -> bool:
+    """Whether the value of `name` is the same in all runs that agree on `result`."""
+    if not result:
         return False
-    return bool((frame.groupby(found, dropna=False, sort=False)[name].nunique(dropna=False) <= 1).all())
+    return bool((frame.groupby(result, dropna=False, sort=False)[name].nunique(dropna=False) <= 1).all())
 
 
 def _is_method(name: str) -> bool:
@@ -88,5 +88,5 @@ def _ranks(values: Iterable[Any]) -> dict[Any, int]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell of a frame holds nothing."""
+    """Whether a run of a frame holds nothing."""
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

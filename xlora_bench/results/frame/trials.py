@@ -7,7 +7,7 @@ BY = ("adapter", "init_scheme", "task")
 
 
 def without_trials(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells that are reported."""
+    """Return the runs that are reported."""
     if "tuning" not in frame:
         return frame
     kept = frame[frame["tuning"] != "trial"]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 from xlora_bench.results.protocols.protocol import Aggregation
 from xlora_bench.results.statistics import Interval, mean_interval
@@ -39,7 +40,6 @@ def interval(values: Sequence[float], aggregation: Aggregation) -> Interval | No
     Mean: `mean ± t_{n-1} std / sqrt(n)` at 95 %. Median: the order-statistic interval at 95 %, for which six runs are
     the fewest; of n < 6 the range, which holds the median with probability `1 - 2^(1 - n)`.
     """
-    from scipy import stats  # noqa: PLC0415 - slow to import
 
     n = len(values)
     if n < 2:

@@ -1,11 +1,14 @@
-"""The papers in `conf/paper/` by name, for tables of cells that are there already."""
+"""The papers in `conf/paper/` by name, for tables of runs that are there already."""
 
 from collections.abc import Sequence
 from typing import Any, cast
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.results.protocols.paper import Paper
+from xlora_bench.runs.config_folder import CONFIGS
 
 
 def load_paper(name: str) -> Paper:
@@ -14,7 +17,6 @@ def load_paper(name: str) -> Paper:
     Raises:
         ValueError: if there is no such file, or it holds no paper.
     """
-    from xlora_bench.runs.config_folder import CONFIGS  # noqa: PLC0415 - it imports Hydra
 
     if not (CONFIGS / "paper" / f"{name}.yaml").is_file():
         known = sorted(path.stem for path in (CONFIGS / "paper").glob("*.yaml") if not path.stem.startswith("_"))
@@ -27,10 +29,6 @@ def load_paper(name: str) -> Paper:
 
 def compose_paper(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Return the config `paper/<name>` as the command line would compose it."""
-    from hydra import compose, initialize_config_dir  # noqa: PLC0415
-    from hydra.core.global_hydra import GlobalHydra  # noqa: PLC0415
-
-    from xlora_bench.runs.config_folder import CONFIGS  # noqa: PLC0415
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

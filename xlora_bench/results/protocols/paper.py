@@ -64,12 +64,12 @@ class Paper:
             shared=shared,
         )
         tasks = published_tasks(blocks) if "task" in node["columns"] else []
-        numbers += _averages(numbers, tasks, place=node["columns"].index("task")) if len(tasks) > 1 else []
-        told = {name: node[name] for name in own if node.get(name) is not None}
+        numbers += _averages(numbers, tasks, position=node["columns"].index("task")) if len(tasks) > 1 else []
+        defaults = {name: node[name] for name in own if node.get(name) is not None}
         protocol = Protocol.parse(node.get("protocol") or {})
         return cls(
             **{
-                **told,
+                **defaults,
                 "numbers": numbers,
                 "tasks": tasks,
                 "protocol": protocol,
@@ -85,8 +85,8 @@ class Paper:
     @property
     def models(self) -> list[str]:
         """The models of the published numbers."""
-        place = self.columns.index("model") if self.numbers else 0
-        return list(dict.fromkeys(str(number.column[place]) for number in self.numbers))
+        position = self.columns.index("model") if self.numbers else 0
+        return list(dict.fromkeys(str(number.column[position]) for number in self.numbers))
 
     @property
     def published_rows(self) -> list[Key]:
@@ -100,26 +100,26 @@ class Paper:
 
     def number(self, row: Key, column: Key) -> Published | None:
         """Return the published number at a place of the table; axes beyond the paper's are ignored."""
-        place = (row[: len(self.rows)], column[: len(self.columns)])
-        return next((number for number in self.numbers if (number.row, number.column) == place), None)
+        position = (row[: len(self.rows)], column[: len(self.columns)])
+        return next((number for number in self.numbers if (number.row, number.column) == position), None)
 
     def value(self, row: Key, column: Key) -> float | None:
         """Return the value of the published number at a place of the table."""
         number = self.number(row, column)
         return None if number is None else number.value
 
-    def refusals(self, number: Published, cells: pd.DataFrame, *, selection: str, aggregation: str) -> list[str]:
-        """Return why a measured number, that of `cells`, must not be compared with a published one."""
-        found = self.protocol.refusals(cells, rules=self.rules, selection=selection, aggregation=aggregation)
-        return [number.refuse, *found] if number.refuse else found
+    def reasons(self, number: Published, run_rows: pd.DataFrame, *, selection: str, aggregation: str) -> list[str]:
+        """Return why a measured number, that of `run_rows`, must not be compared with a published one."""
+        result = self.protocol.reasons(run_rows, rules=self.rules, selection=selection, aggregation=aggregation)
+        return [number.refuse, *result] if number.refuse else result
 
     def notes(self, frame: pd.DataFrame) -> list[str]:
         """Return what a reader must know to read measured and published numbers side by side."""
         if not self.numbers:
             return [self.note] if self.note else []
         sources = dict.fromkeys((number.source, number.status) for number in self.numbers if not _is_average(number))
-        told = "; ".join(f"{source} ({STATUSES[status]})" for source, status in sources)
-        notes = [f"In brackets: published, {told}.", self.note]
+        defaults = "; ".join(f"{source} ({STATUSES[status]})" for source, status in sources)
+        notes = [f"In brackets: published, {defaults}.", self.note]
         measured = [str(model) for (model,) in dict.fromkeys(keys(frame, ["model"])) if model not in self.models]
         if measured:
             notes.append(
@@ -135,12 +135,14 @@ class Paper:
         column = "parameters/trainable" if self.protocol.head_counted else "parameters/adapter"
         if column not in frame:
             return ""
-        told = {(n.row, n.column[self.columns.index("model")]): n.parameters for n in self.numbers if n.parameters}
+        defaults = {(n.row, n.column[self.columns.index("model")]): n.parameters for n in self.numbers if n.parameters}
         measured: dict[tuple[Key, str], int] = {}
         for (*row, model), count in zip(keys(frame, [*self.rows, "model"]), frame[column], strict=True):
-            if (tuple(row), model) in told and not is_missing(count):
+            if (tuple(row), model) in defaults and not is_missing(count):
                 measured[tuple(row), model] = int(count)
-        parts = [f"{method_name(row)} {count:,} ({told[row, model]:,.0f})" for (row, model), count in measured.items()]
+        parts = [
+            f"{method_name(row)} {count:,} ({defaults[row, model]:,.0f})" for (row, model), count in measured.items()
+        ]
         head = "with" if self.protocol.head_counted else "without"
         return f"Trained parameters {head} the head, measured (published): {'; '.join(parts)}." if parts else ""
 
@@ -149,37 +151,37 @@ def _is_average(number: Published) -> bool:
     return AVERAGE in number.column
 
 
-def _averages(numbers: Sequence[Published], tasks: Sequence[str], *, place: int) -> list[Published]:
+def _averages(numbers: Sequence[Published], tasks: Sequence[str], *, position: int) -> list[Published]:
     """Return the mean over all tasks of each row that has them all and no published average of its own."""
-    found = []
-    for group in _by_row(numbers, place):
+    result = []
+    for group in _by_row(numbers, position):
         parts = [number for number in group if not _is_average(number)]
         if len(parts) < len(tasks):
             continue
         mean = sum(number.value for number in parts) / len(parts)
         published = next((number for number in group if _is_average(number)), None)
         if published is None:
-            found.append(_average(parts, mean, place))
+            result.append(_average(parts, mean, position))
         elif abs(published.value - mean) > ROUNDING + 1e-9:
             raise ValueError(
                 f"the published average {published.value:.4f} of row {published.row} is not that of its numbers"
                 f" ({mean:.4f} over {len(parts)} tasks); correct one of them"
             )
-    return found
+    return result
 
 
-def _by_row(numbers: Sequence[Published], place: int) -> Iterator[list[Published]]:
+def _by_row(numbers: Sequence[Published], position: int) -> Iterator[list[Published]]:
     groups: dict[Key, list[Published]] = {}
     for number in numbers:
-        groups.setdefault((number.row, number.column[:place], number.column[place + 1 :]), []).append(number)
+        groups.setdefault((number.row, number.column[:position], number.column[position + 1 :]), []).append(number)
     yield from groups.values()
 
 
-def _average(parts: Sequence[Published], mean: float, place: int) -> Published:
+def _average(parts: Sequence[Published], mean: float, position: int) -> Published:
     first = parts[0]
     return Published(
         row=first.row,
-        column=(*first.column[:place], AVERAGE, *first.column[place + 1 :]),
+        column=(*first.column[:position], AVERAGE, *first.column[position + 1 :]),
         value=mean,
         spread=None,
         n=first.n,

@@ -10,7 +10,7 @@ import pandas as pd
 from xlora_bench.results.frame.pivot_axes import is_missing
 from xlora_bench.runs.grid_rules import Rule, same
 
-Selection = Literal["best", "last", "half"]
+Selection = Literal["best", "last", "cross_split"]
 Aggregation = Literal["mean", "median"]
 
 BATCH = ("task.batch_size", "trainer.accumulate_grad_batches", "trainer.devices")
@@ -64,44 +64,50 @@ class Protocol:
         """The parts that the paper does not tell."""
         return [name for name in ("split", "selection", "aggregation", "start") if getattr(self, name) is None]
 
-    def refusals(self, cells: pd.DataFrame, *, rules: Sequence[Rule], **table: str) -> list[str]:
-        """Return why the numbers of `cells` must not be compared with the published ones; empty if they may.
+    def reasons(self, run_rows: pd.DataFrame, *, rules: Sequence[Rule], **table: str) -> list[str]:
+        """Return why the numbers of `run_rows` must not be compared with the published ones; empty if they may.
 
         `rules` are those of the paper's grid, which hold its recipe; `table` says which `selection` and
         `aggregation` the measured number has.
         """
         stated = {name: getattr(self, name) for name in table}
-        found = [(name, stated[name], table[name]) for name in table if stated[name] not in (None, table[name])]
-        for cell in cells.to_dict("records"):
-            found += self._of_cell({str(name): value for name, value in cell.items()}, rules)
-        lines = (f"{name}: published {_text(told)}, measured {_text(measured)}" for name, told, measured in found)
+        result = [(name, stated[name], table[name]) for name in table if stated[name] not in (None, table[name])]
+        for run in run_rows.to_dict("records"):
+            result += self._of_run({str(name): value for name, value in run.items()}, rules)
+        lines = (
+            f"{name}: published {_text(published)}, measured {_text(measured)}" for name, published, measured in result
+        )
         return list(dict.fromkeys(lines))
 
-    def _of_cell(self, cell: Mapping[str, Any], rules: Sequence[Rule]) -> list[tuple[str, Any, Any]]:
-        task = str(cell.get("task"))
+    def _of_run(self, run: Mapping[str, Any], rules: Sequence[Rule]) -> list[tuple[str, Any, Any]]:
+        task = str(run.get("task"))
         checks: list[tuple[str, Any, Any]] = [
-            ("metric", self.metric.get(task), cell.get("headline")),
-            ("split", self.split, _split(cell)),
+            ("metric", self.metric.get(task), run.get("headline")),
+            ("split", self.split, _split(run)),
         ]
         if self.start is not None:
-            checks.append(("start", self.start.get(task, "base"), _start(cell)))
+            checks.append(("start", self.start.get(task, "base"), _start(run)))
         batch = self.effective_batch.get(task)
         if batch is not None:
-            checks.append(("effective batch", batch, _effective_batch(cell)))
-        wrong = [(name, told, found) for name, told, found in checks if told is not None and told != found]
-        for name, values in {**{name: [value] for name, value in self.config.items()}, **recipe(rules, cell)}.items():
+            checks.append(("effective batch", batch, _effective_batch(run)))
+        wrong = [
+            (name, published, result)
+            for name, published, result in checks
+            if published is not None and published != result
+        ]
+        for name, values in {**{name: [value] for name, value in self.config.items()}, **recipe(rules, run)}.items():
             if name == "start_from" or (name == BATCH[0] and batch is not None):
                 continue
-            if not any(same(_value(cell, name), _plain(value)) for value in values):
-                wrong.append((name, values[0] if len(values) == 1 else values, _value(cell, name)))
+            if not any(same(_value(run, name), _plain(value)) for value in values):
+                wrong.append((name, values[0] if len(values) == 1 else values, _value(run, name)))
         return wrong
 
 
-def recipe(rules: Sequence[Rule], cell: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the values that the grid `rules` allow for the keys they decide in `cell` (its columns by name)."""
+def recipe(rules: Sequence[Rule], run: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the values that the grid `rules` allow for the keys they decide in `run` (its columns by name)."""
     allowed: dict[str, list[Any]] = {}
     for rule in rules:
-        if rule.matches(lambda key: _value(cell, key)):
+        if rule.matches(lambda key: _value(run, key)):
             allowed |= {name: [value] for name, value in rule.set.items()}
             allowed |= {name: list(values) for name, values in rule.each.items()}
     return allowed
@@ -112,20 +118,20 @@ def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
-def _value(cell: Mapping[str, Any], name: str) -> Any:
-    value = cell.get(name)
+def _value(run: Mapping[str, Any], name: str) -> Any:
+    value = run.get(name)
     return None if is_missing(value) else value
 
 
-def _split(cell: Mapping[str, Any]) -> str:
-    return "validation" if _value(cell, "task.holdout") is None else "rows held out of the training split"
+def _split(run: Mapping[str, Any]) -> str:
+    return "validation" if _value(run, "task.holdout") is None else "rows held out of the training split"
 
 
-def _start(cell: Mapping[str, Any]) -> str:
-    start = _value(cell, "start_from")
+def _start(run: Mapping[str, Any]) -> str:
+    start = _value(run, "start_from")
     if start is None:
         return "base"
-    return next((task for task in _tasks(json.loads(start))), "another cell")
+    return next((task for task in _tasks(json.loads(start))), "another run")
 
 
 def _tasks(overrides: Sequence[str]) -> Iterator[str]:
@@ -135,10 +141,10 @@ def _tasks(overrides: Sequence[str]) -> Iterator[str]:
             yield value
 
 
-def _effective_batch(cell: Mapping[str, Any]) -> int:
+def _effective_batch(run: Mapping[str, Any]) -> int:
     size = 1
     for name in BATCH:
-        value = _value(cell, name)
+        value = _value(run, name)
         size *= int(value) if isinstance(value, int | float) and value > 0 else 1
     return size
 

@@ -75,8 +75,8 @@ def parse_published(
         for row in _rows(block, shared)
         for number in _numbers(row, rows=rows, columns=columns, scale=scale)
     ]
-    places = [(number.row, number.column) for number in numbers]
-    if twice := [place for place in dict.fromkeys(places) if places.count(place) > 1]:
+    positions = [(number.row, number.column) for number in numbers]
+    if twice := [position for position in dict.fromkeys(positions) if positions.count(position) > 1]:
         raise ValueError(f"`paper.published` has two numbers for {twice[0]}; every place may come once")
     return numbers
 
@@ -84,8 +84,8 @@ def parse_published(
 def published_tasks(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the tasks of the columns of `blocks`, also those that no row has a number for."""
     tasks = [row["task"] for block in blocks for row in _rows(block, {})]
-    flat = [task for some in tasks for task in (some if isinstance(some, list) else [some])]
-    return list(dict.fromkeys(task for task in flat if task != AVERAGE))
+    flattened = [task for some in tasks for task in (some if isinstance(some, list) else [some])]
+    return list(dict.fromkeys(task for task in flattened if task != AVERAGE))
 
 
 def _rows(block: Mapping[str, Any], inherited: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -102,18 +102,18 @@ def _numbers(
     _check(row, rows=rows, columns=columns)
     along = next((name for name in columns if isinstance(row[name], list)), None)
     values = row["values"] if along else [row["value"]]
-    places = row[along] if along else [None]
-    if len(values) != len(places):
-        raise ValueError(f"{_show(row)} has {len(values)} `values` for {len(places)} of `{along}`")
+    positions = row[along] if along else [None]
+    if len(values) != len(positions):
+        raise ValueError(f"{_show(row)} has {len(values)} `values` for {len(positions)} of `{along}`")
     own = any(name in row for name in rows)
     key = tuple(row.get(name) for name in rows) if own else (row["label"], *(None for _ in rows[1:]))
-    for place, written in zip(places, values, strict=True):
+    for position, written in zip(positions, values, strict=True):
         if written is None:
             continue
         value, spread = _value(written, row, scale)
         yield Published(
             row=key,
-            column=tuple(place if name == along else row[name] for name in columns),
+            column=tuple(position if name == along else row[name] for name in columns),
             value=value,
             spread=spread,
             n=row.get("n"),
@@ -161,5 +161,5 @@ def _count(written: Any, row: Mapping[str, Any]) -> float | None:
 
 
 def _show(row: Mapping[str, Any]) -> str:
-    told = {name: value for name, value in row.items() if name not in ("source", "status", "n")}
-    return f"the published {told}"
+    settings = {name: value for name, value in row.items() if name not in ("source", "status", "n")}
+    return f"the published {settings}"

@@ -11,25 +11,26 @@ import pandas as pd
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import is_missing, keys
 from xlora_bench.results.protocols.protocol import Selection
+from xlora_bench.runs.record import run_folder
 
-COLUMNS: dict[Selection, str] = {"best": "score_best", "last": "score_last", "half": "score_half"}
+COLUMNS: dict[Selection, str] = {"best": "score_best", "last": "score_last", "cross_split": "score_cross_split"}
 """Selection -> the column of the frame that holds its score."""
 MEANING: dict[Selection, str] = {
     "best": "Score at the best epoch on the reported split",
     "last": "Score at the last epoch",
-    "half": "Score on one half of the reported split at the epoch that is best on the other half, mean of both ways",
+    "cross_split": "Score on one half of the split at the epoch that is best on the other half, mean of both ways",
 }
 HALVES_SEED = 20_240_501
-"""Of the one split into halves that all cells of a task share."""
+"""Of the one split into halves that all runs of a task share."""
 
 Score = Callable[[pd.DataFrame], float]
 
 
 def with_selections(frame: pd.DataFrame, results_dir: str | Path) -> pd.DataFrame:
-    """Return `frame` with the column `score_half`, and in its attributes `without_predictions`: cell -> reason."""
-    half = scores_under(frame, results_dir, "half")
-    chosen = frame.assign(score_half=half)
-    chosen.attrs = {**frame.attrs, "without_predictions": half.attrs["problems"]}
+    """Return `frame` with the column `score_cross_split`; `attrs["without_predictions"]` maps runs to reasons."""
+    scores = scores_under(frame, results_dir, "cross_split")
+    chosen = frame.assign(score_cross_split=scores)
+    chosen.attrs = {**frame.attrs, "without_predictions": scores.attrs["problems"]}
     return chosen
 
 
@@ -37,16 +38,16 @@ def under(frame: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     """Return `frame` with the score of `selection` as its `score`.
 
     Raises:
-        ValueError: if no done cell has that score.
+        ValueError: if no done run has that score.
     """
     chosen = frame.assign(score=frame[COLUMNS[selection]])
     chosen.attrs = {**frame.attrs, "selection": selection}
-    done = frame[frame["status"] == "done"]
+    done = frame[frame["status"] == "completed"]
     if len(done) and done[COLUMNS[selection]].isna().all():
         reasons = dict.fromkeys(frame.attrs.get("without_predictions", {}).values())
         raise ValueError(
-            f"`selection` (={selection}) needs the stored predictions, and none of the {len(done)} done cells has them"
-            f" ({'; '.join(reasons) or 'they were not read'}); choose best or last, or train the cells again"
+            f"`selection` (={selection}) needs the stored predictions, and none of the {len(done)} done runs has them"
+            f" ({'; '.join(reasons) or 'they were not read'}); choose best or last, or train the runs again"
         )
     return chosen
 
@@ -54,45 +55,48 @@ def under(frame: pd.DataFrame, selection: Selection) -> pd.DataFrame:
 def selection_notes(frame: pd.DataFrame, rows: Sequence[str], labels: Mapping[str, str]) -> list[str]:
     """Return what the choice of the epoch is worth, by method, and what is not known of it.
 
-    A method is named by its values of `rows`, `labels` replacing some. The optimism of `best` is `best - half`, its
-    mean over the done cells that have both.
+    A method is named by its values of `rows`, `labels` replacing some. The optimism of `best` is
+    `best - cross_split`, its
+    mean over the done runs that have both.
     """
-    done = frame[(frame["status"] == "done") & frame["score_half"].notna()]
-    gaps = (done["score_best"] - done["score_half"]).astype(float)
+    done = frame[(frame["status"] == "completed") & frame["score_cross_split"].notna()]
+    gaps = (done["score_best"] - done["score_cross_split"]).astype(float)
     methods = pd.Series(keys(done, rows), index=done.index, dtype=object)
     parts = [
         f"{method_name(method, labels)} {values.mean():+.4f} ({len(values)})"
         for method, values in gaps.groupby(methods, sort=False)
     ]
-    notes = [f"Optimism of the best epoch (best minus half, mean over cells): {'; '.join(parts)}."] if parts else []
+    title = "Optimism of the best epoch (best minus cross_split, mean over runs)"
+    notes = [f"{title}: {'; '.join(parts)}."] if parts else []
     missing = frame.attrs.get("without_predictions", {})
     if missing:
-        cells = "; ".join(f"{cell}: {reason}" for cell, reason in missing.items())
-        notes.append(f"Without a score by halves: {cells}.")
+        run_rows = "; ".join(f"{run}: {reason}" for run, reason in missing.items())
+        notes.append(f"Without a score by halves: {run_rows}.")
     return notes
 
 
 def scores_under(frame: pd.DataFrame, results_dir: str | Path, selection: Selection) -> pd.Series:
-    """Return the headline score of each cell of a tidy frame under `selection`, from its stored predictions.
+    """Return the headline score of each run of a tidy frame under `selection`, from its stored predictions.
 
-    `best`: the highest over epochs on the whole split; `last`: that of the last epoch; `half`: see `half_score`.
-    NaN where it is not known; `attrs["problems"]` maps the done cells among those to the reason.
+    `best`: the highest over epochs on the whole split; `last`: that of the last epoch;
+    `cross_split`: see `cross_split_score`.
+    NaN where it is not known; `attrs["problems"]` maps the done runs among those to the reason.
     """
     scores, problems = [], {}
     for row in frame.to_dict("records"):
         score = np.nan
-        if row["status"] == "done":
+        if row["status"] == "completed":
             try:
-                score = _cell_score(row, Path(results_dir), selection)
+                score = _run_score(row, Path(results_dir), selection)
             except ValueError as problem:
-                problems[str(row["cell"])] = str(problem)
+                problems[str(row["run_id"])] = str(problem)
         scores.append(score)
-    found = pd.Series(scores, index=frame.index, dtype=float, name=COLUMNS[selection])
-    found.attrs["problems"] = problems
-    return found
+    result = pd.Series(scores, index=frame.index, dtype=float, name=COLUMNS[selection])
+    result.attrs["problems"] = problems
+    return result
 
 
-def half_score(predictions: pd.DataFrame, score: Score) -> float:
+def cross_split_score(predictions: pd.DataFrame, score: Score) -> float:
     """Return the score without the optimism of choosing and reporting on the same rows.
 
     The rows are split into two halves by `idx` alone. The epoch that is best on one half (the earliest of equals) is
@@ -107,19 +111,19 @@ def half_score(predictions: pd.DataFrame, score: Score) -> float:
 
 
 def halves(idx: np.ndarray) -> np.ndarray:
-    """Return the first half (rounded up) of a fixed permutation of the sorted `idx`: the same for every cell."""
+    """Return the first half (rounded up) of a fixed permutation of the sorted `idx`: the same for every run."""
     order = np.random.default_rng(HALVES_SEED).permutation(len(idx))
     return np.sort(idx)[order[: (len(idx) + 1) // 2]]
 
 
-def _cell_score(row: dict[Any, Any], results_dir: Path, selection: Selection) -> float:
-    path = results_dir / "cells" / str(row["cell"]) / "predictions.parquet"
+def _run_score(row: dict[Any, Any], results_dir: Path, selection: Selection) -> float:
+    path = run_folder(results_dir, str(row["run_id"])) / "predictions.parquet"
     predictions = _read(path)
     if is_missing(row["headline"]):
         raise ValueError("its record names no headline metric")
     score = partial(_score, metric=str(row["headline"]))
-    if selection == "half":
-        return half_score(predictions, score)
+    if selection == "cross_split":
+        return cross_split_score(predictions, score)
     by_epoch = _by_epoch(predictions, score)
     return max(by_epoch.values()) if selection == "best" else by_epoch[max(by_epoch)]
 
@@ -143,7 +147,7 @@ def _by_epoch(predictions: pd.DataFrame, score: Score) -> dict[int, float]:
 def _score(rows: pd.DataFrame, metric: str) -> float:
     """Return a metric as training computes it, from the logits of some rows."""
     from xlora_bench.data import metrics  # noqa: PLC0415 - tables without predictions need none of it
-    from xlora_bench.data.task import TextTask  # noqa: PLC0415
+    from xlora_bench.data.task import TextTask  # noqa: PLC0415 - slow to import
 
     logits = rows[[name for name in rows.columns if name.startswith("logit_")]].to_numpy()
     classes = None if logits.shape[1] == 1 else tuple(map(str, range(logits.shape[1])))

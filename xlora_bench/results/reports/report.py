@@ -30,16 +30,16 @@ def write_report(
     results_dir: Path | None = None,
     reference: Mapping[str, str] | None = None,
 ) -> Table:
-    """Write the table of a tidy frame, its comparison, its cells and its figures into `folder`; return the table.
+    """Write the table of a tidy frame, its comparison, its runs and its figures into `folder`; return the table.
 
-    Files: `table.md`, `table.csv`, `table.tex`, `cells.csv`, `score_vs_parameters` and `score_vs_rank` as PNG
-    and SVG, and those of `comparison.write_comparison`, by example if `results_dir` (the folder that holds `cells/`)
+    Files: `table.md`, `table.csv`, `table.tex`, `runs.csv`, `score_vs_parameters` and `score_vs_rank` as PNG
+    and SVG, and those of `comparison.write_comparison`, by example if `results_dir` (the folder that holds `runs/`)
     is given. A figure or a comparison that cannot be made is a warning, because the table does not depend on it.
     `reference` names the method that others are compared with, such as `{"adapter": "lora"}`, which is the default.
     Without a `selection` or an `aggregation` they are the paper's, or the best epoch and the mean.
 
     Raises:
-        ValueError: if the frame is empty, no cell has a score under `selection`, no method is the `reference`, or
+        ValueError: if the frame is empty, no run has a score under `selection`, no method is the `reference`, or
             `folder` cannot be written.
     """
     frame = under(frame, selection or (paper.protocol.selection if paper else None) or "best")
@@ -48,7 +48,7 @@ def write_report(
         "table.md": table.to_markdown(),
         "table.csv": table.to_csv(),
         "table.tex": table.to_latex(),
-        "cells.csv": frame.to_csv(index=False),
+        "runs.csv": frame.to_csv(index=False),
     }
     folder = Path(folder)
     try:

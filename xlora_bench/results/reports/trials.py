@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from xlora_bench.results.figures.figures import look_of, style_of
 from xlora_bench.results.frame.method_names import method_name
@@ -67,18 +69,16 @@ def _scores(trials: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[Key, list
     scores = trials["score"].astype(float)
     tasks = pd.Series(keys(trials, ["task"]), index=trials.index, dtype=object)
     lowest = scores.groupby(tasks).transform("min")
-    counted = scores.where(trials["status"] == "done", lowest)
+    counted = scores.where(trials["status"] == "completed", lowest)
     groups = pd.Series(keys(trials, by), index=trials.index, dtype=object)
     for group in ordered(groups):
         of_group = groups == group
-        if (of_group & (trials["status"] == "done") & scores.notna()).any():
+        if (of_group & (trials["status"] == "completed") & scores.notna()).any():
             yield group, counted[of_group].dropna().tolist()
 
 
 def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapping[str, str]) -> None:
     """Draw a line per group, a panel per task."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     if expected.empty:
         return
@@ -91,9 +91,9 @@ def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapp
     grid = figure.subplots(height, width, squeeze=False).flatten()
     handles = {}
     for axis, (task, panel) in zip(grid, panels, strict=False):
-        for place, method in enumerate(ordered(methods)):
+        for number, method in enumerate(ordered(methods)):
             line = panel[methods[panel.index] == method]
-            look = look_of(place) | {"linestyle": style_of(place), "linewidth": 1.2}
+            look = look_of(number) | {"linestyle": style_of(number), "linewidth": 1.2}
             (drawn,) = axis.plot(line["k"], line["expected_best"], **look)
             handles[method_name(method, labels)] = drawn
         axis.set_title(str(task), fontsize=10)

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xlora_bench.results.frame.collect import asked_for, named
-from xlora_bench.results.reproduce.run_artifacts import Run
-from xlora_bench.results.reproduce.run_diff import Comparison, compare
+from xlora_bench.results.frame.collect import naming_choices, requested_columns
+from xlora_bench.results.reproduce.run_artifacts import RunArtifacts
+from xlora_bench.results.reproduce.run_diff import RunDiff, run_diff
 from xlora_bench.runs.record import Record
 
-ASKED = ("config", "seed", "data", "weights", "tokenizer", "parent")
-"""Sections that make another cell."""
+REQUESTED = ("config", "seed", "data", "weights", "tokenizer", "parent")
+"""Sections that make another run."""
 AROUND = ("code", "versions", "machine")
-"""Sections that leave the cell the same."""
+"""Sections that leave the run the same."""
 MACHINE = ("cpu", "threads", "gpus")
 """What of a machine can change a number."""
 COSMETIC_VERSIONS = ("wandb",)
@@ -29,19 +29,19 @@ Sections = dict[str, dict[str, tuple[Any, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explanation:
+class DiffReport:
     """In what two runs differ, by section; how their outcomes differ; and the verdict in words."""
 
     sections: Sections
-    outcome: Comparison
+    diff: RunDiff
     verdict: str
 
 
-def explain(left: Run, right: Run) -> Explanation:
+def diff_report(left: RunArtifacts, right: RunArtifacts) -> DiffReport:
     """Return why the numbers of two runs differ, as far as it is recorded."""
     sections = differences(left.record, right.record)
-    outcome = compare(left, right)
-    return Explanation(sections=sections, outcome=outcome, verdict=verdict(sections, outcome))
+    diff = run_diff(left, right)
+    return DiffReport(sections=sections, diff=diff, verdict=verdict(sections, diff))
 
 
 def differences(left: Record, right: Record) -> Sections:
@@ -50,17 +50,17 @@ def differences(left: Record, right: Record) -> Sections:
     A key that is null is as good as absent.
     """
     theirs = facts(right)
-    found = {section: unequal(one, theirs[section]) for section, one in facts(left).items()}
-    return {section: keys for section, keys in found.items() if keys}
+    result = {section: unequal(one, theirs[section]) for section, one in facts(left).items()}
+    return {section: keys for section, keys in result.items() if keys}
 
 
 def facts(record: Record) -> dict[str, dict[str, Any]]:
     """Return what a record says besides its outcome, by section; keys are dotted."""
     hashes = {name: {name: record.hashes.get(name)} for name in ("data", "weights", "tokenizer", "parent")}
-    config = {key: value for key, value in asked_for(record.config, {}).items() if key != "seed"}
-    ranks = {f"rank at {place}": rank for place, rank in record.ranks.items()}
+    config = {key: value for key, value in requested_columns(record.config, {}).items() if key != "seed"}
+    ranks = {f"rank at {module_name}": rank for module_name, rank in record.ranks.items()}
     return {
-        "choices": named(record.choices),
+        "choices": naming_choices(record.choices),
         "config": config,
         "seed": {"seed": record.seed},
         **hashes,
@@ -78,17 +78,17 @@ def unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple
 
 
 def around(sections: Sections) -> dict[str, str]:
-    """Return what differs around a cell and can change its numbers, each with the reason."""
-    found = {}
+    """Return what differs around a run and can change its numbers, each with the reason."""
+    result = {}
     if "code" in sections or uncommitted(sections):
-        found["code"] = WHY["code"]
+        result["code"] = WHY["code"]
     if versions := [name for name in sections.get("versions", {}) if name not in COSMETIC_VERSIONS]:
-        found[f"versions of {', '.join(versions)}"] = WHY["versions"]
+        result[f"versions of {', '.join(versions)}"] = WHY["versions"]
     for key in MACHINE:
         if key in sections.get("machine", {}):
             one, other = sections["machine"][key]
-            found[f"{key} ({shown(one)} and {shown(other)})"] = WHY[key]
-    return found
+            result[f"{key} ({shown(one)} and {shown(other)})"] = WHY[key]
+    return result
 
 
 def uncommitted(sections: Sections) -> bool:
@@ -96,20 +96,20 @@ def uncommitted(sections: Sections) -> bool:
     return "dirty" in sections.get("code", {})
 
 
-def verdict(sections: Sections, outcome: Comparison) -> str:
+def verdict(sections: Sections, diff: RunDiff) -> str:
     """Return in words whether the outcomes had to differ, and why they may."""
-    asked = [section for section in ASKED if section in sections]
+    request = [section for section in REQUESTED if section in sections]
     settings = around(sections)
-    numbers = "the numbers are the same to the bit" if outcome.identical else "the numbers differ"
-    if asked:
-        said = [", ".join(sections["config"]) if section == "config" else section for section in asked]
-        return f"two different cells: they differ in {', '.join(said)}, so they are expected to differ; {numbers}"
-    if outcome.identical:
+    numbers = "the numbers are the same to the bit" if diff.identical else "the numbers differ"
+    if request:
+        differing = [", ".join(sections["config"]) if section == "config" else section for section in request]
+        return f"two different runs: they differ in {', '.join(differing)}, so they are expected to differ; {numbers}"
+    if diff.identical:
         where = f"although {', '.join(settings)} differ" if settings else "on the same machine, versions and threads"
-        return f"the same cell {where}: bit-identical ({', '.join(outcome.compared)})"
+        return f"the same run {where}: bit-identical ({', '.join(diff.compared)})"
     if settings:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in settings.items())
-        return f"the same cell, made differently: {reasons}"
+        return f"the same run, made differently: {reasons}"
     return (
         "nothing that is recorded differs, yet the numbers do: nondeterminism (a GPU's kernels, say), changes to the "
         "code that were not committed, or settings of the environment (BLAS, oneDNN) are left; `verify` tells if "

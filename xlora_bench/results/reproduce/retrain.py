@@ -1,4 +1,4 @@
-"""Train a recorded cell once more from its record alone, somewhere else."""
+"""Train a recorded run once more from its record alone, somewhere else."""
 
 import copy
 import logging
@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from xlora_bench.data.datamodule import TextData
-from xlora_bench.results.reproduce.run_artifacts import Run, read_run
+from xlora_bench.results.reproduce.run_artifacts import RunArtifacts, read_run
 from xlora_bench.runs.record import Record
-from xlora_bench.runs.run import Cell
-from xlora_bench.training.train import PARTS, Asked, ensure
+from xlora_bench.training.caches import Caches
+from xlora_bench.training.resolve import PARTS, RunRequest, request_of
+from xlora_bench.training.train import get_or_train
 from xlora_bench.training.trust import BASES, check_recorded, parts_from_record
 
 log = logging.getLogger(__name__)
@@ -23,59 +23,56 @@ QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
 def retrain(
-    run: Run, *, recorded: Callable[[str], Run], folder: Path, data_dir: Path | None, trust: Sequence[str] = ()
-) -> Run:
-    """Train the cell of `run` again with its results in `folder`, on as many threads as it had; return the new run.
+    run: RunArtifacts,
+    *,
+    recorded: Callable[[str], RunArtifacts],
+    folder: Path,
+    data_dir: Path | None,
+    trust: Sequence[str] = (),
+) -> RunArtifacts:
+    """Train the run of `run` again with its results in `folder`, on as many threads as it had; return the new run.
 
-    A cell that starts from another has that one, `recorded` by its id, trained again first. The record itself and its
+    A run that starts from another has that one, `recorded` by its id, trained again first. The record itself and its
     folder are not touched, and nothing is logged to W&B. The record may name classes of this package and of the modules
     in `trust`.
 
     Raises:
         ValueError: if the record names anything else, or the data is not there, or not what it was.
     """
-    asked = ask_again(run.record, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
+    request = resolve_again(run.record, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
     with threads(run.record.machine.get("threads")):
-        ensure(asked)
-    return read_run(asked.cell.folder)
+        get_or_train(request)
+    return read_run(request.run.folder)
 
 
-def ask_again(
-    record: Record, *, recorded: Callable[[str], Run], folder: Path, data_dir: Path | None, trust: Sequence[str] = ()
-) -> Asked:
-    """Return the cell of `record` as `train.ask` would, but from the recorded config."""
+def resolve_again(
+    record: Record,
+    *,
+    recorded: Callable[[str], RunArtifacts],
+    folder: Path,
+    data_dir: Path | None,
+    trust: Sequence[str] = (),
+) -> RunRequest:
+    """Return the run of `record` as `resolve` would, but from the recorded config."""
     config = config_for(record, folder=folder, data_dir=data_dir)
-    of = f"cell {record.cell}"
+    of = f"run {record.run_id}"
     check_recorded(config, tuple(BASES), of=of, trust=trust)
     parts = parts_from_record(config, PARTS, of=of, trust=trust)
     paths = config["paths"]
-    data = TextData(
-        parts["task"],
-        tokenizer=parts["model"].tokenizer(),
-        seed=record.seed,
-        data_dir=Path(paths["data_dir"]) if paths["data_dir"] else None,
-        cache_dir=Path(paths["cache_dir"]).expanduser(),
-    )
-    if data.fingerprint != record.hashes.get("data"):
-        place = paths["data_dir"] or "the Hub"
-        raise ValueError(
-            f"cell {record.cell} was trained on other data: task {parts['task'].name} from {place} has the fingerprint "
-            f"{data.fingerprint[:12]}, recorded is {str(record.hashes.get('data'))[:12]}; give --data-dir"
-        )
     parent = None
     if parent_id := record.hashes.get("parent"):
-        start = recorded(parent_id).record
-        parent = ask_again(start, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
-    cell = Cell.of(
-        config,
-        choices=record.choices,
-        data=data.fingerprint,
-        results_dir=folder,
-        parent=parent.cell.id if parent else None,
-    )
-    if cell.id != record.cell:
-        log.warning("cell %s is now named %s: what names a cell has changed since", record.cell, cell.id)
-    return Asked(cell=cell, parts=parts, data=data, parent=parent)
+        parents_record = recorded(parent_id).record
+        parent = resolve_again(parents_record, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
+    request = request_of(config, parts, choices=record.choices, caches=Caches(), parent=parent)
+    if request.corpus.fingerprint != record.hashes.get("data"):
+        location = paths["data_dir"] or "the Hub"
+        raise ValueError(
+            f"run {record.run_id} was trained on other data: task {parts['task'].name} from {location} has fingerprint "
+            f"{request.corpus.fingerprint[:12]}, recorded is {str(record.hashes.get('data'))[:12]}; give --data-dir"
+        )
+    if request.run.id != record.run_id:
+        log.warning("run %s is now named %s: what names a run has changed since", record.run_id, request.run.id)
+    return request
 
 
 def config_for(record: Record, *, folder: Path, data_dir: Path | None) -> dict[str, Any]:
@@ -83,7 +80,7 @@ def config_for(record: Record, *, folder: Path, data_dir: Path | None) -> dict[s
     config = copy.deepcopy(record.config)
     paths = config.get("paths") or {}
     config["paths"] = {
-        "data_dir": data_place(paths.get("data_dir"), given=data_dir, cell=record.cell),
+        "data_dir": data_location(paths.get("data_dir"), given=data_dir, run_id=record.run_id),
         "results_dir": str(folder),
         "cache_dir": paths.get("cache_dir") or CACHE_DIR,
     }
@@ -94,12 +91,12 @@ def config_for(record: Record, *, folder: Path, data_dir: Path | None) -> dict[s
     return config
 
 
-def data_place(recorded: str | None, *, given: Path | None, cell: str) -> str | None:
+def data_location(recorded: str | None, *, given: Path | None, run_id: str) -> str | None:
     """Return the data folder to use: the given one, else the recorded one (None: the Hub)."""
     if given is not None:
         return str(given.expanduser())
     if recorded is not None and not Path(recorded).expanduser().is_dir():
-        raise ValueError(f"cell {cell} read its data from {recorded}, which is not there: give --data-dir DIR")
+        raise ValueError(f"run {run_id} read its data from {recorded}, which is not there: give --data-dir DIR")
     return None if recorded is None else str(Path(recorded).expanduser())
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 
-from xlora_bench.runs.record import Record
+from xlora_bench.runs.record import Record, record_paths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +20,8 @@ FILES = {"predictions": "predictions.parquet", "tensors": "adapter.safetensors"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """A record, the `folder` of its cell (None: only a summary of it is left) and digests of what the folder held."""
+class RunArtifacts:
+    """A record, the `folder` of its run (None: only a summary of it is left) and digests of what the folder held."""
 
     record: Record
     folder: Path | None
@@ -35,7 +36,6 @@ class Run:
     @cached_property
     def tensors(self) -> "dict[str, Tensor] | None":
         """What trained, after the last epoch, if it is there."""
-        from safetensors.torch import load_file  # noqa: PLC0415 - slow to import
 
         path = self._path("tensors")
         return None if path is None else load_file(path)
@@ -55,35 +55,35 @@ class Run:
         return path if path is not None and path.is_file() else None
 
 
-def read_run(folder: Path) -> Run:
-    """Return the run in the folder of a cell.
+def read_run(folder: Path) -> RunArtifacts:
+    """Return the run in the folder of a run.
 
     Raises:
         ValueError: if it holds no readable record.
     """
-    return Run(record=Record.read(folder / "record.json"), folder=folder)
+    return RunArtifacts(record=Record.read(folder / "record.json"), folder=folder)
 
 
-def find_run(said: str | Path, *, results_dir: Path | None = None) -> Run:
-    """Return the run that a cell's folder, its `record.json` or its id in `results_dir` names.
+def find_run(run_name: str | Path, *, results_dir: Path | None = None) -> RunArtifacts:
+    """Return the run that a run's folder, its `record.json` or its id in `results_dir` names.
 
     Raises:
         ValueError: if there is no such run.
     """
-    path = Path(said)
+    path = Path(run_name)
     if path.name == "record.json":
         path = path.parent
     if (path / "record.json").is_file():
         return read_run(path)
-    places = [] if results_dir is None else sorted((results_dir / "cells").glob(f"{path.name}*/record.json"))
-    if len(places) > 1:
-        raise ValueError(f"{said!s} begins the ids of {len(places)} cells in {results_dir}; write more of it")
-    if not places:
-        where = "" if results_dir is None else f", nor the id of a recorded cell in {results_dir}"
+    matches = [] if results_dir is None else record_paths(results_dir, f"{path.name}*")
+    if len(matches) > 1:
+        raise ValueError(f"{run_name!s} begins the ids of {len(matches)} runs in {results_dir}; write more of it")
+    if not matches:
+        where = "" if results_dir is None else f", nor the id of a recorded run in {results_dir}"
         raise ValueError(
-            f"{said!s} is no folder with a record.json{where}; give CELL_FOLDER, or an id and --results-dir"
+            f"{run_name!s} is no folder with a record.json{where}; give CELL_FOLDER, or an id and --results-dir"
         )
-    return read_run(places[0].parent)
+    return read_run(matches[0].parent)
 
 
 def digest_of_frame(frame: pd.DataFrame) -> str:

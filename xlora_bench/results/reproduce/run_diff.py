@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from xlora_bench.results.reproduce.run_artifacts import Run
+from xlora_bench.results.reproduce.run_artifacts import RunArtifacts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ KEYS = ["epoch", "split", "idx"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class RunDiff:
     """What differs between the outcomes of two runs; `compared` names what both have.
 
     `history_from` is the first epoch whose metrics differ, `largest` the largest difference per metric there.
@@ -47,28 +47,30 @@ class Comparison:
         """Return it in words."""
         if self.identical:
             return [f"identical to the bit: {', '.join(self.compared)}"]
-        said = [] if len(set(self.statuses)) == 1 else [f"status: {self.statuses[0]} and {self.statuses[1]}"]
+        sentences = [] if len(set(self.statuses)) == 1 else [f"status: {self.statuses[0]} and {self.statuses[1]}"]
         if self.history_from is None:
-            said.append("metrics: identical in every epoch")
+            sentences.append("metrics: identical in every epoch")
         else:
             parts = ", ".join(f"{name} by {value:.3g}" for name, value in self.largest.items() if value)
-            said.append(f"metrics part at epoch {self.history_from}" + (f": {parts}" if parts else ""))
-        return said + self._about_files()
+            sentences.append(f"metrics part at epoch {self.history_from}" + (f": {parts}" if parts else ""))
+        return sentences + self._about_files()
 
     def _about_files(self) -> list[str]:
-        said = []
+        sentences = []
         if self.rows == 0:
-            said.append("predictions: not of the same examples")
+            sentences.append("predictions: not of the same examples")
         elif self.rows is not None:
             first = "" if self.predictions_from is None else f", the first at epoch {self.predictions_from}"
-            said.append(f"predictions: {self.predicted:,} of {self.rows:,} differ{first}; logits by {self.logits:.3g}")
+            sentences.append(
+                f"predictions: {self.predicted:,} of {self.rows:,} differ{first}; logits by {self.logits:.3g}"
+            )
         if self.tensors is not None:
             text = "of other shapes" if math.isinf(self.tensors) else f"differ by at most {self.tensors:.3g}"
-            said.append("trained tensors: " + (text if self.tensors else "identical"))
-        return said
+            sentences.append("trained tensors: " + (text if self.tensors else "identical"))
+        return sentences
 
 
-def compare(left: Run, right: Run) -> Comparison:
+def run_diff(left: RunArtifacts, right: RunArtifacts) -> RunDiff:
     """Return how the outcomes of two runs differ."""
     histories = [run.record.metrics.get("history", []) for run in (left, right)]
     history_from, largest = first_difference(*histories)
@@ -76,7 +78,7 @@ def compare(left: Run, right: Run) -> Comparison:
     common = [what for what in ("predictions", "tensors") if what in left.digests and what in right.digests]
     same = [left.digests[what] == right.digests[what] for what in common]
     predictions = compare_predictions(left.predictions, right.predictions)
-    return Comparison(
+    return RunDiff(
         statuses=statuses,
         compared=("status", "metrics of every epoch", *({"tensors": "trained tensors"}.get(x, x) for x in common)),
         identical=statuses[0] == statuses[1] and history_from is None and all(same),
@@ -110,7 +112,7 @@ def difference(one: Any, other: Any) -> float:
 
 
 def compare_predictions(left: pd.DataFrame | None, right: pd.DataFrame | None) -> dict[str, Any]:
-    """Return the entries of `Comparison` that predictions give."""
+    """Return the entries of `RunDiff` that predictions give."""
     if left is None or right is None:
         return dict.fromkeys(("rows", "predicted", "predictions_from", "logits"))
     nothing = {"rows": 0, "predicted": None, "predictions_from": None, "logits": None}

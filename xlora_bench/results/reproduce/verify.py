@@ -7,30 +7,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlora_bench.results.reproduce.diff_report import Explanation, around, explain
+from xlora_bench.results.reproduce.diff_report import DiffReport, around, diff_report
 from xlora_bench.results.reproduce.records_archive import find_recorded
-from xlora_bench.results.reproduce.run_artifacts import Run
-from xlora_bench.runs.record import Record
+from xlora_bench.results.reproduce.run_artifacts import RunArtifacts
+from xlora_bench.runs.record import OLD_COMMIT, SCHEMA, Record
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A recorded cell, the same cell trained again, and how the two differ; or the `error` that prevented it."""
+    """A recorded run, the same run trained again, and how the two differ; or the `error` that prevented it."""
 
-    recorded: Run
-    again: Run | None = None
-    explanation: Explanation | None = None
+    recorded: RunArtifacts
+    again: RunArtifacts | None = None
+    report: DiffReport | None = None
     error: str | None = None
 
     @property
     def identical(self) -> bool:
         """Whether status, metrics of every epoch, predictions and trained tensors are the same to the bit."""
-        return self.explanation is not None and self.explanation.outcome.identical
+        return self.report is not None and self.report.diff.identical
 
     @property
     def excused(self) -> bool:
         """Whether another machine, other versions or other threads may explain a difference; other code may not."""
-        return self.explanation is not None and bool(around(self.explanation.sections).keys() - {"code"})
+        return self.report is not None and bool(around(self.report.sections).keys() - {"code"})
 
     @property
     def passed(self) -> bool:
@@ -40,84 +40,98 @@ class Check:
     def row(self) -> tuple[str, ...]:
         """Return the row of the table."""
         record = self.recorded.record
-        start = (record.cell, described(record), score(record))
-        if self.again is None or self.explanation is None:
+        start = (record.run_id, described(record), score(record))
+        if self.again is None or self.report is None:
             return (*start, "-", "no", "-", str(self.error))
-        outcome = self.explanation.outcome
+        outcome = self.report.diff
         gap = "0" if outcome.identical else "unknown" if math.isnan(outcome.difference) else f"{outcome.difference:.3g}"
-        why = self.explanation.verdict if not outcome.identical else compared_with(self)
+        why = self.report.verdict if not outcome.identical else compared_with(self)
         return (*start, score(self.again.record), "yes" if outcome.identical else "NO", gap, why)
 
 
 def verify(
-    cells: Sequence[Run], *, recorded: Callable[[str], Run], data_dir: Path | None, trust: Sequence[str] = ()
+    selected: Sequence[RunArtifacts],
+    *,
+    recorded: Callable[[str], RunArtifacts],
+    data_dir: Path | None,
+    trust: Sequence[str] = (),
 ) -> list[Check]:
-    """Train each of `cells` again in a temporary folder and compare; an error in one does not stop the others.
+    """Train each of `selected` again in a temporary folder and compare; an error in one does not stop the others.
 
     Raises:
         ValueError: before anything is trained, if a record names what is neither a class of this package nor of a
             module in `trust`.
     """
-    check_all(cells, trust=trust)
+    check_all(selected, trust=trust)
     checks = []
-    for run in cells:
+    for run in selected:
         with tempfile.TemporaryDirectory(prefix="xlora-bench-verify-") as folder:
             checks.append(checked(run, recorded=recorded, folder=Path(folder), data_dir=data_dir, trust=trust))
     return checks
 
 
-def check_all(cells: Sequence[Run], *, trust: Sequence[str]) -> None:
-    """Check what the records of `cells` name."""
-    from xlora_bench.system.log_levels import quiet  # noqa: PLC0415 - before the imports that talk
+def check_all(selected: Sequence[RunArtifacts], *, trust: Sequence[str]) -> None:
+    """Check what the records of `selected` name."""
+    from xlora_bench.system.log_levels import set_log_levels  # noqa: PLC0415 - before the imports that talk
 
-    quiet()
+    set_log_levels()
     from xlora_bench.training.trust import BASES, check_recorded  # noqa: PLC0415 - slow to import
 
     groups = [group for group in BASES if group != "logger"]  # nothing is logged, and a summary has no loggers
-    for run in cells:
-        check_recorded(run.record.config, groups, of=f"cell {run.record.cell}", trust=trust)
+    for run in selected:
+        if run.record.schema != SCHEMA:
+            raise ValueError(
+                f"run {run.record.run_id} has a record of schema {run.record.schema}, whose numbers the code of today "
+                f"does not repeat to the bit; verify it with the code of commit {OLD_COMMIT}"
+            )
+        check_recorded(run.record.config, groups, of=f"run {run.record.run_id}", trust=trust)
 
 
 def checked(
-    run: Run, *, recorded: Callable[[str], Run], folder: Path, data_dir: Path | None, trust: Sequence[str] = ()
+    run: RunArtifacts,
+    *,
+    recorded: Callable[[str], RunArtifacts],
+    folder: Path,
+    data_dir: Path | None,
+    trust: Sequence[str] = (),
 ) -> Check:
-    """Train one cell again and compare."""
+    """Train one run again and compare."""
     from xlora_bench.results.reproduce.retrain import retrain  # noqa: PLC0415 - slow to import
 
     try:
         again = retrain(run, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
     except Exception as error:
         return Check(recorded=run, error=f"{type(error).__name__}: {error}")
-    return Check(recorded=run, again=again, explanation=explain(run, again))
+    return Check(recorded=run, again=again, report=diff_report(run, again))
 
 
-def chosen(runs: Mapping[str, Run], *, given: Sequence[str], sample: int, seed: int) -> list[Run]:
-    """Return the given cells, or a random sample of those that ended (done or collapsed).
+def chosen(runs: Mapping[str, RunArtifacts], *, given: Sequence[str], sample: int, seed: int) -> list[RunArtifacts]:
+    """Return the given runs, or a random sample of those that ended (done or collapsed).
 
     Raises:
-        ValueError: if a given cell is not among them, or none has ended.
+        ValueError: if a given run is not among them, or none has ended.
     """
-    ended = sorted(cell for cell, run in runs.items() if run.record.status != "failed")
-    if unknown := [cell for cell in given if cell not in runs]:
-        raise ValueError(f"`--cells {unknown[0]}` is not among the {len(runs)} recorded cells, such as {ended[:3]}")
+    ended = sorted(run_id for run_id, run in runs.items() if run.record.status != "failed")
+    if unknown := [run_id for run_id in given if run_id not in runs]:
+        raise ValueError(f"`--runs {unknown[0]}` is not among the {len(runs)} recorded runs, such as {ended[:3]}")
     if given:
-        return [runs[cell] for cell in given]
+        return [runs[run_id] for run_id in given]
     if not ended or sample < 1:
-        raise ValueError(f"`--sample {sample}` of {len(ended)} cells that ended leaves nothing to verify")
-    return [runs[cell] for cell in random.Random(seed).sample(ended, min(sample, len(ended)))]
+        raise ValueError(f"`--sample {sample}` of {len(ended)} runs that ended leaves nothing to verify")
+    return [runs[run_id] for run_id in random.Random(seed).sample(ended, min(sample, len(ended)))]
 
 
-def lookup(runs: Mapping[str, Run], place: Path) -> Callable[[str], Run]:
-    """Return what finds the run of a parent cell: among `runs`, else in the results folder."""
+def lookup(runs: Mapping[str, RunArtifacts], location: Path) -> Callable[[str], RunArtifacts]:
+    """Return what finds the run of a parent run: among `runs`, else in the results folder."""
 
-    def find(cell: str) -> Run:
-        return runs[cell] if cell in runs else find_recorded(cell, place=place)
+    def find(run_id: str) -> RunArtifacts:
+        return runs[run_id] if run_id in runs else find_recorded(run_id, location=location)
 
     return find
 
 
 def described(record: Record) -> str:
-    """Return in a line what a cell is."""
+    """Return in a line what a run is."""
     choices = [
         str(record.choices[name]) for name in ("model", "task", "adapter", "init_scheme") if name in record.choices
     ]
@@ -128,15 +142,21 @@ def described(record: Record) -> str:
 def score(record: Record) -> str:
     """Return the headline metric at its best epoch, with all its digits."""
     value = (record.metrics.get("best") or {}).get(record.metrics.get("headline"))
-    return record.status if value is None else f"{value!r}" if record.status == "done" else f"{value!r} {record.status}"
+    return (
+        record.status
+        if value is None
+        else f"{value!r}"
+        if record.status == "completed"
+        else f"{value!r} {record.status}"
+    )
 
 
 def compared_with(check: Check) -> str:
     """Return what was compared and what had changed meanwhile without an effect."""
-    assert check.explanation is not None
-    settings = around(check.explanation.sections)
+    assert check.report is not None
+    settings = around(check.report.sections)
     return (
         "same "
-        + ", ".join(check.explanation.outcome.compared)
+        + ", ".join(check.report.diff.compared)
         + (f"; though {', '.join(settings)} changed" if settings else "")
     )

@@ -7,17 +7,17 @@ each interval covers and each test errs is measured in `benchmarks/statistics_tr
 
 from xlora_bench.results.statistics.intervals import Interval, difference_interval, mean_interval
 from xlora_bench.results.statistics.pairs import Pairs, done_scores, paired
-from xlora_bench.results.statistics.significance import explain, separable_from_rest
+from xlora_bench.results.statistics.significance import describe_significance, significant_from_rest
 from xlora_bench.results.statistics.summary import summarise
 
 __all__ = [
     "Interval",
     "Pairs",
+    "describe_significance",
     "difference_interval",
     "done_scores",
-    "explain",
     "mean_interval",
     "paired",
-    "separable_from_rest",
+    "significant_from_rest",
     "summarise",
 ]

@@ -8,6 +8,8 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scikit_posthocs import posthoc_nemenyi_friedman
+from scipy import stats
 
 from xlora_bench.results.statistics.permutation_test import ALPHA, holm, pairs_needed
 
@@ -27,7 +29,6 @@ def friedman_test(scores: pd.DataFrame) -> float:
     Raises:
         ValueError: if there are fewer than `LEAST_METHODS` methods or `LEAST_TASKS` tasks, or a score is missing.
     """
-    from scipy import stats  # noqa: PLC0415 - slow to import
 
     _check(scores, least=LEAST_METHODS)
     if (scores.nunique(axis=1) == 1).all():
@@ -41,11 +42,10 @@ def nemenyi_test(scores: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: as `friedman_test`.
     """
-    from scikit_posthocs import posthoc_nemenyi_friedman  # noqa: PLC0415 - slow to import
 
     _check(scores, least=LEAST_METHODS)
-    found = posthoc_nemenyi_friedman(scores.to_numpy())
-    return pd.DataFrame(found.to_numpy(), index=scores.columns, columns=scores.columns)
+    result = posthoc_nemenyi_friedman(scores.to_numpy())
+    return pd.DataFrame(result.to_numpy(), index=scores.columns, columns=scores.columns)
 
 
 def critical_difference(methods: int, tasks: int, *, alpha: float = ALPHA) -> float:
@@ -53,7 +53,6 @@ def critical_difference(methods: int, tasks: int, *, alpha: float = ALPHA) -> fl
 
     From three tasks on it is below k - 1, the most that mean ranks can be apart.
     """
-    from scipy import stats  # noqa: PLC0415 - slow to import
 
     q = float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
     return q * math.sqrt(methods * (methods + 1) / (6 * tasks))
@@ -66,7 +65,6 @@ def wilcoxon_holm(scores: pd.DataFrame) -> pd.DataFrame:
         ValueError: if there are fewer than two methods, a score is missing, or there are so few tasks that no
         p-value can reach 0.05.
     """
-    from scipy import stats  # noqa: PLC0415 - slow to import
 
     _check(scores, least=2)
     pairs = list(combinations(scores.columns, 2))
@@ -78,10 +76,10 @@ def wilcoxon_holm(scores: pd.DataFrame) -> pd.DataFrame:
         )
     differences = [(scores[a] - scores[b]).to_numpy() for a, b in pairs]
     raw = [float(stats.wilcoxon(each, method="auto").pvalue) if each.any() else 1.0 for each in differences]
-    found = pd.DataFrame(np.eye(scores.shape[1]), index=scores.columns, columns=scores.columns)
+    result = pd.DataFrame(np.eye(scores.shape[1]), index=scores.columns, columns=scores.columns)
     for (a, b), p in zip(pairs, holm(raw), strict=True):
-        found.loc[a, b] = found.loc[b, a] = p
-    return found
+        result.loc[a, b] = result.loc[b, a] = p
+    return result
 
 
 def _check(scores: pd.DataFrame, *, least: int) -> None:

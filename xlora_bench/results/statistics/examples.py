@@ -7,6 +7,8 @@ methods, one row per shared seed.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
 
 from xlora_bench.results.statistics.intervals import LEVEL, Interval
 from xlora_bench.results.statistics.resampled import draws, weighted_score
@@ -34,7 +36,6 @@ def mcnemar_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> f
     Raises:
         ValueError: if the three are not of one shape (n,) with n >= 1.
     """
-    from statsmodels.stats.contingency_tables import mcnemar  # noqa: PLC0415 - slow to import
 
     _check(np.atleast_2d(first), np.atleast_2d(second), labels)
     right, other = np.asarray(first) == labels, np.asarray(second) == labels
@@ -82,7 +83,6 @@ def compare_by_example(first: np.ndarray, second: np.ndarray, *, examples: int, 
     Raises:
         ValueError: if the shapes differ or there are no resamples.
     """
-    from scipy import stats  # noqa: PLC0415 - slow to import
 
     if first.shape != second.shape or first.ndim != 2 or first.shape[1] < 3:
         raise ValueError(f"scores of shapes {first.shape} and {second.shape} must be equal, (seeds, 1 + resamples)")

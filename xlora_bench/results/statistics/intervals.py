@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from scipy import stats
 
 from xlora_bench.results.statistics.pairs import Scores, finite, paired
 
@@ -67,18 +68,16 @@ def difference_interval(
 
 
 def _t(array: np.ndarray, level: float) -> tuple[float, float]:
-    from scipy import stats  # noqa: PLC0415 - slow to import
 
     low, high = stats.t.interval(level, len(array) - 1, loc=array.mean(), scale=stats.sem(array))
     return float(low), float(high)
 
 
 def _bca(array: np.ndarray, level: float, resamples: int) -> tuple[float, float]:
-    from scipy import stats  # noqa: PLC0415 - slow to import
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=RuntimeWarning)
-        found = stats.bootstrap(
+        result = stats.bootstrap(
             (array,),
             np.mean,
             n_resamples=resamples,
@@ -87,4 +86,4 @@ def _bca(array: np.ndarray, level: float, resamples: int) -> tuple[float, float]
             vectorized=True,
             rng=np.random.default_rng(0),
         ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(result.low), float(result.high)

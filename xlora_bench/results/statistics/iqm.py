@@ -8,6 +8,7 @@ by (n - 1) / n, which with five seeds is not little.
 from collections.abc import Mapping
 
 import numpy as np
+from scipy import stats
 
 from xlora_bench.results.statistics.intervals import LEVEL, Interval
 from xlora_bench.results.statistics.pairs import Name, finite
@@ -18,7 +19,6 @@ RESAMPLES = 2000
 
 def interquartile_mean(values: object) -> float:
     """Return the mean of what is left of `values` without their lowest and highest quarter."""
-    from scipy import stats  # noqa: PLC0415 - slow to import
 
     return float(stats.trim_mean(finite(values), 0.25))
 
@@ -31,7 +31,6 @@ def iqm_interval(
     Raises:
         ValueError: if there is no task, or a task has fewer than `LEAST_RUNS` runs.
     """
-    from scipy import stats  # noqa: PLC0415 - slow to import
 
     if not runs:
         raise ValueError("an interquartile mean needs the runs of at least one task")

@@ -57,26 +57,26 @@ def paired(first: Scores, second: Scores) -> Pairs:
 
 
 def done_scores(
-    frame: pd.DataFrame, place: pd.Series, *, value: str = "score"
+    frame: pd.DataFrame, group_keys: pd.Series, *, value: str = "score"
 ) -> dict[Hashable, dict[Hashable, float]]:
-    """Return place -> seed -> score of a tidy frame's runs that are done; `place` names the group of each row.
+    """Return place -> seed -> score of a tidy frame's runs that are done; `group_keys` names the group of each row.
 
     A place without a done run is there, and empty.
 
     Raises:
         ValueError: if two done runs of one place have the same seed, because then nothing pairs.
     """
-    found: dict[Hashable, dict[Hashable, float]] = {key: {} for key in place}
+    result: dict[Hashable, dict[Hashable, float]] = {key: {} for key in group_keys}
     scores = pd.to_numeric(frame[value], errors="coerce")
-    done = (frame["status"] == "done") & scores.notna()
-    for key, seed, score in zip(place[done], frame.loc[done, "seed"], scores[done], strict=True):
-        if seed in found[key]:
+    done = (frame["status"] == "completed") & scores.notna()
+    for key, seed, score in zip(group_keys[done], frame.loc[done, "seed"], scores[done], strict=True):
+        if seed in result[key]:
             raise ValueError(
                 f"{key!r} has two runs with seed {seed}: runs are paired by their seed, which must be one run each; "
                 "filter the table so that each method has one run per seed"
             )
-        found[key][seed] = float(score)
-    return found
+        result[key][seed] = float(score)
+    return result
 
 
 def finite(values: object, *, of: str = "values", at_least: int = 1) -> np.ndarray:

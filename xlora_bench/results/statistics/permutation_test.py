@@ -24,10 +24,10 @@ def sign_flip_test(differences: object) -> float:
         ValueError: if there is no difference, or one is not finite.
     """
     array = finite(differences, of="differences")
-    return float(step_down(array[:, None])[0])
+    return float(westfall_young(array[:, None])[0])
 
 
-def step_down(differences: np.ndarray) -> np.ndarray:
+def westfall_young(differences: np.ndarray) -> np.ndarray:
     """Return p-values (m,) of m comparisons with one reference, (n seeds, m), adjusted for there being m.
 
     Westfall and Young's step-down max-T: all comparisons of a seed flip together, t_j = |sum_i s_i d_ij| / |d_j|,

@@ -8,6 +8,9 @@ these are orders of magnitude.
 import math
 
 import numpy as np
+from scipy import optimize, stats
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.proportion import proportion_confint
 
 from xlora_bench.results.statistics.pairs import finite
 from xlora_bench.results.statistics.permutation_test import ALPHA, pairs_needed
@@ -28,7 +31,6 @@ def detectable_difference(
     Raises:
         ValueError: if there are fewer than two differences, or one is not finite.
     """
-    from scipy import optimize  # noqa: PLC0415 - slow to import
 
     array = finite(differences, of="differences", at_least=2)
     deviation = float(array.std(ddof=1))
@@ -81,7 +83,6 @@ def failure_interval(failed: int, runs: int, *, level: float = 0.95) -> tuple[fl
     Raises:
         ValueError: if there is no run or `failed` is not between 0 and `runs`.
     """
-    from statsmodels.stats.proportion import proportion_confint  # noqa: PLC0415 - slow to import
 
     if runs < 1 or not 0 <= failed <= runs:
         raise ValueError(f"{failed} failed of {runs} runs: both must be counts of runs, at least one run")
@@ -91,8 +92,6 @@ def failure_interval(failed: int, runs: int, *, level: float = 0.95) -> tuple[fl
 
 def _power(effect: float, n: int, alpha: float) -> float:
     """Return the power of the paired t-test; by the mean over chi-squared where scipy's noncentral t is nan."""
-    from scipy import stats  # noqa: PLC0415 - slow to import
-    from statsmodels.stats.power import TTestPower  # noqa: PLC0415 - slow to import
 
     reached = float(TTestPower().power(effect, n, alpha))
     if not math.isnan(reached):

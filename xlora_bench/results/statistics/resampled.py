@@ -16,8 +16,8 @@ def draws(n: int, *, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
     rng, left = np.random.default_rng(seed), resamples
     while left > 0:
         rows = min(left, max(1, CHUNK // n))
-        places = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        yield np.bincount(places.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        indices = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        yield np.bincount(indices.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
         left -= rows
 
 
@@ -38,18 +38,18 @@ def _accuracy(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -
 
 def _f1(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     hits = counts @ ((predictions == 1) & (labels == 1)).astype(np.float64)
-    said = counts @ ((predictions == 1).astype(np.float64) + (labels == 1))
-    return _ratio(2 * hits, said)
+    predicted = counts @ ((predictions == 1).astype(np.float64) + (labels == 1))
+    return _ratio(2 * hits, predicted)
 
 
 def _matthews(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Gorodkin's R_K: (c n - sum_k p_k t_k) / sqrt((n^2 - sum p_k^2)(n^2 - sum t_k^2)), 0 where undefined."""
     classes = np.unique(np.concatenate([predictions, labels]))
-    said = counts @ (predictions[:, None] == classes).astype(np.float64)
+    predicted = counts @ (predictions[:, None] == classes).astype(np.float64)
     true = counts @ (labels[:, None] == classes).astype(np.float64)
     right, total = counts @ (predictions == labels).astype(np.float64), counts.sum(axis=1)
-    spread = (total**2 - (said**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
-    return _ratio(right * total - (said * true).sum(axis=1), np.sqrt(spread))
+    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
+    return _ratio(right * total - (predicted * true).sum(axis=1), np.sqrt(spread))
 
 
 def _pearson(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -68,12 +68,12 @@ def _spearman(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -
 
 def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the mean rank (b, n), from the middle, of each example among the drawn ones; ties share theirs."""
-    distinct, place = np.unique(values, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    starts = np.searchsorted(place[order], np.arange(len(distinct)))
+    distinct, index = np.unique(values, return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    starts = np.searchsorted(index[order], np.arange(len(distinct)))
     drawn = np.add.reduceat(counts[:, order], starts, axis=1)
     middle = np.cumsum(drawn, axis=1) - drawn / 2
-    return middle[:, place] - counts.sum(axis=1, keepdims=True) / 2
+    return middle[:, index] - counts.sum(axis=1, keepdims=True) / 2
 
 
 def _correlation(x: np.ndarray, y: np.ndarray, xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:

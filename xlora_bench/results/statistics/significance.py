@@ -20,7 +20,7 @@ class Rival:
     p: float
 
 
-def separable_from_rest(scores_by_method: Mapping[Name, Scores], *, alpha: float = ALPHA) -> Name | None:
+def significant_from_rest(scores_by_method: Mapping[Name, Scores], *, alpha: float = ALPHA) -> Name | None:
     """Return the method with the highest mean if it is separable from every other, else None.
 
     Every other method is compared over the seeds that it shares with the best: the difference must be positive and
@@ -41,7 +41,7 @@ def separable_from_rest(scores_by_method: Mapping[Name, Scores], *, alpha: float
     return best if all(other.difference > 0 and other.p <= alpha for other in others) else None
 
 
-def explain(scores_by_method: Mapping[Name, Scores], *, alpha: float = ALPHA) -> str:
+def describe_significance(scores_by_method: Mapping[Name, Scores], *, alpha: float = ALPHA) -> str:
     """Return in one sentence whether the best is separable from the rest, and why not if it is not.
 
     Raises:

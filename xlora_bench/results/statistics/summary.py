@@ -12,7 +12,7 @@ def summarise(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFram
     collapsed run is counted beside them and never averaged in, so a mean is only honest together with its
     `n_collapsed`.
     """
-    done = (frame["status"] == "done") & frame[value].notna()
+    done = (frame["status"] == "completed") & frame[value].notna()
     counted = frame.assign(
         **{value: pd.to_numeric(frame[value]).where(done)},
         n_collapsed=frame["status"] == "collapsed",

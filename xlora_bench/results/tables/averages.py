@@ -8,7 +8,7 @@ import pandas as pd
 from xlora_bench.results.frame.pivot_axes import keys
 from xlora_bench.results.protocols.published import AVERAGE
 
-WORST_FIRST = ("missing", "failed", "collapsed", "done")
+WORST_FIRST = ("missing", "failed", "collapsed", "completed")
 
 
 def with_averages(frame: pd.DataFrame, *, axes: Sequence[str], tasks: Sequence[str]) -> pd.DataFrame:
@@ -19,16 +19,16 @@ def with_averages(frame: pd.DataFrame, *, axes: Sequence[str], tasks: Sequence[s
     if len(tasks) < 2 or "task" not in axes:
         return frame
     names = [name for name in axes if name != "task" and name in frame]
-    places = pd.Series(keys(frame, [*names, "seed"]), index=frame.index, dtype=object)
-    found: list[dict[str, Any]] = []
-    for place, cells in frame[frame["task"].isin(tasks)].groupby(places, sort=False):
-        if set(cells["task"]) == set(tasks):
-            worst = next(status for status in WORST_FIRST if status in set(cells["status"]))
-            score = cells.groupby("task")["score"].first().mean(skipna=False) if worst == "done" else None
-            row = dict(zip([*names, "seed"], place, strict=True))
-            found.append({**row, "task": AVERAGE, "status": worst, "score": score})
-    if not found:
+    row_columns = pd.Series(keys(frame, [*names, "seed"]), index=frame.index, dtype=object)
+    result: list[dict[str, Any]] = []
+    for row_column, runs in frame[frame["task"].isin(tasks)].groupby(row_columns, sort=False):
+        if set(runs["task"]) == set(tasks):
+            worst = next(status for status in WORST_FIRST if status in set(runs["status"]))
+            score = runs.groupby("task")["score"].first().mean(skipna=False) if worst == "completed" else None
+            row = dict(zip([*names, "seed"], row_column, strict=True))
+            result.append({**row, "task": AVERAGE, "status": worst, "score": score})
+    if not result:
         return frame
-    joined = pd.concat([frame.astype(object), pd.DataFrame(found, dtype=object)], ignore_index=True)
+    joined = pd.concat([frame.astype(object), pd.DataFrame(result, dtype=object)], ignore_index=True)
     joined.attrs = frame.attrs
     return joined

@@ -5,20 +5,20 @@ from collections.abc import Hashable, Mapping
 
 import pandas as pd
 
-from xlora_bench.results.frame.pivot_axes import Axes, Key, find_axes, keys, ordered, varying
+from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, find_pivot_axes, keys, ordered, varying
 from xlora_bench.results.frame.trials import without_trials
 from xlora_bench.results.protocols.aggregation import SPREADS, center, interval, spread
 from xlora_bench.results.protocols.paper import Paper
 from xlora_bench.results.protocols.protocol import Aggregation
 from xlora_bench.results.protocols.published import AVERAGE
 from xlora_bench.results.protocols.selection import MEANING, selection_notes
-from xlora_bench.results.statistics import separable_from_rest, summarise
+from xlora_bench.results.statistics import significant_from_rest, summarise
 from xlora_bench.results.tables.averages import with_averages
-from xlora_bench.results.tables.consistency_checks import mixing_notes
+from xlora_bench.results.tables.consistency_checks import consistency_notes
 from xlora_bench.results.tables.table import Table
-from xlora_bench.results.tables.table_cell import Entry
+from xlora_bench.results.tables.table_cell import TableCell
 
-Place = tuple[Key, Key]
+RowColumn = tuple[Key, Key]
 
 
 def build_table(
@@ -34,7 +34,7 @@ def build_table(
     """
     frame = without_trials(frame)
     if frame.empty:
-        raise ValueError(f"there is no cell for the table `{title}`; run some, or widen the filter")
+        raise ValueError(f"there is no run for the table `{title}`; run some, or widen the filter")
     labels = paper.row_labels if paper else {}
     how = aggregation or (paper.protocol.aggregation if paper else None) or "mean"
     axes = _axes(frame, paper)
@@ -48,10 +48,10 @@ def build_table(
         published_only = _other_models(paper, axes, columns)
         rows = _with_published_rows(rows, paper)
         entries = _with_averaged_centers(entries, axes)
-        places = [(row, column) for row in rows for column in columns + published_only]
-        entries = _with_published(entries, paper, frame, axes, places, aggregation=how)
+        row_columns = [(row, column) for row in rows for column in columns + published_only]
+        entries = _with_published(entries, paper, frame, axes, row_columns, aggregation=how)
     everything = {
-        (row, column): entries.get((row, column), Entry()) for row in rows for column in columns + published_only
+        (row, column): entries.get((row, column), TableCell()) for row in rows for column in columns + published_only
     }
     return Table(
         title=paper.title if paper else title,
@@ -72,30 +72,32 @@ def _selection(frame: pd.DataFrame) -> str:
     return str(frame.attrs.get("selection", "best"))
 
 
-def _axes(frame: pd.DataFrame, paper: Paper | None) -> Axes:
+def _axes(frame: pd.DataFrame, paper: Paper | None) -> PivotAxes:
     """Return the axes; what differs besides the paper's becomes a column: no mean mixes two settings."""
     if paper is None:
-        return find_axes(frame)
+        return find_pivot_axes(frame)
     known = [name for name in paper.axes if name in frame]
-    return Axes(rows=tuple(paper.rows), columns=(*paper.columns, *varying(frame, given=known)))
+    return PivotAxes(rows=tuple(paper.rows), columns=(*paper.columns, *varying(frame, given=known)))
 
 
-def _groups(frame: pd.DataFrame, axes: Axes) -> dict[Place, list[int]]:
+def _groups(frame: pd.DataFrame, axes: PivotAxes) -> dict[RowColumn, list[int]]:
     """Return the positions of the rows of `frame` at each place of the table."""
     split = len(axes.rows)
-    groups: dict[Place, list[int]] = {}
-    for position, place in enumerate(keys(frame, axes.names)):
-        groups.setdefault((place[:split], place[split:]), []).append(position)
+    groups: dict[RowColumn, list[int]] = {}
+    for position, row_column in enumerate(keys(frame, axes.names)):
+        groups.setdefault((row_column[:split], row_column[split:]), []).append(position)
     return groups
 
 
-def _measured(frame: pd.DataFrame, groups: dict[Place, list[int]], aggregation: Aggregation) -> dict[Place, Entry]:
-    found = {}
-    for place, positions in groups.items():
-        cells = frame.iloc[positions]
-        (counts,) = summarise(cells.assign(place=0), ["place"], "score").to_dict("records")
-        scores = list(_scores(cells).values())
-        found[place] = Entry(
+def _measured(
+    frame: pd.DataFrame, groups: dict[RowColumn, list[int]], aggregation: Aggregation
+) -> dict[RowColumn, TableCell]:
+    result = {}
+    for row_column, positions in groups.items():
+        seed_runs = frame.iloc[positions]
+        (counts,) = summarise(seed_runs.assign(row_column=0), ["row_column"], "score").to_dict("records")
+        scores = list(_scores(seed_runs).values())
+        result[row_column] = TableCell(
             center=center(scores, aggregation),
             spread=spread(scores, aggregation),
             n=len(scores),
@@ -104,33 +106,33 @@ def _measured(frame: pd.DataFrame, groups: dict[Place, list[int]], aggregation: 
             missing=int(counts["n_missing"]),
             interval=interval(scores, aggregation),
         )
-    return found
+    return result
 
 
-def _scores(cells: pd.DataFrame) -> dict[Hashable, float]:
+def _scores(seed_runs: pd.DataFrame) -> dict[Hashable, float]:
     """Return the scores of the done runs by seed; a seed that comes twice keeps both, the later under a new name."""
-    done = cells[(cells["status"] == "done") & cells["score"].notna()]
-    found: dict[Hashable, float] = {}
+    done = seed_runs[(seed_runs["status"] == "completed") & seed_runs["score"].notna()]
+    result: dict[Hashable, float] = {}
     for seed, score in zip(done["seed"], done["score"], strict=True):
-        found[int(seed) if int(seed) not in found else -len(found) - 1] = float(score)
-    return found
+        result[int(seed) if int(seed) not in result else -len(result) - 1] = float(score)
+    return result
 
 
-def _averages_last(columns: list[Key], axes: Axes) -> list[Key]:
+def _averages_last(columns: list[Key], axes: PivotAxes) -> list[Key]:
     """Return the columns with the average behind the tasks of its model."""
     if "task" not in axes.columns:
         return columns
-    place = axes.columns.index("task")
-    heads = list(dict.fromkeys(column[:place] for column in columns))
-    return sorted(columns, key=lambda column: (heads.index(column[:place]), column[place] == AVERAGE))
+    row_column = axes.columns.index("task")
+    heads = list(dict.fromkeys(column[:row_column] for column in columns))
+    return sorted(columns, key=lambda column: (heads.index(column[:row_column]), column[row_column] == AVERAGE))
 
 
-def _with_averaged_centers(entries: dict[Place, Entry], axes: Axes) -> dict[Place, Entry]:
+def _with_averaged_centers(entries: dict[RowColumn, TableCell], axes: PivotAxes) -> dict[RowColumn, TableCell]:
     """Return `entries` with the centre of an average the mean of its tasks' centres, as papers have it."""
     if "task" not in axes.columns:
         return entries
     at = axes.columns.index("task")
-    found = dict(entries)
+    result = dict(entries)
     for (row, column), entry in entries.items():
         if column[at] == AVERAGE and entry.n:
             parts = [
@@ -138,55 +140,57 @@ def _with_averaged_centers(entries: dict[Place, Entry], axes: Axes) -> dict[Plac
                 for (of, where), other in entries.items()
                 if of == row and where[at] != AVERAGE and _without(where, at) == _without(column, at)
             ]
-            found[row, column] = dataclasses.replace(entry, center=sum(parts) / len(parts))
-    return found
+            result[row, column] = dataclasses.replace(entry, center=sum(parts) / len(parts))
+    return result
 
 
 def _with_published(
-    entries: dict[Place, Entry],
+    entries: dict[RowColumn, TableCell],
     paper: Paper,
     frame: pd.DataFrame,
-    axes: Axes,
-    places: list[Place],
+    axes: PivotAxes,
+    row_columns: list[RowColumn],
     *,
     aggregation: Aggregation,
-) -> dict[Place, Entry]:
-    cells = _groups(frame, axes)
-    found = {}
-    for row, column in places:
-        entry, number = entries.get((row, column), Entry()), paper.number(row, column)
+) -> dict[RowColumn, TableCell]:
+    seed_runs = _groups(frame, axes)
+    result = {}
+    for row, column in row_columns:
+        entry, number = entries.get((row, column), TableCell()), paper.number(row, column)
         reasons: list[str] = []
         if number is not None and entry.runs:
-            parts = _parts_of(cells, row, column, axes)
+            parts = _parts_of(seed_runs, row, column, axes)
             mine = frame.iloc[[position for part in parts for position in part]]
-            reasons = paper.refusals(number, mine, selection=_selection(frame), aggregation=aggregation)
-        found[row, column] = dataclasses.replace(entry, published=number, refused=tuple(reasons))
-    return found
+            reasons = paper.reasons(number, mine, selection=_selection(frame), aggregation=aggregation)
+        result[row, column] = dataclasses.replace(entry, published=number, refused=tuple(reasons))
+    return result
 
 
-def _parts_of(cells: dict[Place, list[int]], row: Key, column: Key, axes: Axes) -> list[list[int]]:
-    """Return the cells at a place; at an average, those of all tasks."""
+def _parts_of(seed_runs: dict[RowColumn, list[int]], row: Key, column: Key, axes: PivotAxes) -> list[list[int]]:
+    """Return the runs at a place; at an average, those of all tasks."""
     if "task" not in axes.columns or column[axes.columns.index("task")] != AVERAGE:
-        return [cells.get((row, column), [])]
+        return [seed_runs.get((row, column), [])]
     at = axes.columns.index("task")
-    return [part for (of, where), part in cells.items() if of == row and _without(where, at) == _without(column, at)]
+    return [
+        part for (of, where), part in seed_runs.items() if of == row and _without(where, at) == _without(column, at)
+    ]
 
 
-def _other_models(paper: Paper, axes: Axes, columns: list[Key]) -> list[Key]:
+def _other_models(paper: Paper, axes: PivotAxes, columns: list[Key]) -> list[Key]:
     """Return the published columns to show beside a measured model that has none of its own."""
-    place = axes.columns.index("model") if "model" in axes.columns else None
-    if place is None or {column[place] for column in columns} <= set(paper.models):
+    row_column = axes.columns.index("model") if "model" in axes.columns else None
+    if row_column is None or {column[row_column] for column in columns} <= set(paper.models):
         return []
     width = len(paper.columns)
     extra = (None,) * (len(axes.columns) - width)
-    rest = {_without(column[:width], place) for column in columns}
+    rest = {_without(column[:width], row_column) for column in columns}
     measured = {column[:width] for column in columns}
     published = [column for column in paper.published_columns if column not in measured]
-    return [column + extra for column in published if _without(column, place) in rest]
+    return [column + extra for column in published if _without(column, row_column) in rest]
 
 
-def _without(key: Key, place: int) -> Key:
-    return key[:place] + key[place + 1 :]
+def _without(key: Key, row_column: int) -> Key:
+    return key[:row_column] + key[row_column + 1 :]
 
 
 def _with_published_rows(rows: list[Key], paper: Paper) -> list[Key]:
@@ -194,17 +198,21 @@ def _with_published_rows(rows: list[Key], paper: Paper) -> list[Key]:
     return list(dict.fromkeys([*paper.published_rows, *rows]))
 
 
-def _with_bold(entries: dict[Place, Entry], frame: pd.DataFrame, groups: dict[Place, list[int]]) -> dict[Place, Entry]:
+def _with_bold(
+    entries: dict[RowColumn, TableCell], frame: pd.DataFrame, groups: dict[RowColumn, list[int]]
+) -> dict[RowColumn, TableCell]:
     marked = dict(entries)
     for column in dict.fromkeys(column for _, column in entries):
-        places = [place for place in entries if place[1] == column and place in groups]
-        best = separable_from_rest({place: _scores(frame.iloc[groups[place]]) for place in places})
+        row_columns = [row_column for row_column in entries if row_column[1] == column and row_column in groups]
+        best = significant_from_rest(
+            {row_column: _scores(frame.iloc[groups[row_column]]) for row_column in row_columns}
+        )
         if best is not None:
             marked[best] = dataclasses.replace(entries[best], bold=True)
     return marked
 
 
-def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: Axes, labels: Mapping[str, str]) -> list[str]:
+def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: PivotAxes, labels: Mapping[str, str]) -> list[str]:
     meaning = next(text for name, text in MEANING.items() if name == _selection(frame))
     notes = [
         f"{meaning}: {SPREADS[aggregation][1]} over (n) done runs, one per seed; runs that collapsed or failed are"
@@ -214,11 +222,11 @@ def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: Axes, labels: Ma
     ]
     bad = frame[frame["status"].isin(["collapsed", "failed"])]
     bad = bad.assign(reason=[str(reason or "no reason recorded") for reason in bad["reason"]])
-    for (status, reason), cells in bad.groupby(["status", "reason"], sort=False):
-        names = ", ".join(cell for cell in cells["cell"] if isinstance(cell, str))
+    for (status, reason), seed_runs in bad.groupby(["status", "reason"], sort=False):
+        names = ", ".join(run for run in seed_runs["run_id"] if isinstance(run, str))
         notes.append(": ".join([str(status).capitalize(), *([names] if names else []), str(reason)]))
     notes += selection_notes(frame, axes.rows, labels)
-    notes += mixing_notes(frame)
+    notes += consistency_notes(frame)
     notes += frame.attrs.get("notes", [])
     for path, reason in frame.attrs.get("unreadable", {}).items():
         notes.append(f"Unreadable, not in the table: {path}: {reason}")

@@ -7,11 +7,11 @@ import pandas as pd
 from xlora_bench.results.frame.pivot_axes import is_missing, keys
 
 NAMED = 8
-"""How many cells a note names before it counts the rest."""
+"""How many runs a note names before it counts the rest."""
 
 
-def mixing_notes(frame: pd.DataFrame) -> list[str]:
-    """Return one note for each of code, data, weights and versions in which comparable cells differ.
+def consistency_notes(frame: pd.DataFrame) -> list[str]:
+    """Return one note for each of code, data, weights and versions in which comparable runs differ.
 
     Data may differ between tasks and their options, weights between models; code and versions may not.
     """
@@ -27,7 +27,7 @@ def mixing_notes(frame: pd.DataFrame) -> list[str]:
 
 
 def _code(frame: pd.DataFrame) -> pd.Series:
-    """Return the commit of each cell, and whether the code differed from it."""
+    """Return the commit of each run, and whether the code differed from it."""
     commits = keys(frame, ["code/commit", "code/dirty"])
     texts = [None if commit is None else f"{commit[:9]}{' with changes' if dirty else ''}" for commit, dirty in commits]
     return pd.Series(texts, index=frame.index, dtype=object)
@@ -36,23 +36,23 @@ def _code(frame: pd.DataFrame) -> pd.Series:
 def _note(frame: pd.DataFrame, name: str, *, within: Sequence[str], what: str) -> list[str]:
     if name not in frame:
         return []
-    told = frame[[not is_missing(value) for value in frame[name]]]
-    places = pd.Series(keys(told, within), index=told.index, dtype=object)
+    known_values = frame[[not is_missing(value) for value in frame[name]]]
+    row_columns = pd.Series(keys(known_values, within), index=known_values.index, dtype=object)
     mixed: dict[str, list[str]] = {}
-    for _, group in told.groupby(places, sort=False):
+    for _, group in known_values.groupby(row_columns, sort=False):
         counts = group[name].value_counts(sort=True)
         for value in counts.index if len(counts) > 1 else []:
-            mixed.setdefault(str(value), []).extend(group.loc[group[name] == value, "cell"].astype(str))
+            mixed.setdefault(str(value), []).extend(group.loc[group[name] == value, "run_id"].astype(str))
     if not mixed:
         return []
     most = max(mixed, key=lambda value: len(mixed[value]))
-    parts = [f"{value[:24]} ({_cells(cells, value == most)})" for value, cells in mixed.items()]
-    return [f"Mixed {what}: {'; '.join(parts)}. Compare such cells with care, or train them again with rerun=true."]
+    parts = [f"{value[:24]} ({_runs(runs, value == most)})" for value, runs in mixed.items()]
+    return [f"Mixed {what}: {'; '.join(parts)}. Compare such runs with care, or train them again with rerun=true."]
 
 
-def _cells(cells: Sequence[str], is_most: bool) -> str:
-    """Return the cells by name; of the most common value, and beyond the first few, their number."""
+def _runs(runs: Sequence[str], is_most: bool) -> str:
+    """Return the runs by name; of the most common value, and beyond the first few, their number."""
     if is_most:
-        return f"{len(cells)} cells"
-    more = f" and {len(cells) - NAMED} more" if len(cells) > NAMED else ""
-    return f"{', '.join(cells[:NAMED])}{more}"
+        return f"{len(runs)} runs"
+    more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+    return f"{', '.join(runs[:NAMED])}{more}"

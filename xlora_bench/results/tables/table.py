@@ -10,9 +10,9 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from xlora_bench.results.frame.pivot_axes import Axes, Key
+from xlora_bench.results.frame.pivot_axes import Key, PivotAxes
 from xlora_bench.results.protocols.protocol import Aggregation
-from xlora_bench.results.tables.table_cell import Entry
+from xlora_bench.results.tables.table_cell import TableCell
 
 LATEX = str.maketrans(
     {
@@ -45,10 +45,10 @@ class Table:
 
     title: str
     headline: str
-    axes: Axes
+    axes: PivotAxes
     rows: list[Key]
     columns: list[Key]
-    entries: dict[tuple[Key, Key], Entry]
+    entries: dict[tuple[Key, Key], TableCell]
     row_labels: dict[str, str] = field(default_factory=dict)
     published_only: frozenset[Key] = frozenset()
     notes: list[str] = field(default_factory=list)
@@ -124,8 +124,12 @@ class Table:
 
     def compared(self) -> list[list[str]]:
         """Return a line of texts for each place that was measured and published."""
-        places = [(row, column) for row in self.rows for column in self.columns]
-        both = [place for place in places if self.entries[place].runs and self.entries[place].published]
+        row_columns = [(row, column) for row in self.rows for column in self.columns]
+        both = [
+            row_column
+            for row_column in row_columns
+            if self.entries[row_column].runs and self.entries[row_column].published
+        ]
         return [
             [*self._row_label(row), *map(_show, column), *self.entries[row, column].compared()] for row, column in both
         ]
@@ -170,12 +174,12 @@ class Table:
         names = " & ".join(map(_latex, self.axes.rows))
         last = len(self.axes.columns) - 1
         for level, axis in enumerate(self.axes.columns):
-            cells = []
+            table_cells = []
             for _, group in groupby(self.columns, key=lambda column: column[: level + 1]):
                 part = list(group)
                 label = _label(axis, part[0][level]) + (self._remark(part[0]) if level == 0 else "")
-                cells.append(rf"\multicolumn{{{len(part)}}}{{c}}{{{_latex(label)}}}")
-            yield (names if level == last else empty) + " & " + " & ".join(cells) + r" \\"
+                table_cells.append(rf"\multicolumn{{{len(part)}}}{{c}}{{{_latex(label)}}}")
+            yield (names if level == last else empty) + " & " + " & ".join(table_cells) + r" \\"
         if last < 0:
             yield names + " & " + _latex(self.headline) + r" \\"
 
@@ -192,12 +196,12 @@ def _label(axis: str, value: Any) -> str:
     return f"{key} {_show(value)}" if dot else _show(value)
 
 
-def _rich(entry: Entry) -> Text:
+def _rich(entry: TableCell) -> Text:
     text = Text(entry.measured, style="bold" if entry.bold else "")
     return text.append(" " * bool(entry.measured and entry.remarks) + entry.remarks, style="dim not bold")
 
 
-def _markdown(entry: Entry) -> str:
+def _markdown(entry: TableCell) -> str:
     return f"{f'**{entry.measured}**' if entry.bold else entry.measured} {entry.remarks}".strip()
 
 
@@ -209,6 +213,6 @@ def _latex(text: str) -> str:
     return text.translate(LATEX)
 
 
-def _latex_entry(entry: Entry) -> str:
+def _latex_entry(entry: TableCell) -> str:
     measured = rf"\textbf{{{_latex(entry.measured)}}}" if entry.bold else _latex(entry.measured)
     return f"{measured} {_latex(entry.remarks)}".strip()

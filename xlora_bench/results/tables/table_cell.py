@@ -11,7 +11,7 @@ from xlora_bench.results.statistics import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class TableCell:
     """`n` done runs with their centre, spread and interval; what became of the others; what was published.
 
     `refused` holds the reasons not to compare the measured with the published number.

@@ -1,4 +1,4 @@
-"""What a results folder holds already: which cells need no training, and how fast models trained."""
+"""What a results folder holds already: which runs need no training, and how fast models trained."""
 
 import logging
 import statistics
@@ -6,39 +6,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xlora_bench.runs.config_hash import identity
+from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.record import Record
 from xlora_bench.sweeps.estimate.costs import passes_of
 
 log = logging.getLogger(__name__)
 
 
-class Known:
-    """The records of a results folder, found again by config: the data need not be at hand."""
+class FinishedRuns:
+    """The records of a results folder, matched by config: the data need not be at hand."""
 
     def __init__(self, results_dir: Path) -> None:
         self._data: dict[str, set[str | None]] = {}
         self._speeds: dict[tuple[str, float], list[float]] = {}
-        for path in sorted((results_dir / "cells").glob("*/record.json")):
+        for path in sorted((results_dir / "runs").glob("*/record.json")):
             try:
                 self._add(Record.read(path))
             except ValueError as error:
                 log.warning("%s", error)
 
     def has(self, config: Mapping[str, Any], *, data: str | None) -> bool:
-        """Whether the cell of `config` need not be trained; `data` is the fingerprint of its data, None if unknown."""
-        found = self._data.get(identity(config, data=""), set())
-        return bool(found) if data is None else data in found
+        """Whether the run of `config` need not be trained; `data` is the fingerprint of its data, if at hand."""
+        result = self._data.get(config_hash(config, data=""), set())
+        return bool(result) if data is None else data in result
 
     def speed(self, config: Mapping[str, Any]) -> float | None:
-        """Return the median training tokens per second of cells of the same model, trained alike."""
+        """Return the median training tokens per second of runs of the same model, trained alike."""
         speeds = self._speeds.get(_kind(config))
         return statistics.median(speeds) if speeds else None
 
     def _add(self, record: Record) -> None:
         if record.status == "failed":
             return
-        self._data.setdefault(identity(record.config, data=""), set()).add(record.hashes.get("data"))
+        self._data.setdefault(config_hash(record.config, data=""), set()).add(record.hashes.get("data"))
         if record.cost.get("tokens_per_second"):
             self._speeds.setdefault(_kind(record.config), []).append(record.cost["tokens_per_second"])
 

@@ -1,15 +1,16 @@
-"""How large tasks and models are: read where they are at hand, else from small tables."""
+"""How large tasks and models are: read where they are at hand, else from `sizes.yaml`."""
 
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from xlora_bench.data import synthetic
 from xlora_bench.data.sources import fingerprint, read_task
@@ -21,33 +22,13 @@ log = logging.getLogger(__name__)
 SAMPLE = 1000
 """Training rows that are tokenised to know their mean length."""
 
-GLUE: dict[str, tuple[dict[str, int], float]] = {
-    "cola": ({"train": 8551, "validation": 1043}, 11.4),
-    "sst2": ({"train": 67349, "validation": 872}, 13.4),
-    "mrpc": ({"train": 3668, "validation": 408}, 53.2),
-    "stsb": ({"train": 5749, "validation": 1500}, 27.9),
-    "qqp": ({"train": 363846, "validation": 40430}, 31.0),
-    "mnli": ({"train": 392702, "validation_matched": 9815, "validation_mismatched": 9832}, 39.0),
-    "qnli": ({"train": 104743, "validation": 5463}, 49.0),
-    "rte": ({"train": 2490, "validation": 277}, 66.6),
-    "wnli": ({"train": 635, "validation": 71}, 37.0),
-}
-"""Published rows per split, and mean tokens of a training row.
-
-Tokens are those of minilm's tokenizer cut at 128, measured on up to 4,000 rows; those of mnli and wnli are guesses.
-"""
-
-ENCODERS: dict[str, tuple[int, int, int]] = {
-    "distilbert/distilbert-base-uncased": (6, 768, 3072),
-    "google-bert/bert-base-uncased": (12, 768, 3072),
-    "google-bert/bert-large-uncased": (24, 1024, 4096),
-    "FacebookAI/roberta-base": (12, 768, 3072),
-    "FacebookAI/roberta-large": (24, 1024, 4096),
-    "microsoft/deberta-v3-base": (12, 768, 3072),
-}
-"""Layers, width and inner width, for models whose config is not on this machine."""
-
 KEYS = (("num_hidden_layers", "n_layers"), ("hidden_size", "dim"), ("intermediate_size", "hidden_dim"))
+
+
+@cache
+def published() -> dict[str, dict[str, Any]]:
+    """Return the tables of `sizes.yaml`: `glue` by task, `encoders` by model."""
+    return OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("sizes.yaml")))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +47,7 @@ class Encoder:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows that a cell trains on and evaluates on each epoch, the mean tokens of one, and where this is known from."""
+    """Rows that a run trains on and evaluates on each epoch, the mean tokens of one, and the source of these."""
 
     train: int
     evaluated: int
@@ -82,9 +63,8 @@ def encoder_of(model: Mapping[str, Any]) -> Encoder | None:
         shape = json.loads((Path(Pretrained(name=name).location()) / "config.json").read_text(encoding="utf-8"))
         layers, width, inner = (next(int(shape[key]) for key in keys if key in shape) for keys in KEYS)
     except (OSError, ValueError, StopIteration):
-        if name not in ENCODERS:
-            return None
-        layers, width, inner = ENCODERS[name]
+        table = published()["encoders"]
+        return Encoder(**table[name]) if name in table else None
     return Encoder(layers=layers, width=width, inner=inner)
 
 
@@ -97,15 +77,15 @@ def rows_of(config: Mapping[str, Any]) -> Rows | None:
             return _read(task, Path(folder).expanduser() if folder is not None else None)
         except (ValueError, OSError) as error:
             log.warning("%s", error)
-    return _published(task)
+    return _published_rows(task)
 
 
 @lru_cache(maxsize=64)
 def _read(task: TextTask, folder: Path | None) -> Rows:
     rows = read_task(task, data_dir=folder)
     train = rows[task.train_split]
-    places = np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int)
-    texts = [[column[place] for place in places] for column in train.texts]
+    indices = np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int)
+    texts = [[column[index] for index in indices] for column in train.texts]
     encoded = Pretrained(name="embedded/minilm").tokenizer()(*texts, truncation=True, max_length=task.max_length)
     return Rows(
         train=len(train),
@@ -116,17 +96,18 @@ def _read(task: TextTask, folder: Path | None) -> Rows:
     )
 
 
-def _published(task: TextTask) -> Rows | None:
+def _published_rows(task: TextTask) -> Rows | None:
     """Return the published sizes of one of GLUE's tasks, cut to the limits of `task`."""
-    if task.name not in GLUE:
+    entry = published()["glue"].get(task.name)
+    if entry is None:
         return None
-    sizes, tokens = GLUE[task.name]
+    sizes = entry["rows"]
     rest = sizes["train"] - (task.holdout or 0)
     train = min(rest, task.max_train_rows or rest)
     whole = [min(sizes.get(split, 0), task.max_eval_rows or sizes.get(split, 0)) for split in task.eval_splits]
     return Rows(
         train=train,
         evaluated=task.holdout or sum(whole),
-        tokens=min(tokens, float(task.max_length)),
+        tokens=min(entry["tokens"], float(task.max_length)),
         source="published sizes",
     )

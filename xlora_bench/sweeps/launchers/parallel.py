@@ -1,4 +1,4 @@
-"""`hydra/launcher=parallel`: the cells of a sweep in warm worker processes, everything else as in the serial run."""
+"""`hydra/launcher=parallel`: the runs of a sweep in worker processes, everything else as in the serial run."""
 
 import atexit
 import pickle
@@ -15,7 +15,6 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from xlora_bench.sweeps.estimate.order import longest_first
 from xlora_bench.sweeps.launchers.workers import Pool, chained, portable, start_fork_server
 
 
@@ -37,20 +36,19 @@ class Sweep:
 
 
 class ParallelLauncher(Launcher):
-    """Runs jobs in `workers` processes of `threads` threads each, or as measured on this machine where they are null.
+    """Runs jobs in `workers` processes of `threads` threads each; `choose_slots` says what null stands for.
 
-    Jobs start longest first, as far as their costs are known, end in any order, and are returned in the order given.
-    One that fails leaves the others alone; one whose worker dies is tried once more. Workers stay between jobs and
-    between launches, so that what a cell loaded serves the next.
+    Jobs start longest first, end in any order, and are returned in the order given. One that fails leaves the others
+    alone; one whose worker dies is tried once more. Workers stay between jobs and between launches, so that what a run
+    loaded serves the next.
 
     Raises:
         ValueError: at launch, if the threads of all workers would be more than the cores.
     """
 
-    def __init__(self, workers: int | None = None, threads: int | None = None, calibrate: bool = True) -> None:
+    def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
         self.workers = workers
         self.threads = threads
-        self.calibrate = calibrate
         self._sweep: Sweep | None = None
         self._pool: Pool | None = None
 
@@ -61,6 +59,8 @@ class ParallelLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return how they ended, in their order."""
+        from xlora_bench.sweeps.estimate.costs import longest_first  # noqa: PLC0415 - slow to import
+
         assert self._sweep is not None
         sweep = self._sweep
         setup_globals()
@@ -69,25 +69,24 @@ class ParallelLauncher(Launcher):
         pool = self._workers(sweep.config)
         shared = cloudpickle.dumps((sweep, Singleton.get_state()))
         order = longest_first(job_overrides, config=sweep.config, loader=sweep.hydra_context.config_loader)
-        jobs = [(initial_job_idx + place, list(job_overrides[place])) for place in order]
+        jobs = [(initial_job_idx + index, list(job_overrides[index])) for index in order]
         calls = [partial(run_in_worker, shared, number, overrides) for number, overrides in jobs]
         names = [" ".join(filter_overrides(overrides)) for _, overrides in jobs]
         ended: dict[int, JobReturn] = {}
         try:
-            for place, outcome in pool.run(calls, names=names):
+            for index, outcome in pool.run(calls, names=names):
                 returned = isinstance(outcome, JobReturn)
-                ended[order[place]] = received(outcome) if returned else failed(sweep, *jobs[place], outcome)
+                ended[order[index]] = received(outcome) if returned else failed(sweep, *jobs[index], outcome)
         except BaseException:
-            pool.close()  # Ctrl-C: every cell goes on from its last whole epoch when it is asked for again
+            pool.close()  # Ctrl-C: every run goes on from its last whole epoch when it is started again
             raise
-        return [ended[place] for place in sorted(ended)]
+        return [ended[index] for index in sorted(ended)]
 
     def _workers(self, config: DictConfig) -> Pool:
-        from xlora_bench.sweeps.launchers.placement import choose_seats  # noqa: PLC0415 - imports torch; Hydra imports launchers first
+        from xlora_bench.sweeps.launchers.placement import choose_slots  # noqa: PLC0415 - slow to import
 
         if self._pool is None:
-            chosen = choose_seats(config, workers=self.workers, threads=self.threads, calibrate=self.calibrate)
-            self._pool = Pool(chosen)
+            self._pool = Pool(choose_slots(config, workers=self.workers, threads=self.threads))
             atexit.register(self._pool.close)
         return self._pool
 
@@ -117,7 +116,7 @@ def received(job_return: JobReturn) -> JobReturn:
 
 
 def failed(sweep: Sweep, number: int, overrides: list[str], error: Exception) -> JobReturn:
-    """Return the failure of a job that could not say itself how it ended, and tell the callbacks."""
+    """Return the failure of a job that could not report itself how it ended, and call the callbacks."""
     config = sweep.job_config(number, overrides)
     folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):

@@ -1,6 +1,6 @@
-"""Warm worker processes on cores of their own: one that dies takes its own job with it and no other.
+"""Worker processes that stay, on cores of their own: one that dies takes its own job with it and no other.
 
-A standard process and a pipe per worker: forked from a server that has imported what a cell needs, where that can be
+A standard process and a pipe per worker: forked from a server that has imported what a run needs, where that can be
 (`start_fork_server`), else spawned. The executors of joblib and `concurrent.futures` hide which worker
 has which job: a dead worker breaks the whole pool there, loky also replaces a worker whose memory has grown, and
 neither gives each worker its own cores or device.
@@ -39,7 +39,7 @@ class WorkerLostError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seat:
+class WorkerSlot:
     """Where a worker runs: its `threads`, the `cpus` it is bound to (None: any), its GPU (None: those there are)."""
 
     threads: int
@@ -60,31 +60,31 @@ class Seat:
 
 
 def start_fork_server() -> None:
-    """Let the server from which workers are forked import what a cell needs, once for all of them, from now on.
+    """Let the server from which workers are forked import what a run needs, once for all of them, from now on.
 
     Its numerical libraries have no threads of their own, which would be lost in a fork; it ends with this process.
     Without it each worker imports for itself. Nothing is done where workers are spawned.
     """
-    seat = Seat(threads=1)
-    if seat.context.get_start_method() == "forkserver":
-        seat.context.set_forkserver_preload(["xlora_bench.sweeps.launchers.preload"])
-        with env_override(seat.environment):
+    slot = WorkerSlot(threads=1)
+    if slot.context.get_start_method() == "forkserver":
+        slot.context.set_forkserver_preload(["xlora_bench.sweeps.launchers.preload"])
+        with env_override(slot.environment):
             forkserver.ensure_running()
 
 
 class Worker:
     """A process that computes one call at a time and stays; it ends with its parent, however that ends."""
 
-    def __init__(self, seat: Seat) -> None:
-        self.seat = seat
-        self.connection, theirs = seat.context.Pipe()
-        with env_override(seat.environment):
-            self._process = seat.context.Process(target=serve, args=(theirs, seat, dict(os.environ)))  # type: ignore[attr-defined]
+    def __init__(self, slot: WorkerSlot) -> None:
+        self.slot = slot
+        self.connection, theirs = slot.context.Pipe()
+        with env_override(slot.environment):
+            self._process = slot.context.Process(target=serve, args=(theirs, slot, dict(os.environ)))  # type: ignore[attr-defined]
             self._process.start()
         theirs.close()
 
     def send(self, call: Call) -> None:
-        """Start a call; if the process is gone, `receive` says so."""
+        """Send a call; if the process is gone, `receive` says so."""
         with contextlib.suppress(OSError):
             self.connection.send_bytes(cloudpickle.dumps(call))
 
@@ -106,80 +106,80 @@ class Worker:
         return value
 
     def close(self) -> None:
-        """End the process at once; what cells leave behind is whole at every moment."""
+        """End the process at once; what runs leave behind is whole at every moment."""
         self._process.kill()
         self._process.join()
         self.connection.close()
 
 
 class Pool:
-    """Workers on `seats`, started when there is a job for them and kept until `close`."""
+    """Workers on `slots`, started when there is a job for them and kept until `close`."""
 
-    def __init__(self, seats: Sequence[Seat]) -> None:
-        self.seats = list(seats)
-        self._free = list(reversed(self.seats))
+    def __init__(self, slots: Sequence[WorkerSlot]) -> None:
+        self.slots = list(slots)
+        self._free = list(reversed(self.slots))
         self._idle: list[Worker] = []
         self._busy: dict[Connection, tuple[Worker, int]] = {}
 
     def run(self, calls: Sequence[Call], *, names: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield (place in `calls`, value or the exception that it raised) as the calls end.
+        """Yield (index in `calls`, value or the exception that it raised) as the calls end.
 
         A call whose worker dies is tried once more in a new worker, and is a `WorkerLostError` then.
         """
         lost = [0] * len(calls)
         waiting = list(reversed(range(len(calls))))
         while waiting or self._busy:
-            while waiting and len(self._busy) < len(self.seats):
+            while waiting and len(self._busy) < len(self.slots):
                 self._start(waiting.pop(), calls)
-            for place, outcome in self._ended():
+            for index, outcome in self._ended():
                 if isinstance(outcome, WorkerLostError):
-                    lost[place] += 1
-                    log.warning("%s: %s", names[place], outcome)
-                    if lost[place] < ATTEMPTS:
-                        waiting.append(place)
+                    lost[index] += 1
+                    log.warning("%s: %s", names[index], outcome)
+                    if lost[index] < ATTEMPTS:
+                        waiting.append(index)
                         continue
-                yield place, outcome
+                yield index, outcome
 
     def close(self) -> None:
         """End all workers at once."""
         for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
             worker.close()
-        self._free, self._idle, self._busy = list(reversed(self.seats)), [], {}
+        self._free, self._idle, self._busy = list(reversed(self.slots)), [], {}
 
-    def _start(self, place: int, calls: Sequence[Call]) -> None:
+    def _start(self, index: int, calls: Sequence[Call]) -> None:
         worker = self._idle.pop() if self._idle else Worker(self._free.pop())
-        worker.send(calls[place])
-        self._busy[worker.connection] = (worker, place)
+        worker.send(calls[index])
+        self._busy[worker.connection] = (worker, index)
 
     def _ended(self) -> Iterable[tuple[int, Any]]:
         """Wait until a call ends; return those that have, their workers being ready for the next."""
         ended: list[tuple[int, Any]] = []
         ready = wait(list(self._busy))
         for connection in [each for each in self._busy if each in ready]:
-            worker, place = self._busy.pop(connection)
+            worker, index = self._busy.pop(connection)
             self._idle.append(worker)
             try:
-                ended.append((place, worker.receive()))
+                ended.append((index, worker.receive()))
             except Exception as error:
-                ended.append((place, error))
+                ended.append((index, error))
             if isinstance(ended[-1][1], WorkerLostError):
                 self._replace(worker)
         return ended
 
     def _replace(self, worker: Worker) -> None:
         self._idle.remove(worker)
-        self._free.append(worker.seat)
+        self._free.append(worker.slot)
         worker.close()
 
 
-def serve(connection: Connection, seat: Seat, environment: dict[str, str]) -> None:
+def serve(connection: Connection, slot: WorkerSlot, environment: dict[str, str]) -> None:
     """Compute what comes through `connection`, in the process of a worker, until the other end is closed."""
-    if seat.cpus is not None:
-        os.sched_setaffinity(0, seat.cpus)
+    if slot.cpus is not None:
+        os.sched_setaffinity(0, slot.cpus)
     os.environ.clear()
     os.environ.update(environment)  # a fork server has that of its start
     if torch := sys.modules.get("torch"):
-        torch.set_num_threads(seat.threads)
+        torch.set_num_threads(slot.threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError):

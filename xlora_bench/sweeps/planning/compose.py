@@ -1,4 +1,4 @@
-"""The configs of many cells: Hydra composes each choice of groups once, the other overrides go onto a copy."""
+"""The configs of many runs: Hydra composes each choice of groups once, the other overrides go onto a copy."""
 
 import copy
 from collections.abc import Mapping
@@ -8,45 +8,45 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
-from xlora_bench.results.frame.collect import named
-from xlora_bench.runs.config_hash import identity
+from xlora_bench.results.frame.collect import naming_choices
+from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.grid_rules import ABSENT
 from xlora_bench.runs.hydra_internals import apply_overrides
 from xlora_bench.runs.overrides import as_lines, parsed
-from xlora_bench.training.budget.options import told
+from xlora_bench.training.budget.options import with_budget
 
 Choice = tuple[str, ...]
 
 
 class Composer:
-    """What the cells of a sweep with the primary `config` hold, as `load_sweep_config` would compose them."""
+    """What the runs of a sweep with the primary `config` hold, as `load_sweep_config` would compose them."""
 
     def __init__(self, config: DictConfig, loader: ConfigLoader) -> None:
         self._config = config
         self._loader = loader
         self._bases: dict[Choice, tuple[DictConfig, dict[str, Any]]] = {}
-        self._cells: dict[Choice, DictConfig] = {}
+        self._runs: dict[Choice, DictConfig] = {}
         self._groups: dict[str, bool] = {}
         self._signatures: dict[Choice, str] = {}
 
     def config(self, overrides: Mapping[str, str]) -> DictConfig:
-        """Return the config of a cell without Hydra's own node; not to be written to.
+        """Return the config of a run without Hydra's own node; not to be written to.
 
         Raises:
             ConfigCompositionException: if an override does not fit the config.
         """
         lines = as_lines(overrides)
-        place = tuple(lines)
-        if place not in self._cells:
+        index = tuple(lines)
+        if index not in self._runs:
             base, _ = self._base(lines)
-            cell = copy.deepcopy(base)
+            run = copy.deepcopy(base)
             values = [parsed(line) for line in lines if not self._is_group(line)]
-            apply_overrides(values, cell)
-            self._cells[place] = cell
-        return self._cells[place]
+            apply_overrides(values, run)
+            self._runs[index] = run
+        return self._runs[index]
 
     def resolved(self, overrides: Mapping[str, str]) -> dict[str, Any]:
-        """Return the config of a cell as plain values."""
+        """Return the config of a run as plain values."""
         return cast("dict[str, Any]", OmegaConf.to_container(self.config(overrides), resolve=True))
 
     def choices(self, overrides: Mapping[str, str]) -> dict[str, Any]:
@@ -54,23 +54,27 @@ class Composer:
         return self._base(as_lines(overrides))[1]
 
     def value(self, overrides: Mapping[str, str], key: str) -> Any:
-        """Return a group's choice or the value of a dotted key, `ABSENT` if the cell has no such key."""
+        """Return a group's choice or the value of a dotted key, `ABSENT` if the run has no such key."""
         choices = self.choices(overrides)
         if key in choices:
             return choices[key]
         seed = {} if key == "seed" else {"seed"}
         rest = {name: text for name, text in overrides.items() if name not in seed}
-        found = OmegaConf.select(self.config(rest), key, default=ABSENT)
-        return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+        result = OmegaConf.select(self.config(rest), key, default=ABSENT)
+        return OmegaConf.to_container(result, resolve=True) if OmegaConf.is_config(result) else result
 
     def signature(self, overrides: Mapping[str, str]) -> tuple[str, str, str | None]:
-        """Return what two cells share that are one: everything but their cosmetic keys, and their names."""
+        """Return what two runs share that are one: everything but their cosmetic keys, and their names."""
         rest = {name: text for name, text in overrides.items() if name != "seed"}
-        place = tuple(as_lines(rest))
-        if place not in self._signatures:
-            self._signatures[place] = identity(self.resolved(rest), data="")
-        names = str(sorted(told(self.config(rest).get("budget"), choices=named(self.choices(overrides))).items()))
-        return self._signatures[place], names, overrides.get("seed")
+        index = tuple(as_lines(rest))
+        if index not in self._signatures:
+            self._signatures[index] = config_hash(self.resolved(rest), data="")
+        names = str(
+            sorted(
+                with_budget(self.config(rest).get("budget"), choices=naming_choices(self.choices(overrides))).items()
+            )
+        )
+        return self._signatures[index], names, overrides.get("seed")
 
     def _base(self, lines: list[str]) -> tuple[DictConfig, dict[str, Any]]:
         chosen = tuple(line for line in lines if self._is_group(line))

@@ -1,4 +1,4 @@
-"""The cells of a sweep: the Cartesian product of its lists, then the rules of `grid:`."""
+"""The runs of a sweep: the Cartesian product of its lists, then the rules of `grid:`."""
 
 import difflib
 import itertools
@@ -18,12 +18,12 @@ from xlora_bench.sweeps.planning.compose import Composer
 log = logging.getLogger(__name__)
 
 DEEPEST = 4
-"""How many cells may stand between a cell and the one that starts from the pretrained weights."""
+"""How many runs may stand between a run and the one that starts from the pretrained weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A cell after the rules: its place `raw` in the Cartesian product, and its `overrides`."""
+class GridPoint:
+    """A run after the rules: its place `raw` in the Cartesian product, and its `overrides`."""
 
     raw: Overrides
     overrides: Overrides
@@ -31,138 +31,138 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Excluded:
-    """A cell that a rule leaves out, and why."""
+    """A run that a rule leaves out, and why."""
 
     overrides: Overrides
     reason: str
 
 
 class Grid:
-    """The cells of the sweep of a primary `config`, narrowed by the `arguments` of the command line.
+    """The runs of the sweep of a primary `config`, narrowed by the `arguments` of the command line.
 
     Raises:
-        ValueError: if a rule is malformed, or names a key that no cell has.
+        ValueError: if a rule is malformed, or names a key that no run has.
     """
 
     def __init__(self, config: DictConfig, loader: ConfigLoader, *, arguments: Sequence[str]) -> None:
         self.composer = Composer(config, loader)
-        self.said = {parsed(argument).get_key_element() for argument in arguments}
+        self.given_keys = {parsed(argument).get_key_element() for argument in arguments}
         node = OmegaConf.to_container(config.get("grid") or OmegaConf.create([]), resolve=False)
         self.rules = parse_rules(node)
         self.excluded: list[Excluded] = []
         self._reached: set[int] = set()
         params = config.hydra.sweeper.get("params") or {}
         raw = _product([f"{key}={params[key]}" for key in params] + list(arguments), loader)
-        drafts = [draft for cell in raw for draft in self._drafts(cell)]
+        grid_points = [grid_point for run in raw for grid_point in self._grid_points(run)]
         self._check_keys(raw)
-        self.drafts = self.distinct(drafts)
+        self.grid_points = self.distinct(grid_points)
 
-    def distinct(self, drafts: Iterable[Draft]) -> list[Draft]:
-        """Return the drafts without those that are the same cell as an earlier one.
+    def distinct(self, grid_points: Iterable[GridPoint]) -> list[GridPoint]:
+        """Return the drafts without those that are the same run as an earlier one.
 
         Raises:
-            ConfigCompositionException: if a cell cannot be composed.
+            ConfigCompositionException: if a run cannot be composed.
         """
-        found: dict[object, Draft] = {}
-        for draft in drafts:
-            found.setdefault(self.composer.signature(draft.overrides), draft)
-        return list(found.values())
+        result: dict[object, GridPoint] = {}
+        for grid_point in grid_points:
+            result.setdefault(self.composer.signature(grid_point.overrides), grid_point)
+        return list(result.values())
 
-    def lines(self, draft: Draft) -> list[str]:
+    def lines(self, grid_point: GridPoint) -> list[str]:
         """Return the overrides of a draft as Hydra's launchers take them, its parent spelled out."""
-        return as_lines(self.with_parent(draft).overrides)
+        return as_lines(self.with_parent(grid_point).overrides)
 
-    def with_parent(self, draft: Draft, *, depth: int = 0) -> Draft:
-        """Return `draft` with `start_from` holding all that makes its parent from it, whatever rules were at work.
+    def with_parent(self, grid_point: GridPoint, *, depth: int = 0) -> GridPoint:
+        """Return `grid_point` with `start_from` holding all that makes its parent from it, whatever rules were at work.
 
         Raises:
-            ValueError: if the parent is left out, is several cells, or has no end of parents of its own.
+            ValueError: if the parent is left out, is several runs, or has no end of parents of its own.
         """
-        text = self.composer.value(draft.overrides, START_FROM)
+        text = self.composer.value(grid_point.overrides, START_FROM)
         if text in (None, ABSENT):
-            return draft
-        parent = self.parent(draft)
+            return grid_point
+        parent = self.parent(grid_point)
         if depth > DEEPEST:
             raise ValueError(
                 f"`{START_FROM}` (={as_text(text)}) never ends: the parent starts from a parent too; give its rule a "
                 "`when` that the parent does not match"
             )
         whole = self.with_parent(parent, depth=depth + 1).overrides
-        own = {key: value for key, value in draft.overrides.items() if key != START_FROM}
+        own = {key: value for key, value in grid_point.overrides.items() if key != START_FROM}
         differs = {key: value for key, value in whole.items() if own.get(key) != value}
         for key in own.keys() - whole.keys():
             differs[key] = as_text(self.composer.value(whole, key))
         ordered = {key: differs[key] for key in sorted(differs, key=lambda key: ("." in key, key))}
-        return Draft(raw=draft.raw, overrides={**own, START_FROM: as_text(as_lines(ordered))})
+        return GridPoint(raw=grid_point.raw, overrides={**own, START_FROM: as_text(as_lines(ordered))})
 
-    def parent(self, draft: Draft) -> Draft:
-        """Return the cell that `draft` starts from: its place in the grid, changed, and the rules again."""
-        changes = from_lines(self.changes(draft.overrides))
-        raw = {key: value for key, value in draft.raw.items() if key != START_FROM} | changes
-        found = list(self._apply(raw, said=self.said - {START_FROM} | set(changes)))
-        if len(found) != 1 or isinstance(found[0], Excluded):
-            what = "left out by a rule" if found and isinstance(found[0], Excluded) else f"{len(found)} cells"
+    def parent(self, grid_point: GridPoint) -> GridPoint:
+        """Return the run that `grid_point` starts from: its place in the grid, changed, and the rules again."""
+        changes = from_lines(self.changes(grid_point.overrides))
+        raw = {key: value for key, value in grid_point.raw.items() if key != START_FROM} | changes
+        result = list(self._apply(raw, given_keys=self.given_keys - {START_FROM} | set(changes)))
+        if len(result) != 1 or isinstance(result[0], Excluded):
+            what = "left out by a rule" if result and isinstance(result[0], Excluded) else f"{len(result)} runs"
             raise ValueError(
-                f"the parent of `{' '.join(as_lines(draft.raw))}` ({', '.join(as_lines(changes))}) is {what}"
+                f"the parent of `{' '.join(as_lines(grid_point.raw))}` ({', '.join(as_lines(changes))}) is {what}"
             )
-        return found[0]
+        return result[0]
 
     def changes(self, overrides: Overrides) -> list[str]:
-        """Return the overrides that make a cell's parent, as the cell states them."""
+        """Return the overrides that make a run's parent, as the run states them."""
         value = self.composer.value(overrides, START_FROM)
         return listed(as_text(value))
 
-    def values(self, draft: Draft, keys: Iterable[str]) -> tuple[str, ...]:
+    def values(self, grid_point: GridPoint, keys: Iterable[str]) -> tuple[str, ...]:
         """Return the values of some keys of a draft as text, to tell groups of drafts apart."""
-        return tuple(_show(self.composer.value(draft.overrides, key)) for key in keys)
+        return tuple(_show(self.composer.value(grid_point.overrides, key)) for key in keys)
 
     def warn_of_idle_rules(self) -> None:
-        """Warn of a rule that no cell and no parent matches, unless it is the command line that narrowed the sweep."""
+        """Warn of a rule that no run and no parent matches, unless it is the command line that narrowed the sweep."""
         for rule in self.rules:
-            if rule.number not in self._reached and not self.said & set(rule.when):
-                log.warning("%s matches no cell: when %s", rule.name, dict(rule.when))
+            if rule.number not in self._reached and not self.given_keys & set(rule.when):
+                log.warning("%s matches no run: when %s", rule.name, dict(rule.when))
 
-    def _drafts(self, raw: Overrides) -> Iterator[Draft]:
-        for found in self._apply(raw, said=self.said):
-            if isinstance(found, Excluded):
-                self.excluded.append(found)
+    def _grid_points(self, raw: Overrides) -> Iterator[GridPoint]:
+        for result in self._apply(raw, given_keys=self.given_keys):
+            if isinstance(result, Excluded):
+                self.excluded.append(result)
             else:
-                yield found
+                yield result
 
-    def _apply(self, raw: Overrides, *, said: set[str]) -> Iterator[Draft | Excluded]:
-        """Yield what the rules make of one cell of the product."""
-        cells = [dict(raw)]
+    def _apply(self, raw: Overrides, *, given_keys: set[str]) -> Iterator[GridPoint | Excluded]:
+        """Yield what the rules make of one run of the product."""
+        runs = [dict(raw)]
         for rule in self.rules:
             after: list[Overrides] = []
-            for cell in cells:
-                if not self._matches(rule, cell):
-                    after.append(cell)
+            for run in runs:
+                if not self._matches(rule, run):
+                    after.append(run)
                 elif rule.exclude:
-                    yield Excluded(overrides=cell, reason=rule.exclude)
+                    yield Excluded(overrides=run, reason=rule.exclude)
                 else:
-                    after += _changed(cell, rule, said)
-            cells = after
-        yield from (Draft(raw=raw, overrides=cell) for cell in cells)
+                    after += _changed(run, rule, given_keys)
+            runs = after
+        yield from (GridPoint(raw=raw, overrides=run) for run in runs)
 
-    def _matches(self, rule: Rule, cell: Overrides) -> bool:
-        found = rule.matches(lambda key: self.composer.value(cell, key))
-        if found:
+    def _matches(self, rule: Rule, run: Overrides) -> bool:
+        result = rule.matches(lambda key: self.composer.value(run, key))
+        if result:
             self._reached.add(rule.number)
-        return found
+        return result
 
     def _check_keys(self, raw: Sequence[Overrides]) -> None:
-        """Raise a ValueError for a `when` key that no cell of the product has."""
+        """Raise a ValueError for a `when` key that no run of the product has."""
         for rule in self.rules:
             for key in rule.when:
-                if all(self.composer.value(cell, key) is ABSENT for cell in _without_seeds(raw)):
+                if all(self.composer.value(run, key) is ABSENT for run in _without_seeds(raw)):
                     known = known_keys(self.composer, raw[0])
                     close = difflib.get_close_matches(key, known, n=1)
                     hint = f"did you mean `{close[0]}`?" if close else "`--cfg job` shows every key"
-                    raise ValueError(f"`when.{key}` of {rule.name} is not a key of any cell; {hint}")
+                    raise ValueError(f"`when.{key}` of {rule.name} is not a key of any run; {hint}")
 
 
 def known_keys(composer: Composer, overrides: Overrides) -> list[str]:
-    """Return the groups and the dotted keys of a cell's config."""
+    """Return the groups and the dotted keys of a run's config."""
     return [*composer.choices(overrides), *_dotted(composer.resolved(overrides))]
 
 
@@ -173,15 +173,15 @@ def _dotted(node: Mapping[str, object], prefix: str = "") -> Iterator[str]:
             yield from _dotted(value, f"{prefix}{key}.")
 
 
-def _changed(cell: Overrides, rule: Rule, said: set[str]) -> list[Overrides]:
-    """Return the cells that `set` and `each` make of one; what the command line says stays."""
-    settled = {**cell, **{key: as_text(value) for key, value in rule.set.items() if key not in said}}
-    axes = [[(key, as_text(value)) for value in values] for key, values in rule.each.items() if key not in said]
+def _changed(run: Overrides, rule: Rule, given_keys: set[str]) -> list[Overrides]:
+    """Return the runs that `set` and `each` make of one; what the command line says stays."""
+    settled = {**run, **{key: as_text(value) for key, value in rule.set.items() if key not in given_keys}}
+    axes = [[(key, as_text(value)) for value in values] for key, values in rule.each.items() if key not in given_keys]
     return [{**settled, **dict(chosen)} for chosen in itertools.product(*axes)]
 
 
 def _product(lines: list[str], loader: ConfigLoader) -> list[Overrides]:
-    """Return the cells of the Cartesian product; of a repeated key the last list counts.
+    """Return the runs of the Cartesian product; of a repeated key the last list counts.
 
     Raises:
         ValueError: for a sweep that is not a list of values.
@@ -199,9 +199,9 @@ def _product(lines: list[str], loader: ConfigLoader) -> list[Overrides]:
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*(axes[key] for key in names))]
 
 
-def _without_seeds(cells: Sequence[Overrides]) -> list[Overrides]:
-    rest = [{key: value for key, value in cell.items() if key != "seed"} for cell in cells]
-    return list({tuple(as_lines(cell)): cell for cell in rest}.values())
+def _without_seeds(runs: Sequence[Overrides]) -> list[Overrides]:
+    rest = [{key: value for key, value in run.items() if key != "seed"} for run in runs]
+    return list({tuple(as_lines(run)): run for run in rest}.values())
 
 
 def _show(value: object) -> str:

@@ -10,12 +10,12 @@ from xlora_bench.system.io import write_atomically
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """How job `number` ended; `cell` is None if it failed before its identity was known."""
+    """How job `number` ended; `run` is None if it failed before its identity was known."""
 
     number: int
     overrides: list[str]
     choices: dict[str, str | None]
-    cell: str | None
+    run_id: str | None
     status: str
     score: float | None
     error: str | None
@@ -33,8 +33,8 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A cell that a sweep is going to run: its overrides, and what it is in a sweep with `tuning:`.
+class PlannedRun:
+    """A run that a sweep is going to run: its overrides, and what it is in a sweep with `tuning:`.
 
     `tuning` holds `trial`, or `fixed` and `tuned`, both where the best trial has the values that were fixed.
     """
@@ -55,11 +55,11 @@ def clear_jobs(folder: Path) -> None:
         path.unlink()
 
 
-def varying_keys(cells: Sequence[Sequence[str]]) -> set[str]:
-    """Return the keys in which the cells of a sweep differ; all of them for a single cell."""
+def varying_keys(runs: Sequence[Sequence[str]]) -> set[str]:
+    """Return the keys in which the runs of a sweep differ; all of them for a single run."""
     values: dict[str, set[str]] = {}
-    for overrides in cells:
+    for overrides in runs:
         for override in overrides:
             key, _, value = override.partition("=")
             values.setdefault(key, set()).add(value)
-    return {key for key, found in values.items() if len(found) > 1 or len(cells) == 1}
+    return {key for key, result in values.items() if len(result) > 1 or len(runs) == 1}

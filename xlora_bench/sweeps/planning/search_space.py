@@ -14,7 +14,7 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The values of the keys that are tuned, for the cells that match `when`: a list or `{low:, high:, log:}` each.
+    """The values of the keys that are tuned, for the runs that match `when`: a list or `{low:, high:, log:}` each.
 
     Raises:
         ValueError: if a key has neither, or an empty or impossible range.

@@ -1,4 +1,4 @@
-"""`tuning:`, the same number of trials for every method, on a seed and on rows that the reported cells never see."""
+"""`tuning:`, the same number of trials for every method, on a seed and on rows that the reported runs never see."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from xlora_bench.results.frame.trials import BY
 from xlora_bench.runs.grid_rules import ABSENT, matches
 from xlora_bench.runs.overrides import Overrides, as_text
-from xlora_bench.sweeps.planning.grid import Draft, Grid
-from xlora_bench.sweeps.planning.jobs import Job, Planned
+from xlora_bench.sweeps.planning.grid import Grid, GridPoint
+from xlora_bench.sweeps.planning.jobs import Job, PlannedRun
 from xlora_bench.sweeps.planning.search_space import Space, Values
 
 Group = tuple[str, ...]
-"""The values of `tuning.by` that cells tuned together share."""
+"""The values of `tuning.by` that runs tuned together share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,48 +62,52 @@ class Tuning:
 
 
 class Tuner:
-    """The trials of a sweep, and the cells to report once their scores are known.
+    """The trials of a sweep, and the runs to report once their scores are known.
 
     Raises:
         ValueError: if the tuning seed is among the reported ones, a tuned key is set on the command line, no space is
-            meant for a cell, or the budget does not fit a space.
+            meant for a run, or the budget does not fit a space.
     """
 
     def __init__(self, tuning: Tuning, grid: Grid) -> None:
         self.tuning = tuning
         self.notes: list[str] = []
         self._grid = grid
-        self._groups: dict[Group, list[Draft]] = {}
+        self._groups: dict[Group, list[GridPoint]] = {}
         self._check_by()
-        for draft in grid.drafts:
-            self._groups.setdefault(self._group(draft), []).append(draft)
+        for grid_point in grid.grid_points:
+            self._groups.setdefault(self._group(grid_point), []).append(grid_point)
         self._check_seeds()
-        self._points = {group: self._values(drafts) for group, drafts in self._groups.items()}
+        self._points = {group: self._values(grid_points) for group, grid_points in self._groups.items()}
         self.trials = [self._trial(self._groups[group][0], values) for group, values in self._in_order()]
 
-    def reported(self, jobs: Mapping[int, Job]) -> list[Planned]:
-        """Return every reported cell, as configured and with the values of its group's best trial.
+    def reported(self, jobs: Mapping[int, Job]) -> list[PlannedRun]:
+        """Return every reported run, as configured and with the values of its group's best trial.
 
-        Without jobs the values are not known yet: the cells as configured stand for both.
+        Without jobs the values are not known yet: the runs as configured stand for both.
         """
         best = self._best(jobs)
         self.notes = self._told(best) if jobs else []
-        found: dict[tuple[Any, ...], tuple[Draft, list[str]]] = {}
-        for draft in self._grid.drafts:
-            values = best[self._group(draft)] if jobs else {}
-            tuned = None if values is None else Draft(raw=draft.raw, overrides=_with(draft.overrides, values))
-            for kind, cell in (("fixed", draft), ("tuned", tuned)):
-                if cell is not None:
-                    _, kinds = found.setdefault(self._grid.composer.signature(cell.overrides), (cell, []))
+        result: dict[tuple[Any, ...], tuple[GridPoint, list[str]]] = {}
+        for grid_point in self._grid.grid_points:
+            values = best[self._group(grid_point)] if jobs else {}
+            tuned = (
+                None if values is None else GridPoint(raw=grid_point.raw, overrides=_with(grid_point.overrides, values))
+            )
+            for kind, run in (("fixed", grid_point), ("tuned", tuned)):
+                if run is not None:
+                    _, kinds = result.setdefault(self._grid.composer.signature(run.overrides), (run, []))
                     kinds += [kind] if kind not in kinds else []
-        return [Planned(overrides=tuple(self._grid.lines(cell)), tuning=tuple(kinds)) for cell, kinds in found.values()]
+        return [
+            PlannedRun(overrides=tuple(self._grid.lines(run)), tuning=tuple(kinds)) for run, kinds in result.values()
+        ]
 
     def _best(self, jobs: Mapping[int, Job]) -> dict[Group, Values | None]:
         """Return the values of the best trial that is done, the first of equals; None where none is."""
         best: dict[Group, tuple[float, Values]] = {}
         for number, (group, values) in enumerate(self._in_order()):
             job = jobs.get(number)
-            if job is None or job.status != "done" or job.score is None:
+            if job is None or job.status != "completed" or job.score is None:
                 continue
             if group not in best or job.score > best[group][0]:
                 best[group] = job.score, values
@@ -126,50 +130,55 @@ class Tuner:
     def _in_order(self) -> list[tuple[Group, Values]]:
         return [(group, values) for group, points in self._points.items() for values in points]
 
-    def _group(self, draft: Draft) -> Group:
-        return self._grid.values(draft, self.tuning.by)
+    def _group(self, grid_point: GridPoint) -> Group:
+        return self._grid.values(grid_point, self.tuning.by)
 
-    def _trial(self, draft: Draft, values: Values) -> Planned:
-        """Return the trial of `values` on the tuning seed and rows, for a cell that stands for its group."""
+    def _trial(self, grid_point: GridPoint, values: Values) -> PlannedRun:
+        """Return the trial of `values` on the tuning seed and rows, for a run that stands for its group."""
         seed = {"seed": as_text(self.tuning.seed)}
         holdout = {"task.holdout": as_text(self.tuning.holdout)}
-        trial = Draft(raw={**draft.raw, **seed}, overrides={**_with(draft.overrides, values), **seed, **holdout})
-        return Planned(overrides=tuple(self._grid.lines(trial)), tuning=("trial",))
+        trial = GridPoint(
+            raw={**grid_point.raw, **seed}, overrides={**_with(grid_point.overrides, values), **seed, **holdout}
+        )
+        return PlannedRun(overrides=tuple(self._grid.lines(trial)), tuning=("trial",))
 
-    def _values(self, drafts: Sequence[Draft]) -> list[Values]:
-        """Return the points to try for the cells of one group."""
-        spaces = [self._space(draft) for draft in drafts]
+    def _values(self, grid_points: Sequence[GridPoint]) -> list[Values]:
+        """Return the points to try for the runs of one group."""
+        spaces = [self._space(grid_point) for grid_point in grid_points]
         if any(space is not spaces[0] for space in spaces):
             raise ValueError(
-                f"`tuning.space` has several rules for the cells of one group ({' '.join(self._group(drafts[0]))}): "
-                "add what tells them apart to `tuning.by`"
+                f"`tuning.space` has several rules for the runs of one group "
+                f"({' '.join(self._group(grid_points[0]))}): add what tells them apart to `tuning.by`"
             )
-        if set_here := sorted(set(spaces[0].axes) & self._grid.said):
+        if set_here := sorted(set(spaces[0].axes) & self._grid.given_keys):
             raise ValueError(f"`{set_here[0]}` is tuned and set on the command line: drop it there, or say tuning=null")
         if self.tuning.search == "grid":
             return spaces[0].grid(self.tuning.trials)
         return spaces[0].draw(self.tuning.trials, seed=self.tuning.seed)
 
-    def _space(self, draft: Draft) -> Space:
-        """Return the first rule of the space that matches a cell."""
+    def _space(self, grid_point: GridPoint) -> Space:
+        """Return the first rule of the space that matches a run."""
         for space in self.tuning.space:
-            if matches(space.when, lambda key: self._grid.composer.value(draft.overrides, key)):
+            if matches(space.when, lambda key: self._grid.composer.value(grid_point.overrides, key)):
                 return space
         raise ValueError(
-            f"no rule of `tuning.space` is for `{' '.join(self._grid.lines(draft))}`: end with one without `when`"
+            f"no rule of `tuning.space` is for `{' '.join(self._grid.lines(grid_point))}`: end with one without `when`"
         )
 
     def _check_by(self) -> None:
-        """A key that some methods alone have tells theirs apart; one that no cell has is a mistake."""
-        composer, drafts = self._grid.composer, self._grid.drafts
+        """A key that some methods alone have tells theirs apart; one that no run has is a mistake."""
+        composer, grid_points = self._grid.composer, self._grid.grid_points
         for key in self.tuning.by:
-            if all(composer.value(draft.overrides, key) is ABSENT for draft in drafts):
+            if all(composer.value(grid_point.overrides, key) is ABSENT for grid_point in grid_points):
                 raise ValueError(
-                    f"`{key}` in `tuning.by` is not a key of any cell, as of `{' '.join(self._grid.lines(drafts[0]))}`"
+                    f"`{key}` in `tuning.by` is not a key of any run, "
+                    f"as of `{' '.join(self._grid.lines(grid_points[0]))}`"
                 )
 
     def _check_seeds(self) -> None:
-        reported = sorted({int(self._grid.composer.value(draft.overrides, "seed")) for draft in self._grid.drafts})
+        reported = sorted(
+            {int(self._grid.composer.value(grid_point.overrides, "seed")) for grid_point in self._grid.grid_points}
+        )
         if self.tuning.seed in reported:
             raise ValueError(
                 f"`tuning.seed` (={self.tuning.seed}) is one of the reported seeds ({', '.join(map(str, reported))}): "

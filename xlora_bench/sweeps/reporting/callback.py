@@ -1,4 +1,4 @@
-"""The Hydra callback that follows a sweep: a line per cell, and the table at the end."""
+"""The Hydra callback that follows a sweep: a line per run, and the table at the end."""
 
 import atexit
 import dataclasses
@@ -16,19 +16,15 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from xlora_bench.results.frame.collect import named
+from xlora_bench.results.frame.collect import naming_choices
 from xlora_bench.results.frame.trials import BY
-from xlora_bench.results.protocols.selection import with_selections
-from xlora_bench.results.reports.report import write_report
-from xlora_bench.results.reports.trials import write_trials
-from xlora_bench.results.reports.wandb_table import log_table
 from xlora_bench.runs.console import console
-from xlora_bench.runs.record import Record
+from xlora_bench.runs.record import Record, older_records
 from xlora_bench.runs.sweep_context import enter_sweep, leave_sweep
-from xlora_bench.sweeps.planning.jobs import Job, Planned, clear_jobs, read_jobs
+from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, clear_jobs, read_jobs
 from xlora_bench.sweeps.reporting.plan import Plan, make_plan, sweep_frame
 from xlora_bench.sweeps.reporting.progress import progress_line
-from xlora_bench.training.budget.options import told
+from xlora_bench.training.budget.options import with_budget
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +33,7 @@ class SweepReport(Callback):
     """Prints the progress of a sweep and ends it with its table, in `<results_dir>/reports/<its name>/`.
 
     Jobs may run in other processes, to which Hydra sends copies of this object: they talk through a file per
-    job. A job says which cell it trained by `cell.json` (`{"cell": id}`) in its output folder.
+    job. A job says which run it trained by `run.json` (`{"run": id}`) in its output folder.
     """
 
     def __init__(self) -> None:
@@ -45,46 +41,48 @@ class SweepReport(Callback):
         self._job_started = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Find the cells of the sweep and make sure that its table comes however it ends; a dry run has none."""
+        """Find the runs of the sweep and make sure that its table comes however it ends; a dry run has none."""
         if str(config.hydra.sweeper.get("_target_")).endswith(".DryRunSweeper"):
             return
         with _only_warning("this sweep goes without progress and table"):
             self._plan = make_plan(config)
             clear_jobs(self._plan.jobs)
+            if older := older_records(self._plan.results_dir):
+                _say(f"{len(older)} older records (schema 1) are not reused; `xlora-bench table` and `diff` read them")
             # Hydra leaves a sweep with a failed job without calling on_multirun_end.
             atexit.register(self._report)
 
-    def follow(self, cells: Sequence[Planned], *, notes: Sequence[str] = ()) -> None:
-        """Take the cells that the sweeper is going to run, all it knows of, and what the table must say of them."""
+    def follow(self, runs: Sequence[PlannedRun], *, notes: Sequence[str] = ()) -> None:
+        """Take the runs that the sweeper is going to run, all it knows of, and what the table must say of them."""
         if self._plan is not None:
-            self._plan = dataclasses.replace(self._plan, cells=list(cells), notes=list(notes))
+            self._plan = dataclasses.replace(self._plan, runs=list(runs), notes=list(notes))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the time, to tell this job's cell from an earlier one, and which sweep this process runs."""
+        """Note the time, to tell this job's run from an earlier one, and which sweep this process runs."""
         self._job_started = time.time()
         if self._plan is not None:
             enter_sweep(self._plan.name)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Print the line of this cell; after the last, the table, before Hydra raises a job's error.
+        """Print the line of this run; after the last, the table, before Hydra raises a job's error.
 
-        Hydra keeps what a job returned until the sweep ends: its configs, 200 KB a cell, nobody reads again.
+        Hydra keeps what a job returned until the sweep ends: its configs, 200 KB a run, nobody reads again.
         """
         leave_sweep()
         if self._plan is None:
             return
         job_return.cfg = job_return.hydra_cfg = None
         plan, ended = self._plan, {}
-        with _only_warning("no progress line for this cell"):
-            told = _ended(config, job_return, plan.results_dir, started=self._job_started)
+        with _only_warning("no progress line for this run"):
+            ended_job = _ended(config, job_return, plan.results_dir, started=self._job_started)
             plan.jobs.mkdir(parents=True, exist_ok=True)
             with FileLock(plan.jobs / "lock"):  # jobs that end together have their lines one after the other
-                told.write(plan.jobs)
+                ended_job.write(plan.jobs)
                 ended = read_jobs(plan.jobs)
                 job = ended[int(config.hydra.job.num)]
                 elapsed = time.time() - plan.started
-                _say(progress_line(job, ended=ended.values(), cells=plan.cells, elapsed=elapsed))
-        if ended and len(ended) == len(plan.cells):
+                _say(progress_line(job, ended=ended.values(), runs=plan.runs, elapsed=elapsed))
+        if ended and len(ended) == len(plan.runs):
             self._report()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -115,6 +113,12 @@ def _say(line: str) -> None:
 
 
 def _report(plan: Plan) -> None:
+    # scipy, statsmodels and matplotlib take 2 s: workers import this module, and only the sweep's end needs them
+    from xlora_bench.results.protocols.selection import with_selections  # noqa: PLC0415 - slow to import
+    from xlora_bench.results.reports.report import write_report  # noqa: PLC0415 - slow to import
+    from xlora_bench.results.reports.trials import write_trials  # noqa: PLC0415 - slow to import
+    from xlora_bench.results.reports.wandb_table import log_table  # noqa: PLC0415 - slow to import
+
     frame = sweep_frame(plan)
     if "tuning" in frame:
         by = OmegaConf.select(plan.config, "tuning.by") or BY
@@ -134,10 +138,10 @@ def _ended(config: DictConfig, job_return: JobReturn, results_dir: Path, *, star
     if job_return.status != JobStatus.COMPLETED:
         raised = job_return._return_value  # the public property raises it
         error = f"{type(raised).__name__}: {raised}".splitlines()[0]
-    cell = _cell(Path(config.hydra.runtime.output_dir))
+    run = _run(Path(config.hydra.runtime.output_dir))
     record, reused = None, False
-    if cell is not None and error is None:
-        path = results_dir / "cells" / cell / "record.json"
+    if run is not None and error is None:
+        path = results_dir / "runs" / run / "record.json"
         try:
             record, reused = Record.read(path), path.stat().st_mtime < started
         except ValueError as unreadable:
@@ -145,15 +149,15 @@ def _ended(config: DictConfig, job_return: JobReturn, results_dir: Path, *, star
     return Job(
         number=int(config.hydra.job.num),
         overrides=list(job_return.overrides or []),
-        choices=told(config.get("budget"), choices=named(config.hydra.runtime.choices)),
-        cell=cell,
+        choices=with_budget(config.get("budget"), choices=naming_choices(config.hydra.runtime.choices)),
+        run_id=run,
         status=record.status if record else "failed",
         score=record.score if record else None,
-        error=error or (record.reason if record else "the job left no cell"),
+        error=error or (record.reason if record else "the job left no run"),
         reused=reused,
     )
 
 
-def _cell(output_dir: Path) -> str | None:
-    path = output_dir / "cell.json"
-    return str(json.loads(path.read_text(encoding="utf-8"))["cell"]) if path.exists() else None
+def _run(output_dir: Path) -> str | None:
+    path = output_dir / "run.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["run_id"]) if path.exists() else None

@@ -1,21 +1,21 @@
-"""One line on the terminal per finished cell of a sweep."""
+"""One line on the terminal per finished run of a sweep."""
 
 import statistics
 from collections.abc import Collection, Sequence
 
-from xlora_bench.sweeps.planning.jobs import Job, Planned, varying_keys
+from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, varying_keys
 
 
-def progress_line(job: Job, *, ended: Collection[Job], cells: Sequence[Planned], elapsed: float) -> str:
-    """Return `cell k of n`, what the job was, how it ended, its group's running mean, time gone and to go.
+def progress_line(job: Job, *, ended: Collection[Job], runs: Sequence[PlannedRun], elapsed: float) -> str:
+    """Return `run k of n`, what the job was, how it ended, its group's running mean, time gone and to go.
 
-    `ended` are all jobs so far, this one among them; `cells` are all cells, empty if not known.
+    `ended` are all jobs so far, this one among them; `runs` are all runs, empty if not known.
     """
-    position = f"cell {len(ended)} of {len(cells) or '?'}"
-    shown = varying_keys([cell.overrides for cell in cells])
-    name = " ".join(override for override in job.overrides if not cells or override.partition("=")[0] in shown)
+    position = f"run {len(ended)} of {len(runs) or '?'}"
+    shown = varying_keys([run.overrides for run in runs])
+    name = " ".join(override for override in job.overrides if not runs or override.partition("=")[0] in shown)
     parts = [position, name, _outcome(job), _running_mean(job, ended), f"elapsed {duration(elapsed)}"]
-    return " | ".join(part for part in [*parts, _time_left(ended, len(cells), elapsed)] if part)
+    return " | ".join(part for part in [*parts, _time_left(ended, len(runs), elapsed)] if part)
 
 
 def duration(seconds: float) -> str:
@@ -29,7 +29,7 @@ def duration(seconds: float) -> str:
 
 def _outcome(job: Job) -> str:
     score = f"score {job.score:.4f}" if job.score is not None else ""
-    status = job.status if job.status != "done" else ""
+    status = job.status if job.status != "completed" else ""
     reason = f"({job.error})" if job.error else ""
     return " ".join(filter(None, ["already done" if job.reused else "", status, reason, score]))
 
@@ -38,14 +38,14 @@ def _running_mean(job: Job, ended: Collection[Job]) -> str:
     scores = [
         other.score
         for other in ended
-        if other.group == job.group and other.status == "done" and other.score is not None
+        if other.group == job.group and other.status == "completed" and other.score is not None
     ]
     return f"mean {statistics.fmean(scores):.4f} over {len(scores)}" if len(scores) > 1 else ""
 
 
-def _time_left(ended: Collection[Job], cells: int, elapsed: float) -> str:
-    """Return the time for the cells to come, at the pace of those trained now; unknown before the first."""
+def _time_left(ended: Collection[Job], runs: int, elapsed: float) -> str:
+    """Return the time for the runs to come, at the pace of those trained now; unknown before the first."""
     trained = sum(not job.reused for job in ended)
-    if not cells or len(ended) >= cells or not trained:
+    if not runs or len(ended) >= runs or not trained:
         return ""
-    return f"left {duration(elapsed / trained * (cells - len(ended)))}"
+    return f"left {duration(elapsed / trained * (runs - len(ended)))}"

@@ -12,18 +12,18 @@ from xlora_bench.inject.head_names import head_parameter_names
 from xlora_bench.inject.methods.method import Method
 from xlora_bench.inject.targets import Targets, is_linear
 from xlora_bench.nn.ops.low_rank_linear import dense_is_cheaper
-from xlora_bench.training.budget.target_shapes import Shape, Site, rank_at, shape_at, sites_of
+from xlora_bench.training.budget.target_shapes import Shape, TargetModule, rank_at, shape_at, target_modules_of
 
 ByRank = Callable[[int], int]
-Fresh = Callable[[], nn.Module]
+ModelFactory = Callable[[], nn.Module]
 """Makes the model on the meta device, anew: methods change it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passage:
+class LayerCost:
     """How a batch passes one adapted weight: its tokens, and whether the input needs a gradient."""
 
-    site: Site
+    target: TargetModule
     shape: Shape
     tokens: int
     needed: bool
@@ -36,26 +36,28 @@ class Passage:
         needed. As one dense sum: `2 k in out` to make it and for the gradient of each trained factor, `2 N in out` for
         its own gradient.
         """
-        out, inner, width = self.site.out_features, self.site.in_features, self.shape.width * rank
-        up = torch.empty(out, width, device="meta", requires_grad=self.shape.up)
-        down = torch.empty(width, inner, device="meta", requires_grad=self.shape.down)
-        if self.shape.fused and dense_is_cheaper(self.tokens, up, down):
-            trained = self.shape.up + self.shape.down
+        out, inner, width = self.target.out_features, self.target.in_features, self.shape.width * rank
+        B = torch.empty(out, width, device="meta", requires_grad=self.shape.B)
+        A = torch.empty(width, inner, device="meta", requires_grad=self.shape.A)
+        if self.shape.fused and dense_is_cheaper(self.tokens, B, A):
+            trained = self.shape.B + self.shape.A
             return 2 * out * inner * (width * (1 + trained) + (self.tokens if trained else 0))
-        ups = 1 + self.shape.up + (self.shape.down or self.needed)
-        downs = 1 + self.shape.down + self.needed
-        return 2 * self.tokens * width * (ups * out + downs * inner)
+        Bs = 1 + self.shape.B + (self.shape.A or self.needed)
+        As = 1 + self.shape.A + self.needed
+        return 2 * self.tokens * width * (Bs * out + As * inner)
 
 
 def adapter_entries(adapter: Adapter, model: nn.Module, *, targets: Targets, init_scheme: InitScheme) -> ByRank:
     """Return the closed form of the trained entries of one of our variants, head excluded, by `adapter.rank`."""
-    sites = sites_of(model, targets)
-    for site in one_of_each_aspect(sites):
-        shape_at(adapter, init_scheme, site)
-    biases = sum(bias.numel() for bias in trained_biases(adapter, model, sites))
+    target_modules = target_modules_of(model, targets)
+    for target in one_of_each_aspect(target_modules):
+        shape_at(adapter, init_scheme, target)
+    biases = sum(bias.numel() for bias in trained_biases(adapter, model, target_modules))
 
     def entries(rank: int) -> int:
-        each = (adapter.parameter_count(s.out_features, s.in_features, rank_at(adapter, s, rank)) for s in sites)
+        each = (
+            adapter.parameter_count(s.out_features, s.in_features, rank_at(adapter, s, rank)) for s in target_modules
+        )
         return sum(each) + biases
 
     return entries
@@ -70,47 +72,53 @@ def adapter_flops(
     as torch counts them, plus those of the factors. Work that does not grow with the tokens (DoRA's norms, making an
     orthogonal factor from its parameters) is left out.
     """
-    passages: list[Passage] = []
+    layer_costs: list[LayerCost] = []
     trained = nn.Parameter(torch.zeros((), device="meta"))
-    sites = sites_of(model, targets)
+    target_modules = target_modules_of(model, targets)
     head = head_parameter_names(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in head)
-    for bias in trained_biases(adapter, model, sites):
+    for bias in trained_biases(adapter, model, target_modules):
         bias.requires_grad_(True)
-    for site in sites:
-        layer = model.get_submodule(site.place)
+    for target in target_modules:
+        layer = model.get_submodule(target.module_name)
         if not is_linear(layer):
-            raise ValueError(f"`budget.flops_per_step` counts linear layers, `{site.place}` is none: choose others")
-        shape = shape_at(adapter, init_scheme, site)
+            raise ValueError(
+                f"`budget.flops_per_step` counts linear layers, `{target.module_name}` is none: choose others"
+            )
+        shape = shape_at(adapter, init_scheme, target)
 
         def note(
-            _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, site: Site = site, shape: Shape = shape
+            _: nn.Module,
+            inputs: tuple[Tensor, ...],
+            output: Tensor,
+            target: TargetModule = target,
+            shape: Shape = shape,
         ) -> Tensor:
-            tokens = inputs[0].numel() // site.in_features
-            passages.append(Passage(site=site, shape=shape, tokens=tokens, needed=inputs[0].requires_grad))
+            tokens = inputs[0].numel() // target.in_features
+            layer_costs.append(LayerCost(target=target, shape=shape, tokens=tokens, needed=inputs[0].requires_grad))
             return output + trained  # no product: gradients flow from here on, as they would from an adapter
 
         layer.register_forward_hook(note)
     base = counted_flops(model, batch=batch, length=length)
 
     def flops(rank: int) -> int:
-        return base + sum(passage.flops(rank_at(adapter, passage.site, rank)) for passage in passages)
+        return base + sum(layer_cost.flops(rank_at(adapter, layer_cost.target, rank)) for layer_cost in layer_costs)
 
     return flops
 
 
-def other_entries(method: Method, fresh: Fresh, *, targets: Targets, init_scheme: InitScheme) -> int:
+def other_entries(method: Method, make_model: ModelFactory, *, targets: Targets, init_scheme: InitScheme) -> int:
     """Return the trained entries of a baseline or a peft method, head excluded, counted on the meta device."""
-    adapted, head = applied(method, fresh(), targets=targets, init_scheme=init_scheme)
+    adapted, head = applied(method, make_model(), targets=targets, init_scheme=init_scheme)
     return sum(p.numel() for p in adapted.parameters() if p.requires_grad and id(p) not in head)
 
 
 def other_flops(
-    method: Method, fresh: Fresh, *, targets: Targets, init_scheme: InitScheme, batch: int, length: int
+    method: Method, make_model: ModelFactory, *, targets: Targets, init_scheme: InitScheme, batch: int, length: int
 ) -> int:
     """Return the FLOPs of a step of a baseline or a peft method, counted on the meta device."""
-    adapted, _ = applied(method, fresh(), targets=targets, init_scheme=init_scheme)
+    adapted, _ = applied(method, make_model(), targets=targets, init_scheme=init_scheme)
     return counted_flops(adapted, batch=batch, length=length)
 
 
@@ -153,13 +161,13 @@ def logits_of(model: nn.Module, *, batch: int, length: int) -> Tensor:
     return logits
 
 
-def trained_biases(adapter: Adapter, model: nn.Module, sites: Sequence[Site]) -> list[nn.Parameter]:
+def trained_biases(adapter: Adapter, model: nn.Module, target_modules: Sequence[TargetModule]) -> list[nn.Parameter]:
     """Return the biases of the base that train beside the deltas."""
     head = head_parameter_names(model)
     if adapter.bias == "all":
         return [p for name, p in model.named_parameters() if name.endswith(".bias") and name not in head]
     if adapter.bias == "adapted":
-        return [model.get_parameter(f"{site.place}.bias") for site in sites if site.bias]
+        return [model.get_parameter(f"{target.module_name}.bias") for target in target_modules if target.bias]
     return []
 
 
@@ -169,7 +177,10 @@ def head_size(model: nn.Module) -> int:
     return sum(parameter.numel() for name, parameter in model.named_parameters() if name in head)
 
 
-def one_of_each_aspect(sites: Sequence[Site]) -> list[Site]:
+def one_of_each_aspect(target_modules: Sequence[TargetModule]) -> list[TargetModule]:
     """Return a square, a tall and a wide weight, where there are such: a variant may not fit all of them."""
-    aspects = {(site.out_features > site.in_features, site.out_features < site.in_features): site for site in sites}
+    aspects = {
+        (target.out_features > target.in_features, target.out_features < target.in_features): target
+        for target in target_modules
+    }
     return list(aspects.values())

@@ -9,7 +9,7 @@ UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What one cell may cost: `trainable_params` entries or `flops_per_step`, as a number or as `300k`, `1.5T`.
+    """What one run may cost: `trainable_params` entries or `flops_per_step`, as a number or as `300k`, `1.5T`.
 
     `count_head` says whether the task head, which always trains, is part of `trainable_params`. A step is forward and
     backward of `task.batch_size` examples of `length` tokens (None: `task.max_length`), 2 FLOPs a multiply-add.
@@ -74,7 +74,7 @@ def number(value: float | str, key: str) -> float:
         raise ValueError(f"`budget.{key}` (={value!r}) must be a number, or one with k, M, G or T") from None
 
 
-def told(node: Mapping[str, Any] | None, *, choices: Mapping[str, str | None]) -> dict[str, str | None]:
+def with_budget(node: Mapping[str, Any] | None, *, choices: Mapping[str, str | None]) -> dict[str, str | None]:
     """Return the choices that name a job of a sweep: with its budget, and without targets that the budget chooses."""
     node = node or {}
     key = next((key for key in ("trainable_params", "flops_per_step") if node.get(key) is not None), None)

@@ -1,4 +1,4 @@
-"""Write the rank that a budget asks for into the config, before the cell gets its name."""
+"""Write the rank that a budget asks for into the config, before the run gets its name."""
 
 import copy
 import logging
@@ -22,13 +22,13 @@ from xlora_bench.training.budget.costs import (
     other_flops,
 )
 from xlora_bench.training.budget.options import Budget
-from xlora_bench.training.budget.target_shapes import highest_rank, meta_model, sites_of
+from xlora_bench.training.budget.target_shapes import highest_rank, meta_model, target_modules_of
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reached:
+class BudgetSolution:
     """The cost nearest to the budget on one group of targets; `rank` is None where the rank does not change it."""
 
     targets: str
@@ -41,9 +41,9 @@ class Reached:
 
 
 def solve_budget(config: DictConfig, *, choices: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
-    """Set `adapter.rank` (and `targets`) of `config` so that the cell meets `config.budget`; return its choices.
+    """Set `adapter.rank` (and `targets`) of `config` so that the run meets `config.budget`; return its choices.
 
-    Call it before interpolations are resolved: `adapter.alpha: ${adapter.rank}` follows the solved rank. The cell is
+    Call it before interpolations are resolved: `adapter.alpha: ${adapter.rank}` follows the solved rank. The run is
     the one that has this rank by hand. Without a budget nothing happens.
 
     Raises:
@@ -57,37 +57,37 @@ def solve_budget(config: DictConfig, *, choices: Mapping[str, str], overrides: S
     if given := [override for override in overrides if override.lstrip("+").startswith("adapter.rank=")]:
         raise ValueError(f"`{given[0]}` and `budget.{budget.key}` both set the rank: drop one of them")
     if budget.targets is None:
-        reached = [nearest(config, budget, choices["targets"], config.targets)]
+        solutions = [nearest(config, budget, choices["targets"], config.targets)]
     else:
-        reached = fitting(config, budget, budget.targets)
-    found = next((one for one in reached if budget.within(one.cost)), None)
-    if found is None:
-        raise unreachable(config, budget, reached, adapter=choices["adapter"])
-    write(config, found, changed=budget.targets is not None)
-    log.info("budget.%s=%g: %s", budget.key, budget.wanted, found)
-    return {**choices, "targets": found.targets}
+        solutions = fitting(config, budget, budget.targets)
+    result = next((one for one in solutions if budget.within(one.cost)), None)
+    if result is None:
+        raise unreachable(config, budget, solutions, adapter=choices["adapter"])
+    write(config, result, changed=budget.targets is not None)
+    log.info("budget.%s=%g: %s", budget.key, budget.wanted, result)
+    return {**choices, "targets": result.targets}
 
 
-def write(config: DictConfig, found: Reached, *, changed: bool) -> None:
+def write(config: DictConfig, result: BudgetSolution, *, changed: bool) -> None:
     """Put the solution into the config."""
-    if found.rank is not None:
-        config.adapter.rank = found.rank
+    if result.rank is not None:
+        config.adapter.rank = result.rank
     if changed:
-        config.targets = group(found.targets)
+        config.targets = group(result.targets)
 
 
-def nearest(config: DictConfig, budget: Budget, name: str, targets: Any) -> Reached:
+def nearest(config: DictConfig, budget: Budget, name: str, targets: Any) -> BudgetSolution:
     """Return the rank whose cost is nearest to the budget on the target group called `name`."""
     trial = copy.deepcopy(config)
     trial.targets = targets
     cost, highest = cost_by_rank(trial, budget)
     lowest = 1 if highest is None else cost(1)
     if highest is None or lowest == cost(highest):
-        return Reached(targets=name, rank=None, cost=cost(1))
+        return BudgetSolution(targets=name, rank=None, cost=cost(1))
     above = min(bisect_left(range(1, highest + 1), budget.wanted, key=cost), highest - 1)
     candidates = range(1, highest + 1)[max(above - 1, 0) : above + 1]
     rank = min(candidates, key=lambda rank: abs(cost(rank) - budget.wanted))
-    return Reached(targets=name, rank=rank, cost=cost(rank))
+    return BudgetSolution(targets=name, rank=rank, cost=cost(rank))
 
 
 def cost_by_rank(trial: DictConfig, budget: Budget) -> tuple[ByRank, int | None]:
@@ -98,51 +98,51 @@ def cost_by_rank(trial: DictConfig, budget: Budget) -> tuple[ByRank, int | None]
     known = meta_model(model, num_labels=task.num_labels)
     head = head_size(known) if budget.count_head and budget.key == "trainable_params" else 0
     size = {"batch": task.batch_size, "length": budget.length or task.max_length}
-    said = {"targets": targets, "init_scheme": init_scheme}
+    options = {"targets": targets, "init_scheme": init_scheme}
     has_rank = "rank" in trial.adapter
-    highest = highest_rank(sites_of(known, targets)) if has_rank else None
+    highest = highest_rank(target_modules_of(known, targets)) if has_rank else None
     if isinstance(method, Adapter) and budget.key == "trainable_params":
-        count = adapter_entries(method, known, **said)
+        count = adapter_entries(method, known, **options)
     elif isinstance(method, Adapter):
-        count = adapter_flops(method, known, **said, **size)
+        count = adapter_flops(method, known, **options, **size)
     else:
 
         def count(rank: int) -> int:
             if has_rank:
                 trial.adapter.rank = rank
-            at_rank, fresh = instantiate(resolved(trial)["adapter"]), partial(copy.deepcopy, known)
+            at_rank, make_model = instantiate(resolved(trial)["adapter"]), partial(copy.deepcopy, known)
             if budget.key == "trainable_params":
-                return other_entries(at_rank, fresh, **said)
-            return other_flops(at_rank, fresh, **said, **size)
+                return other_entries(at_rank, make_model, **options)
+            return other_flops(at_rank, make_model, **options, **size)
 
     return cache(lambda rank: head + count(rank)), highest
 
 
-def fitting(config: DictConfig, budget: Budget, names: Sequence[str]) -> list[Reached]:
+def fitting(config: DictConfig, budget: Budget, names: Sequence[str]) -> list[BudgetSolution]:
     """Return what is reached on each of the target groups that the variant can adapt.
 
     Raises:
         ValueError: the reason, if it can adapt none of them.
     """
-    found, reasons = [], []
+    result, reasons = [], []
     for name in names:
         targets = group(name)
         try:
-            found.append(nearest(config, budget, name, targets))
+            result.append(nearest(config, budget, name, targets))
         except ValueError as error:
             reasons.append(error)
-    if not found:
+    if not result:
         raise reasons[0]
-    return found
+    return result
 
 
-def unreachable(config: DictConfig, budget: Budget, reached: Sequence[Reached], *, adapter: str) -> ValueError:
+def unreachable(config: DictConfig, budget: Budget, solutions: Sequence[BudgetSolution], *, adapter: str) -> ValueError:
     """Return the error that names the nearest reachable cost here and on all groups of targets."""
 
-    def distance(one: Reached) -> float:
+    def distance(one: BudgetSolution) -> float:
         return abs(one.cost - budget.wanted)
 
-    here = min(reached, key=distance)
+    here = min(solutions, key=distance)
     try:
         others = fitting(config, budget, sorted(path.stem for path in (CONFIGS / "targets").glob("*.yaml")))
     except ValueError:
@@ -169,9 +169,9 @@ def group(name: str) -> DictConfig:
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in (CONFIGS / "targets").glob("*.yaml")))
         raise ValueError(f"`budget.targets` names {name!r}, which is no group of targets: {known}")
-    found = OmegaConf.load(path)
-    assert isinstance(found, DictConfig)
-    return found
+    result = OmegaConf.load(path)
+    assert isinstance(result, DictConfig)
+    return result
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

@@ -17,10 +17,10 @@ PROBE_SIZES = (8, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class TargetModule:
     """One weight `(out, in)` that gets a delta, its module's name and the entries of its bias."""
 
-    place: str
+    module_name: str
     out_features: int
     in_features: int
     bias: int
@@ -34,8 +34,8 @@ class Shape:
     """
 
     width: int
-    up: bool
-    down: bool
+    B: bool
+    A: bool
     fused: bool
 
 
@@ -53,43 +53,45 @@ def meta_model(pretrained: Pretrained, *, num_labels: int) -> nn.Module:
         return AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
 
 
-def sites_of(model: nn.Module, targets: Targets) -> list[Site]:
+def target_modules_of(model: nn.Module, targets: Targets) -> list[TargetModule]:
     """Return the weights that `targets` names in `model`, in its order."""
-    sites = []
-    for place in targets.names(model):
-        layer = adapted_type(model.get_submodule(place))(model.get_submodule(place))  # type: ignore[misc]
+    target_modules = []
+    for module_name in targets.names(model):
+        layer = adapted_type(model.get_submodule(module_name))(model.get_submodule(module_name))  # type: ignore[misc]
         out_features, in_features = layer.weight_matrix().shape
         bias = 0 if layer.bias is None else layer.bias.numel()
-        sites.append(Site(place=place, out_features=out_features, in_features=in_features, bias=bias))
-    return sites
+        target_modules.append(
+            TargetModule(module_name=module_name, out_features=out_features, in_features=in_features, bias=bias)
+        )
+    return target_modules
 
 
-def highest_rank(sites: list[Site]) -> int:
+def highest_rank(target_modules: list[TargetModule]) -> int:
     """Return the highest rank that every weight can take."""
-    return min(min(site.out_features, site.in_features) for site in sites)
+    return min(min(target.out_features, target.in_features) for target in target_modules)
 
 
-def rank_at(adapter: Adapter, site: Site, rank: int) -> int:
+def rank_at(adapter: Adapter, target: TargetModule, rank: int) -> int:
     """Return the rank of one weight: `rank`, or its own by `adapter.rank_pattern`."""
-    return int(pattern_value(adapter.rank_pattern, site.place, rank))
+    return int(pattern_value(adapter.rank_pattern, target.module_name, rank))
 
 
-def shape_at(adapter: Adapter, init_scheme: InitScheme, site: Site) -> Shape:
-    """Return what the deltas of `adapter` are like at `site`, from a delta of a small weight of the same aspect.
+def shape_at(adapter: Adapter, init_scheme: InitScheme, target: TargetModule) -> Shape:
+    """Return what the deltas of `adapter` are like at `target`, from a delta of a small weight of the same aspect.
 
     Raises:
         ValueError: if the variant cannot adapt such a weight, or the init scheme does not fit it.
     """
     low, high = PROBE_SIZES
-    rows = high if site.out_features > site.in_features else low
-    columns = high if site.in_features > site.out_features else low
+    rows = high if target.out_features > target.in_features else low
+    columns = high if target.in_features > target.out_features else low
     generator = torch.Generator().manual_seed(0)
     small = replace(adapter, rank=PROBE_RANK, rank_pattern={}, alpha_pattern={})
     weight = torch.randn(rows, columns, generator=generator)
     try:
-        delta = small.build(weight, init_scheme=init_scheme, generator=generator, place=site.place)
+        delta = small.build(weight, init_scheme=init_scheme, generator=generator, module_name=target.module_name)
     except ValueError as error:
-        raise ValueError(f"{error} (for a weight of the aspect of `{site.place}`)") from error
-    up, down = delta.factors()
+        raise ValueError(f"{error} (for a weight of the aspect of `{target.module_name}`)") from error
+    B, A = delta.factors()
     fused = delta.additive and not adapter.dropout
-    return Shape(width=len(down) // PROBE_RANK, up=up.requires_grad, down=down.requires_grad, fused=fused)
+    return Shape(width=len(A) // PROBE_RANK, B=B.requires_grad, A=A.requires_grad, fused=fused)

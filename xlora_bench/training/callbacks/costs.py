@@ -22,12 +22,12 @@ class Costs(lightning.Callback):
         self._eval_in_epoch = 0.0
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Reset the GPU's high-water mark, which is the process's, not the cell's."""
+        """Reset the GPU's high-water mark, which is the process's, not the run's."""
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock of an epoch."""
+        """InitialFactors the clock of an epoch."""
         self._epoch_start, self._eval_in_epoch = time.perf_counter(), 0.0
 
     def on_train_batch_end(
@@ -47,7 +47,7 @@ class Costs(lightning.Callback):
             self.peak_memory_bytes = max(self.peak_memory_bytes, psutil.Process().memory_info().rss)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock of an evaluation."""
+        """InitialFactors the clock of an evaluation."""
         self._eval_start = time.perf_counter()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -18,9 +18,9 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 class FactorMonitor(lightning.Callback):
     """Writes a row per adapted module and observed optimizer step to `factors.csv` in `folder`.
 
-    Every `every_n_steps` steps, with `up (out, r)` and `down (r, in)` the current factors and `s` the scaling:
-    `norm_up`, `norm_down` (Frobenius), `grad_norm`: the gradient norm of the delta's parameters before the step, and
-    the step's exact split `d(up down) = d_up down_old + up_new d_down`: `update_up`, `update_down`, `update` are the
+    Every `every_n_steps` steps, with `B (out, r)` and `A (r, in)` the current factors and `s` the scaling:
+    `norm_B`, `norm_A` (Frobenius), `grad_norm`: the gradient norm of the delta's parameters before the step, and
+    the step's exact split `d(B A) = d_B A_old + B_new d_A`: `update_B`, `update_A`, `update` are the
     Frobenius norms of the two parts and of their sum, times `s`. Products are never formed densely. Works for every
     adapter that has deltas; means over the modules go to the loggers.
     """
@@ -67,7 +67,7 @@ class FactorMonitor(lightning.Callback):
         ]
         self._before = {}
         self._append(rows)
-        for key in ("norm_up", "norm_down", "grad_norm", "update"):
+        for key in ("norm_B", "norm_A", "grad_norm", "update"):
             pl_module.log(f"factors/{key}", sum(row[key] for row in rows) / len(rows))
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
@@ -85,24 +85,24 @@ class FactorMonitor(lightning.Callback):
 def current_factors(model: torch.nn.Module) -> Factors:
     """Return copies of the current factors of every delta of `model`, by module name."""
     factors = {name: delta.current_factors() for name, delta in deltas(model).items()}
-    return {name: (up.detach().clone(), down.detach().clone()) for name, (up, down) in factors.items()}
+    return {name: (B.detach().clone(), A.detach().clone()) for name, (B, A) in factors.items()}
 
 
 def split_of_update(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], scaling: float) -> dict[str, float]:
     """Return norms of the new factors and of the two parts of the step (see `FactorMonitor`)."""
-    (up_old, down_old), (up_new, down_new) = old, new
-    d_up, d_down = up_new - up_old, down_new - down_old
-    whole = (torch.cat((d_up, up_new), dim=1), torch.cat((down_old, d_down)))
+    (B_old, A_old), (B_new, A_new) = old, new
+    d_B, d_A = B_new - B_old, A_new - A_old
+    whole = (torch.cat((d_B, B_new), dim=1), torch.cat((A_old, d_A)))
     return {
-        "norm_up": up_new.norm().item(),
-        "norm_down": down_new.norm().item(),
-        "update_up": scaling * product_norm(d_up, down_old),
-        "update_down": scaling * product_norm(up_new, d_down),
+        "norm_B": B_new.norm().item(),
+        "norm_A": A_new.norm().item(),
+        "update_B": scaling * product_norm(d_B, A_old),
+        "update_A": scaling * product_norm(B_new, d_A),
         "update": scaling * product_norm(*whole),
     }
 
 
-def product_norm(up: Tensor, down: Tensor) -> float:
-    """Return `||up down||_F` as `sqrt(trace((up^T up) (down down^T)))`, in fp64: only r x r matrices are formed."""
-    up, down = up.double(), down.double()
-    return ((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt().item()
+def product_norm(B: Tensor, A: Tensor) -> float:
+    """Return `||B A||_F` as `sqrt(trace((B^T B) (A A^T)))`, in fp64: only r x r matrices are formed."""
+    B, A = B.double(), A.double()
+    return ((B.T @ B) * (A @ A.T)).sum().clamp_min(0).sqrt().item()

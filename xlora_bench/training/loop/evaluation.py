@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from xlora_bench.data import metrics
 from xlora_bench.data.task import TextTask
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Split = tuple[Tensor, Tensor, Tensor]
 """`idx (n,)`, `logits (n, K)` and `labels (n,)` of one split, in the order of idx."""
@@ -59,9 +57,8 @@ def best_of(evaluations: Sequence[Evaluation], headline: str) -> Evaluation:
     return max(evaluations, key=lambda evaluation: (evaluation.metrics[headline], -evaluation.epoch))
 
 
-def predictions(evaluations: Sequence[Evaluation]) -> "pd.DataFrame":
+def predictions(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """Return one row per (epoch, split, example): idx, label, prediction and the logits `logit_0, logit_1, ...`."""
-    import pandas as pd  # noqa: PLC0415 - slow to import
 
     parts = []
     for evaluation in evaluations:

@@ -69,10 +69,10 @@ class Classifier(lightning.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then let the method act on the parameters."""
         super().optimizer_step(*args, **kwargs)
-        self.method.after_step(self.model, self.global_step + 1)
+        self.method.post_optimizer_step(self.model, self.global_step + 1)
 
     def on_validation_epoch_start(self) -> None:
-        """Start collecting predictions."""
+        """InitialFactors collecting predictions."""
         self._outputs = [[] for _ in self.task.eval_splits]
 
     def validation_step(self, batch: dict[str, Any], index: int, dataloader_idx: int = 0) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from transformers import SchedulerType, get_scheduler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,6 @@ class Schedule:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        from transformers import SchedulerType  # noqa: PLC0415 - slow to import
 
         known = [kind.value for kind in SchedulerType]
         if self.name not in known:
@@ -80,6 +80,5 @@ class Schedule:
 
     def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
         """Return the schedule for `total_steps` optimizer steps."""
-        from transformers import get_scheduler  # noqa: PLC0415
 
         return get_scheduler(self.name, optimizer, round(self.warmup * total_steps), total_steps)

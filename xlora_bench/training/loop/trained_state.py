@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xlora_bench.nn.layers import AdaptedLayer
@@ -43,7 +44,6 @@ def load_trained_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> No
 
 def save_trained(model: nn.Module, path: Path) -> None:
     """Write the trained tensors to `path` as safetensors, atomically."""
-    from safetensors.torch import save_file  # noqa: PLC0415
 
     temporary = path.with_suffix(".tmp")
     save_file(trained_state_dict(model), temporary)
@@ -52,6 +52,5 @@ def save_trained(model: nn.Module, path: Path) -> None:
 
 def load_trained(model: nn.Module, path: Path) -> None:
     """Load what `save_trained` wrote."""
-    from safetensors.torch import load_file  # noqa: PLC0415
 
     load_trained_state_dict(model, load_file(path))

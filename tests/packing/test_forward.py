@@ -9,22 +9,21 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from xlora_bench.data.collators import PaddedCollator
-from xlora_bench.data.packing import FlatCollator, PackedCollator
+from xlora_bench.data.packing import PackedCollator, UnpaddedCollator
 from xlora_bench.models.packed import forward
 from xlora_bench.models.packed.structure import position_offset
 from xlora_bench.models.speedups import use_attention
-from xlora_bench.nn.ops.numerics import arithmetic
 
 EXACT = ["bert", "roberta", "electra", "albert", "mpnet", "deberta", "deberta-v3", "distilbert"]
 SDPA = ["bert", "roberta", "electra", "albert", "distilbert"]
 LENGTHS = [7, 30, 1, 45, 12, 80, 3, 1, 22, 9]
 
 
-def both_batches(model, tokenizer, examples, *, flat=False):
-    """The padded batch and the packed one; for a flat one the model's attention becomes ours."""
-    if flat:
+def both_batches(model, tokenizer, examples, *, unpadded=False):
+    """The padded batch and the packed one; for an unpadded one the model's attention becomes ours."""
+    if unpadded:
         use_attention(model)
-        packed = FlatCollator(tokenizer, position_offset=position_offset(model))
+        packed = UnpaddedCollator(tokenizer, position_offset=position_offset(model))
     else:
         packed = PackedCollator(tokenizer, row_lengths=(64,), position_offset=position_offset(model))
     return PaddedCollator(tokenizer)(examples), packed(examples)
@@ -73,43 +72,33 @@ def test_loss_logits_and_gradients_are_those_of_the_padded_batch(
 
 
 @pytest.mark.parametrize("architecture", SDPA)
-def test_the_first_arithmetic_is_exact_too(build, tokenizer_of, sentences, architecture):
-    model = build(architecture).double().train()
-    with arithmetic(1):
-        assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(LENGTHS)))
-
-
-@pytest.mark.parametrize("architecture", SDPA)
 @pytest.mark.parametrize("pairs", [False, True])
-def test_flat_batches_are_exact_too(build, tokenizer_of, sentences, architecture, pairs):
+def test_unpadded_batches_are_exact_too(build, tokenizer_of, sentences, architecture, pairs):
     model = build(architecture).double().train()
     pairs = pairs and architecture != "distilbert"  # it has no token types
-    padded, flat = both_batches(model, tokenizer_of(model), sentences(LENGTHS, pairs=pairs), flat=True)
-    assert flat["input_ids"].shape == (1, sum(LENGTHS))
-    assert_same_step(model, padded, flat)
+    padded, unpadded = both_batches(model, tokenizer_of(model), sentences(LENGTHS, pairs=pairs), unpadded=True)
+    assert unpadded["input_ids"].shape == (1, sum(LENGTHS))
+    assert_same_step(model, padded, unpadded)
 
 
-def test_attention_that_adds_the_mask_makes_every_logit_of_a_flat_batch_nan(build, tokenizer_of, sentences):
+def test_attention_that_adds_the_mask_makes_every_logit_of_an_unpadded_batch_nan(build, tokenizer_of, sentences):
     model = build("mpnet").eval()
-    _, flat = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=True)
-    assert forward(model, flat).isnan().all()
+    _, unpadded = both_batches(model, tokenizer_of(model), sentences(LENGTHS), unpadded=True)
+    assert forward(model, unpadded).isnan().all()
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "electra"])
-@pytest.mark.parametrize("revision", [1, 2])
-def test_the_last_layer_asks_for_first_tokens_alone(build, tokenizer_of, sentences, architecture, revision):
+def test_the_last_layer_has_queries_of_first_tokens_alone(build, tokenizer_of, sentences, architecture):
     model = build(architecture).eval()
     _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS))
     block = model.base_model.encoder.layer[-1].attention
     seen = {}
     for name, module in (("query", block.self.query), ("key", block.self.key), ("output", block.output.dense)):
         module.register_forward_hook(lambda _, args, output, name=name: seen.update({name: output.shape[:-1]}))
-    with arithmetic(revision):
-        forward(model, packed)
-    everybody = packed["input_ids"].shape
-    assert seen["key"] == everybody
-    assert seen["query"] == (packed["queries"].shape if revision == 2 else everybody)
-    assert seen["output"] == ((len(LENGTHS),) if revision == 2 else everybody)
+    forward(model, packed)
+    assert seen["key"] == packed["input_ids"].shape
+    assert seen["query"] == packed["queries"].shape
+    assert seen["output"] == (len(LENGTHS),)
     assert packed["queries"].numel() < packed["input_ids"].numel() / 4
 
 
@@ -122,18 +111,18 @@ def test_pairs_with_token_types(build, tokenizer_of, sentences, architecture):
     assert not torch.allclose(forward(model, without), forward(model, packed), rtol=1e-3)  # they matter here
 
 
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("unpadded", [False, True])
 @pytest.mark.parametrize("lengths", [[1], [9], [200], [1, 1, 1, 1], [64, 64], [65, 2]])
-def test_batches_at_the_edges(build, tokenizer_of, sentences, lengths, flat):
+def test_batches_at_the_edges(build, tokenizer_of, sentences, lengths, unpadded):
     model = build("bert").double().train()
-    assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(lengths), flat=flat))
+    assert_same_step(model, *both_batches(model, tokenizer_of(model), sentences(lengths), unpadded=unpadded))
 
 
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("unpadded", [False, True])
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
-def test_peft_and_gradient_checkpointing(build, tokenizer_of, sentences, architecture, flat):
+def test_peft_and_gradient_checkpointing(build, tokenizer_of, sentences, architecture, unpadded):
     model = build(architecture)
-    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=flat)
+    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), unpadded=unpadded)
     batches = padded, packed
     model = lora(model).double().train()
     assert_same_step(model, *batches)
@@ -145,12 +134,15 @@ def test_peft_and_gradient_checkpointing(build, tokenizer_of, sentences, archite
 
 
 @pytest.mark.parametrize(
-    ("architecture", "flat"),
-    [("deberta-v3", False), *((name, flat) for name in ("bert", "roberta", "distilbert") for flat in (False, True))],
+    ("architecture", "unpadded"),
+    [
+        ("deberta-v3", False),
+        *((name, unpadded) for name in ("bert", "roberta", "distilbert") for unpadded in (False, True)),
+    ],
 )
-def test_sixteen_bits(build, tokenizer_of, sentences, architecture, flat):
+def test_sixteen_bits(build, tokenizer_of, sentences, architecture, unpadded):
     model = build(architecture).eval()
-    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=flat)
+    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), unpadded=unpadded)
     exact = forward(model, padded)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (forward(model, packed).float() - exact).abs().max() < 0.05 * exact.abs().max()
@@ -160,20 +152,20 @@ def test_sixteen_bits(build, tokenizer_of, sentences, architecture, flat):
     assert (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-@pytest.mark.parametrize(("architecture", "flat"), [("bert", False), *((name, True) for name in SDPA)])
-def test_evaluation_in_a_big_batch(build, tokenizer_of, sentences, architecture, flat):
+@pytest.mark.parametrize(("architecture", "unpadded"), [("bert", False), *((name, True) for name in SDPA)])
+def test_evaluation_in_a_big_batch(build, tokenizer_of, sentences, architecture, unpadded):
     """Of more tokens than a model has positions."""
     model = build(architecture, dropout=0.5).eval()
     examples = sentences([1 + number % 50 for number in range(256)])
-    padded, packed = both_batches(model, tokenizer_of(model), examples, flat=flat)
+    padded, packed = both_batches(model, tokenizer_of(model), examples, unpadded=unpadded)
     with torch.inference_mode():
         torch.testing.assert_close(forward(model, packed), forward(model, padded))
 
 
-@pytest.mark.parametrize("flat", [False, True])
-def test_dropout_has_the_same_distribution(build, tokenizer_of, sentences, flat):
+@pytest.mark.parametrize("unpadded", [False, True])
+def test_dropout_has_the_same_distribution(build, tokenizer_of, sentences, unpadded):
     model = build("bert", dropout=0.1).train()
-    batches = both_batches(model, tokenizer_of(model), sentences([3, 9, 5, 12, 7, 4]), flat=flat)
+    batches = both_batches(model, tokenizer_of(model), sentences([3, 9, 5, 12, 7, 4]), unpadded=unpadded)
     losses = []
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
@@ -186,10 +178,10 @@ def test_dropout_has_the_same_distribution(build, tokenizer_of, sentences, flat)
     assert 0.75 < padded.std() / packed.std() < 1.33
 
 
-@pytest.mark.parametrize(("architecture", "flat"), [("bert", False), ("bert", True), ("deberta-v3", False)])
-def test_nothing_stays_on_the_model(build, tokenizer_of, sentences, architecture, flat):
+@pytest.mark.parametrize(("architecture", "unpadded"), [("bert", False), ("bert", True), ("deberta-v3", False)])
+def test_nothing_stays_on_the_model(build, tokenizer_of, sentences, architecture, unpadded):
     model = build(architecture).eval()
-    _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=flat)
+    _, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), unpadded=unpadded)
 
     def hooks():
         return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
@@ -226,5 +218,5 @@ def test_the_real_minilm(sentences):
     examples = [example | {"label": example["idx"] % 2} for example in sentences(LENGTHS, pairs=True)]
     assert_same_step(model, *both_batches(model, tokenizer, examples), tolerance=1e-5)
     use_attention(model.get_base_model())
-    flat = FlatCollator(tokenizer)(examples)
-    assert_same_step(model, PaddedCollator(tokenizer)(examples), flat, tolerance=1e-5)
+    unpadded = UnpaddedCollator(tokenizer)(examples)
+    assert_same_step(model, PaddedCollator(tokenizer)(examples), unpadded, tolerance=1e-5)

@@ -25,7 +25,7 @@ def test_exact_models_have_no_reason_against(build, reason):
     assert reason(build("bert").bfloat16()) is None
 
 
-def test_the_position_offset_of_roberta_is_needed_and_found(build, reason):
+def test_the_position_offset_of_roberta_is_needed_and_derived(build, reason):
     model = build("roberta")
     assert position_offset(model) == 2
     assert reason(model) is None

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from xlora_bench.data.collators import PaddedCollator
-from xlora_bench.data.packing.packed import ROW_LENGTHS, PackedCollator, cheapest, first_fit_decreasing
+from xlora_bench.data.packing.packed import PackedCollator, cheapest, first_fit_decreasing
+from xlora_bench.data.task import ROW_LENGTHS
 
 TOKENIZER = SimpleNamespace(pad_token_id=1, pad_token_type_id=0)
 
@@ -26,7 +27,7 @@ def test_a_packing_puts_every_sentence_in_one_place_of_its_own(seed):
     assert packing.shape[1] <= capacity
     for row in range(len(taken)):
         here = packing.row == row
-        assert packing.place[here].tolist() == np.argsort(np.argsort(packing.start[here])).tolist()
+        assert packing.index[here].tolist() == np.argsort(np.argsort(packing.start[here])).tolist()
     filled = np.sort(taken.sum(1))
     assert len(filled) == 1 or filled[0] + filled[1] > capacity  # first fit never leaves two rows that fit in one
 
@@ -65,11 +66,11 @@ def test_each_segment_is_its_example(sentences, pairs):
     for number, example in enumerate(examples, start=1):
         here = batch["segment_ids"] == number
         assert batch["input_ids"][here].tolist() == example["input_ids"].tolist()
-        assert batch["position_ids"][here].tolist() == [2 + place for place in range(len(example["input_ids"]))]
+        assert batch["position_ids"][here].tolist() == [2 + index for index in range(len(example["input_ids"]))]
         assert batch["input_ids"].flatten()[batch["first"][number - 1]] == example["input_ids"][0]
         assert batch["segment_ids"].flatten()[batch["first"][number - 1]] == number
-        row, place = divmod(int(batch["answers"][number - 1]), batch["queries"].shape[1])
-        assert row * here.shape[1] + batch["queries"][row, place] == batch["first"][number - 1]
+        row, index = divmod(int(batch["answers"][number - 1]), batch["queries"].shape[1])
+        assert row * here.shape[1] + batch["queries"][row, index] == batch["first"][number - 1]
         if pairs:
             assert batch["token_type_ids"][here].tolist() == example["token_type_ids"].tolist()
     assert (batch["input_ids"][batch["segment_ids"] == 0] == TOKENIZER.pad_token_id).all()

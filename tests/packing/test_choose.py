@@ -4,7 +4,6 @@ from xlora_bench.data.collators import PaddedCollator
 from xlora_bench.data.packing import CheapestCollator, PackedCollator
 from xlora_bench.models.packed import choose_layout
 from xlora_bench.models.speedups import use_attention
-from xlora_bench.nn.ops.numerics import arithmetic
 
 
 @pytest.fixture
@@ -29,15 +28,13 @@ def test_exact_models_are_packed(choose, caplog, layout):
 def test_where_attention_is_ours_the_cheaper_layout_is_chosen_by_batch(choose):
     collator = choose("roberta", ours=True, row_lengths=(48, 24))
     assert isinstance(collator, CheapestCollator)
-    assert (collator.flat.row_length, collator.flat.position_offset) == (24, 2)
-    assert isinstance(choose("roberta", ours=True, flat=False), PackedCollator)
+    assert (collator.unpadded.row_length, collator.unpadded.position_offset) == (24, 2)
+    assert isinstance(choose("roberta", ours=True, unpadded=False), PackedCollator)
     assert isinstance(choose("mpnet", ours=True), PackedCollator)
-    with arithmetic(2):
-        assert isinstance(choose("roberta", ours=True), PackedCollator)
 
 
-def test_rows_where_flat_batches_are_not_exact(choose, monkeypatch, caplog):
-    monkeypatch.setattr("xlora_bench.nn.ops.attention.ragged_attention", lambda query, *_, **__: query.transpose(1, 2))
+def test_rows_where_unpadded_batches_are_not_exact(choose, monkeypatch, caplog):
+    monkeypatch.setattr("xlora_bench.nn.ops.attention.varlen_attention", lambda query, *_, **__: query.transpose(1, 2))
     rows = {"row_lengths": (56,)}  # a process keeps its verdicts: this one is of these rows alone
     assert isinstance(choose("electra", ours=True, **rows), PackedCollator)
     assert not caplog.records
@@ -57,5 +54,5 @@ def test_packed_by_hand_is_an_error_where_it_is_not_exact(choose):
 
 def test_padded_by_hand_and_unknown_layouts(choose):
     assert isinstance(choose("bert", layout="padded"), PaddedCollator)
-    with pytest.raises(ValueError, match=r"`layout` \(='flat'\) must be one of auto, packed, padded"):
-        choose("bert", layout="flat")
+    with pytest.raises(ValueError, match=r"`layout` \(='square'\) must be one of auto, packed, padded"):
+        choose("bert", layout="square")

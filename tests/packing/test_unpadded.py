@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.layout.test_pack import TOKENIZER
+from tests.packing.test_packed import TOKENIZER
 from xlora_bench.data.collators import PaddedCollator
-from xlora_bench.data.packing import CheapestCollator, FlatCollator, PackedCollator
+from xlora_bench.data.packing import CheapestCollator, PackedCollator, UnpaddedCollator
 from xlora_bench.data.packing.packed import ATTENTION
-from xlora_bench.data.packing.unpadded import ragged_rows
+from xlora_bench.data.packing.unpadded import varlen_rows
 
 
 def test_rows_hold_every_sentence_once_and_no_more_tokens_than_they_may():
     lengths = tuple(np.random.default_rng(0).integers(1, 50, 100).tolist())
-    rows, order = ragged_rows(lengths, 32)
+    rows, order = varlen_rows(lengths, 32)
     assert sorted(order.tolist()) == list(range(100))
     assert [length for row in rows for length in row] == [lengths[sentence] for sentence in order]
     assert all(sum(row) <= 32 or len(row) == 1 for row in rows)
@@ -23,7 +23,7 @@ def test_rows_hold_every_sentence_once_and_no_more_tokens_than_they_may():
 def test_nothing_but_the_tokens_is_laid_out(sentences):
     lengths = [5, 40, 1, 20, 9]
     examples = sentences(lengths, pairs=True)
-    batch = FlatCollator(TOKENIZER, row_length=16, position_offset=2)(examples)
+    batch = UnpaddedCollator(TOKENIZER, row_length=16, position_offset=2)(examples)
     assert batch["input_ids"].shape == batch["position_ids"].shape == batch["token_type_ids"].shape == (1, 75)
     assert batch["tokens"] == 75
     for number, (example, start) in enumerate(zip(examples, batch["first"].tolist(), strict=True)):
@@ -37,27 +37,30 @@ def test_nothing_but_the_tokens_is_laid_out(sentences):
     assert starts.tolist() == batch["queries"][0].tolist()
 
 
-def test_labels_and_places_are_those_of_the_padded_batch(sentences):
+def test_labels_and_indices_are_those_of_the_padded_batch(sentences):
     examples = sentences([5, 40, 1, 20, 9])
-    flat, padded = FlatCollator(TOKENIZER)(examples), PaddedCollator(TOKENIZER)(examples)
-    assert torch.equal(flat["labels"], padded["labels"])
-    assert torch.equal(flat["idx"], padded["idx"])
+    unpadded, padded = UnpaddedCollator(TOKENIZER)(examples), PaddedCollator(TOKENIZER)(examples)
+    assert torch.equal(unpadded["labels"], padded["labels"])
+    assert torch.equal(unpadded["idx"], padded["idx"])
 
 
 def test_the_cheaper_layout_is_taken(sentences):
-    flat, rows = FlatCollator(TOKENIZER), PackedCollator(TOKENIZER)
-    collate = CheapestCollator(flat, rows)
-    fitting, ragged = (32,) * 8, (50, 47, 41, 38, 36, 35, 33, 33)
-    assert rows.cost(fitting) < flat.cost(fitting)  # no padding in rows, and one call for all of them
-    assert flat.cost(ragged) < rows.cost(ragged)
-    assert flat.cost((30, 2, 40)) == ATTENTION * 72 + 32**2 + 40**2 + 2 * 800
+    unpadded, rows = UnpaddedCollator(TOKENIZER), PackedCollator(TOKENIZER)
+    collate = CheapestCollator(unpadded, rows)
+    fitting, uneven = (32,) * 8, (50, 47, 41, 38, 36, 35, 33, 33)
+    assert rows.cost(fitting) < unpadded.cost(fitting)  # no padding in rows, and one call for all of them
+    assert unpadded.cost(uneven) < rows.cost(uneven)
+    assert unpadded.cost((30, 2, 40)) == ATTENTION * 72 + 32**2 + 40**2 + 2 * 800
     assert "segment_ids" in collate(sentences(fitting))
-    assert "rows" in collate(sentences(ragged))
+    assert "rows" in collate(sentences(uneven))
 
 
 def test_what_cannot_be_laid_out(sentences):
-    for collate in (FlatCollator(TOKENIZER), CheapestCollator(FlatCollator(TOKENIZER), PackedCollator(TOKENIZER))):
+    for collate in (
+        UnpaddedCollator(TOKENIZER),
+        CheapestCollator(UnpaddedCollator(TOKENIZER), PackedCollator(TOKENIZER)),
+    ):
         with pytest.raises(ValueError, match="has no tokens"):
             collate(sentences([3, 0]))
     with pytest.raises(ValueError, match=r"`row_length` \(=0\)"):
-        FlatCollator(TOKENIZER, row_length=0)
+        UnpaddedCollator(TOKENIZER, row_length=0)

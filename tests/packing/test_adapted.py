@@ -3,21 +3,22 @@
 import pytest
 import torch
 
-from tests.layout.test_gather import EXACT, LENGTHS, SDPA, assert_same_step, both_batches
 from tests.names import part
+from tests.packing.test_forward import EXACT, LENGTHS, SDPA, assert_same_step, both_batches
 from xlora_bench import inject
 from xlora_bench.inject.methods import as_method
 
 
 @pytest.mark.parametrize("variant", ["lora", "pissa", "lu", "loldu", "dora", "vera"])
 @pytest.mark.parametrize(
-    ("architecture", "flat"), [(name, False) for name in EXACT] + [(name, True) for name in SDPA if name != "electra"]
+    ("architecture", "unpadded"),
+    [(name, False) for name in EXACT] + [(name, True) for name in SDPA if name != "electra"],
 )
 def test_loss_logits_and_gradients_are_those_of_the_padded_batch(  # noqa: PLR0917
-    build, tokenizer_of, sentences, architecture, variant, flat
+    build, tokenizer_of, sentences, architecture, variant, unpadded
 ):
     model = build(architecture)
-    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), flat=flat)
+    padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), unpadded=unpadded)
     model = model.double()
     adapter = part("adapter", variant, "adapter.rank=4")
     targets, scheme = part("targets", "all_linear"), adapter.default_init()

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from xlora_bench.nn.ops.dropout import mask_of
-from xlora_bench.nn.ops.varlen_attention import RaggedAttention, ragged_attention, runs_of
+from xlora_bench.nn.ops.varlen_attention import VarlenAttention, row_groups_of, varlen_attention
 
 ROWS = ((4,), (3, 2), (2, 3), (9,), (9,), (5, 3, 1))
 SENTENCES = [length for row in ROWS for length in row]
 HEADS, WIDTH, SCALING = 3, 8, 0.3
-FIRST = [sum(SENTENCES[:place]) for place in range(len(SENTENCES))]
+FIRST = [sum(SENTENCES[:index]) for index in range(len(SENTENCES))]
 
 
 def states(dtype, *, first=False):
@@ -20,18 +20,18 @@ def states(dtype, *, first=False):
 
 
 def by_sentence(query, key, value, *, first=False):
-    """(1, n, heads, width) each: attention of one sentence after the other, as its definition says."""
-    asking = [1] * len(SENTENCES) if first else SENTENCES
-    parts = zip(query[0].split(asking), key[0].split(SENTENCES), value[0].split(SENTENCES), strict=True)
-    found = [
+    """(1, n, heads, width) each: attention of one sentence after the other, by its definition."""
+    n_queries = [1] * len(SENTENCES) if first else SENTENCES
+    parts = zip(query[0].split(n_queries), key[0].split(SENTENCES), value[0].split(SENTENCES), strict=True)
+    outputs = [
         torch.einsum("hqk,khd->qhd", (SCALING * torch.einsum("qhd,khd->hqk", q, k)).softmax(-1), v) for q, k, v in parts
     ]
-    return torch.cat(found).unsqueeze(0)
+    return torch.cat(outputs).unsqueeze(0)
 
 
 def by_row(query, key, value, *, dropout=0.0):
     query, key, value = (each.transpose(1, 2) for each in (query, key, value))
-    return ragged_attention(query, key, value, ROWS, dropout=dropout, scaling=SCALING)
+    return varlen_attention(query, key, value, ROWS, dropout=dropout, scaling=SCALING)
 
 
 def outcome(result, inputs):
@@ -40,7 +40,7 @@ def outcome(result, inputs):
 
 
 def is_one_function(result):
-    return type(result.grad_fn.next_functions[0][0]).__name__ == RaggedAttention.__name__ + "Backward"
+    return type(result.grad_fn.next_functions[0][0]).__name__ == VarlenAttention.__name__ + "Backward"
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -55,30 +55,35 @@ def test_without_dropout_it_is_the_attention_of_each_sentence(first):
         torch.testing.assert_close(by_row(*inputs), expected[0])
 
 
-def test_rows_of_one_make_are_one_call_and_share_no_mask():
-    runs = runs_of(ROWS, False, torch.float32)
-    assert [(run.rows, run.asked, run.length) for run in runs] == [(1, 4, 4), (2, 5, 5), (2, 9, 9), (1, 9, 9)]
-    assert [run.masks is None for run in runs] == [True, False, True, False]
-    assert (runs[1].masks[0, 0, :3, :3] == 0).all()
-    assert (runs[1].masks[1, 0, :3, :2] < 0).tolist() == [[False, False], [False, False], [True, True]]
-    assert [run.asked for run in runs_of(ROWS, True, torch.float32)] == [1, 2, 1, 3]
+def test_rows_of_one_make_are_one_group_and_share_no_mask():
+    groups = row_groups_of(ROWS, False, torch.float32)
+    assert [(group.rows, group.n_queries, group.length) for group in groups] == [
+        (1, 4, 4),
+        (2, 5, 5),
+        (2, 9, 9),
+        (1, 9, 9),
+    ]
+    assert [group.masks is None for group in groups] == [True, False, True, False]
+    assert (groups[1].masks[0, 0, :3, :3] == 0).all()
+    assert (groups[1].masks[1, 0, :3, :2] < 0).tolist() == [[False, False], [False, False], [True, True]]
+    assert [group.n_queries for group in row_groups_of(ROWS, True, torch.float32)] == [1, 2, 1, 3]
 
 
 def dropped(query, key, value, *, p, first=False):
-    """The same with the mask that `RaggedAttention` draws: one for the scores of all rows, one row after the other."""
+    """The same with the mask that `VarlenAttention` draws: one for the scores of all rows, one row after the other."""
     lengths = [sum(row) for row in ROWS]
-    asking = [len(row) if first else sum(row) for row in ROWS]
-    sizes = [HEADS * a * length for a, length in zip(asking, lengths, strict=True)]
+    n_queries = [len(row) if first else sum(row) for row in ROWS]
+    sizes = [HEADS * a * length for a, length in zip(n_queries, lengths, strict=True)]
     torch.manual_seed(1)
     keeps = mask_of(torch.empty(sum(sizes)), p).to(query.dtype).split(sizes)
-    found = []
-    parts = zip(ROWS, query[0].split(asking), key[0].split(lengths), value[0].split(lengths), keeps, strict=True)
+    outputs = []
+    parts = zip(ROWS, query[0].split(n_queries), key[0].split(lengths), value[0].split(lengths), keeps, strict=True)
     for row, q, k, v, keep in parts:
         own = torch.repeat_interleave(torch.tensor(row))
         hidden = (torch.arange(len(row)) if first else own)[:, None] != own
         scores = (SCALING * torch.einsum("qhd,khd->hqk", q, k)).masked_fill(hidden, -torch.inf)
-        found.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1) * keep.view(scores.shape), v))
-    return torch.cat(found).unsqueeze(0)
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1) * keep.view(scores.shape), v))
+    return torch.cat(outputs).unsqueeze(0)
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -98,12 +103,12 @@ def test_only_the_gradients_that_are_needed(trained):
     inputs = states(torch.float32)
     torch.manual_seed(1)
     everything = outcome(by_row(*inputs, dropout=0.1), inputs)[1:]
-    for place, each in enumerate(inputs):
-        each.requires_grad_(place in trained)
+    for index, each in enumerate(inputs):
+        each.requires_grad_(index in trained)
     torch.manual_seed(1)
-    some = outcome(by_row(*inputs, dropout=0.1), [inputs[place] for place in trained])[1:]
-    for place, gradient in zip(trained, some, strict=True):
-        assert torch.equal(gradient, everything[place])
+    some = outcome(by_row(*inputs, dropout=0.1), [inputs[index] for index in trained])[1:]
+    for index, gradient in zip(trained, some, strict=True):
+        assert torch.equal(gradient, everything[index])
 
 
 def test_sixteen_bits_are_computed_by_torchs_own_operations():
@@ -119,7 +124,7 @@ def test_sixteen_bits_are_computed_by_torchs_own_operations():
 
 
 def test_masks_made_in_evaluation_serve_training():
-    runs_of.cache_clear()
+    row_groups_of.cache_clear()
     inputs = states(torch.double)
     with torch.inference_mode():
         by_row(*inputs)

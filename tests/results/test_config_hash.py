@@ -1,6 +1,6 @@
 import pytest
 
-from xlora_bench.runs.config_hash import COSMETIC, identity
+from xlora_bench.runs.config_hash import COSMETIC, config_hash
 
 CONFIG = {
     "seed": 0,
@@ -13,20 +13,20 @@ CONFIG = {
 
 
 def changed(**entries):
-    return identity({**CONFIG, **entries}, data="d")
+    return config_hash({**CONFIG, **entries}, data="d")
 
 
 def test_is_sixteen_hex_digits_and_stable():
-    name = identity(CONFIG, data="d")
+    name = config_hash(CONFIG, data="d")
     assert len(name) == 16
     assert int(name, 16) >= 0
-    assert name == identity(dict(reversed(CONFIG.items())), data="d")
+    assert name == config_hash(dict(reversed(CONFIG.items())), data="d")
 
 
 def test_cosmetic_keys_do_not_matter():
     trainer = {"max_epochs": 3, "enable_progress_bar": False, "enable_model_summary": False}
     same = changed(paths={"data_dir": "x"}, logger=None, rerun=True, paper={"title": "t"}, trainer=trainer)
-    assert same == identity(CONFIG, data="d")
+    assert same == config_hash(CONFIG, data="d")
     assert all(COSMETIC.values()), "every cosmetic key needs its reason"
 
 
@@ -41,14 +41,14 @@ def test_cosmetic_keys_do_not_matter():
     ],
 )
 def test_everything_else_matters(entries):
-    assert changed(**entries) != identity(CONFIG, data="d")
+    assert changed(**entries) != config_hash(CONFIG, data="d")
 
 
 def test_the_data_matters_and_the_config_is_left_alone():
     before = str(CONFIG)
-    assert identity(CONFIG, data="d") != identity(CONFIG, data="e")
+    assert config_hash(CONFIG, data="d") != config_hash(CONFIG, data="e")
     assert str(CONFIG) == before
 
 
 def test_an_option_that_is_null_says_nothing():
-    assert changed(new=None) == changed(adapter={**CONFIG["adapter"], "new": None}) == identity(CONFIG, data="d")
+    assert changed(new=None) == changed(adapter={**CONFIG["adapter"], "new": None}) == config_hash(CONFIG, data="d")

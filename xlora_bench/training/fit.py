@@ -1,0 +1,50 @@
+"""Train a prepared run and evaluate it."""
+
+from typing import Any
+
+from xlora_bench.training.loop.evaluation import Evaluation, best_of, collapse_reason, predictions
+from xlora_bench.training.loop.module import Classifier
+from xlora_bench.training.loop.trained_state import save_trained
+from xlora_bench.training.prepare import PreparedRun
+
+
+def fit(prepared: PreparedRun) -> dict[str, Any]:
+    """Train, from the last checkpoint if there is one; write adapter and predictions; return the record's entries."""
+    classifier, folder = prepared.classifier, prepared.run.folder
+    prepared.trainer.fit(classifier, prepared.data, ckpt_path=prepared.checkpoint, weights_only=True)
+    outcome = outcome_of(classifier)
+    save_trained(classifier.model, folder / "adapter.safetensors")
+    if classifier.evaluations:
+        predictions(classifier.evaluations).to_parquet(folder / "predictions.parquet", index=False)
+    prepared.close_logger(summary_of(outcome))
+    cost = {"init_seconds": prepared.init_seconds, **prepared.costs.summary()}
+    return {**outcome, **prepared.about, "cost": cost}
+
+
+def outcome_of(classifier: Classifier) -> dict[str, Any]:
+    """Return status, reason and metrics: `collapsed` if the loss left the numbers or the predictions are constant."""
+    reason = classifier.collapse or collapse_reason(classifier.evaluations)
+    return {
+        "status": "collapsed" if reason else "completed",
+        "reason": reason,
+        "metrics": metrics_of(classifier.evaluations, classifier.task.headline),
+    }
+
+
+def metrics_of(evaluations: list[Evaluation], headline: str) -> dict[str, Any]:
+    """Return the record's metrics: the whole history, its best and its last entry."""
+    if not evaluations:
+        return {"headline": headline, "history": []}
+    return {
+        "headline": headline,
+        "history": [evaluation.summary() for evaluation in evaluations],
+        "best": best_of(evaluations, headline).summary(),
+        "last": evaluations[-1].summary(),
+    }
+
+
+def summary_of(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return the flat summary that trackers show: status, best and last metrics."""
+    metrics = outcome["metrics"]
+    scores = {f"{when}/{key}": value for when in ("best", "last") for key, value in metrics.get(when, {}).items()}
+    return {"status": outcome["status"], **scores}

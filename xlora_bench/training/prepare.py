@@ -1,0 +1,184 @@
+"""From a run request to an adapted model, its batches and its trainer."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+from xlora_bench.adapters.decompositions.disk_cache import disk_cache
+from xlora_bench.data.datamodule import TextData
+from xlora_bench.data.tokenize import tokenizer_hash
+from xlora_bench.inject.head_names import head_parameter_names
+from xlora_bench.inject.methods import Method, as_method
+from xlora_bench.models import weight_cache
+from xlora_bench.models.packed import choose_layout
+from xlora_bench.runs import seeds
+from xlora_bench.runs.config_hash import config_hash
+from xlora_bench.runs.run import Run
+from xlora_bench.runs.sweep_context import running_sweep
+from xlora_bench.system.lru_cache import collect_garbage
+from xlora_bench.training.callbacks import Costs, EpochCheckpoint, EpochStreams, FactorMonitor
+from xlora_bench.training.loggers import RunLabels, flatten
+from xlora_bench.training.loop.module import Classifier
+from xlora_bench.training.resolve import RunRequest
+from xlora_bench.training.start_from import load_parent_adapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """An adapted model with its data and trainer, ready for training.
+
+    `about` holds what the record says of it: hashes, parameter counts and ranks. `checkpoint` is the state after the
+    last whole epoch of an interrupted run. `close_logger` takes the summary of the outcome.
+    """
+
+    run: Run
+    classifier: Classifier
+    data: TextData
+    trainer: lightning.Trainer
+    costs: Costs
+    checkpoint: Path | None
+    close_logger: Callable[[Mapping[str, Any]], None]
+    about: Mapping[str, Any]
+    init_seconds: float
+
+
+def prepare(request: RunRequest, *, init_from: Path | None = None) -> PreparedRun:
+    """Load the model, adapt it, choose the layout of its batches and build its trainer.
+
+    `init_from` holds the trained adapter of the parent run, which this run then starts from.
+    """
+    started = time.perf_counter()
+    collect_garbage()
+    run, parts, method = request.run, request.parts, as_method(request.parts["adapter"])
+    model, head, weights = adapted_model(request, method)
+    classifier = Classifier(
+        model,
+        method=method,
+        task=parts["task"],
+        optimizer=parts["optimizer"],
+        schedule=parts["scheduler"],
+        head={name for name, parameter in model.named_parameters() if any(parameter is one for one in head)},
+    )
+    if init_from is not None:
+        load_parent_adapter(model, init_from, head=classifier.head)
+    logger_options, costs = instantiate(run.config["logger"]), Costs()
+    logger = logger_options.open(run.folder, run_labels(run))
+    callbacks = [
+        EpochStreams(run.config["seed"]),
+        FactorMonitor(run.folder, every_n_steps=run.config["monitor"]["every_n_steps"]),
+        costs,
+        EpochCheckpoint(run.folder),
+    ]
+    corpus = request.corpus
+    return PreparedRun(
+        run=run,
+        classifier=classifier,
+        data=batches(request, model),
+        trainer=instantiate(run.config["trainer"], logger=logger, callbacks=callbacks),
+        costs=costs,
+        checkpoint=run.resume_from() if method.resumable else None,
+        close_logger=lambda summary: logger_options.close(logger, summary),
+        about={
+            "hashes": {"data": corpus.fingerprint, "weights": weights, "tokenizer": tokenizer_hash(corpus.tokenizer)},
+            "parameters": parameter_counts(model, head, closed_form=method.closed_form(model)),
+            "ranks": method.ranks(model),
+        },
+        init_seconds=time.perf_counter() - started,
+    )
+
+
+def adapted_model(request: RunRequest, method: Method) -> tuple[nn.Module, list[nn.Parameter], str]:
+    """Return the adapted model in training mode, the parameters of its head, and the hash of its base weights."""
+    parts, corpus, seed = request.parts, request.corpus, request.run.config["seed"]
+    task = parts["task"]
+    model, weights = weight_cache.classifier(
+        parts["model"], request.caches.checkpoints, num_labels=task.num_labels, seed=seeds.derive(seed, "head")
+    )
+    in_head = head_parameter_names(model)
+    head = [parameter for name, parameter in model.named_parameters() if name in in_head]
+    with disk_cache(corpus.cache_dir / "decompositions"):
+        adapted = method.apply(
+            model,
+            targets=parts["targets"],
+            init_scheme=parts["init_scheme"],
+            seed=seeds.derive(seed, "adapter"),
+            total_steps=total_steps(request.run.config, rows=len(corpus.splits[task.train_split])),
+        )
+    for parameter in head:
+        parameter.requires_grad_(True)
+    weight_cache.own_what_trains(adapted)
+    adapted.train()  # transformers loads in evaluation mode, and Lightning leaves it so: dropout would stay off
+    return adapted, head, weights
+
+
+def batches(request: RunRequest, model: nn.Module) -> TextData:
+    """Return the batches of the run in the layout that is proved exact for `model`."""
+    corpus, config, task = request.corpus, request.run.config, request.parts["task"]
+    split = corpus.splits[task.train_split]
+    collator = choose_layout(
+        model,
+        tokenizer=corpus.tokenizer,
+        examples=[split[index] for index in range(min(len(split), 256))],
+        layout=task.layout,
+        row_lengths=task.row_lengths,
+        unpadded=trains_on_cpu(config["trainer"]["accelerator"]),
+    )
+    return TextData(
+        task,
+        tokenizer=corpus.tokenizer,
+        seed=config["seed"],
+        cache_dir=corpus.cache_dir,
+        data_dir=corpus.data_dir,
+        corpus=corpus,
+        train_collator=collator,
+        eval_collator=collator,
+    )
+
+
+def trains_on_cpu(accelerator: str) -> bool:
+    """Return whether Lightning's `accelerator` is the processor here."""
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+
+
+def total_steps(config: dict[str, Any], *, rows: int) -> int:
+    """Return the number of optimizer steps of the whole run."""
+    batches = math.ceil(rows / config["task"]["batch_size"])
+    return math.ceil(batches / config["trainer"]["accumulate_grad_batches"]) * config["trainer"]["max_epochs"]
+
+
+def parameter_counts(model: nn.Module, head: list[nn.Parameter], *, closed_form: int | None) -> dict[str, int | None]:
+    """Count the trained entries outside and inside the head, and all of the model's; the formula must agree."""
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    in_head = sum(parameter.numel() for parameter in head)
+    adapter = trainable - in_head
+    assert closed_form is None or closed_form == adapter, f"{adapter} adapter parameters, {closed_form} by formula"
+    return {
+        "adapter": adapter,
+        "adapter_closed_form": closed_form,
+        "head": in_head,
+        "trainable": trainable,
+        "total": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def run_labels(run: Run) -> RunLabels:
+    """Return how trackers name a run."""
+    shown = [run.choices[group] for group in ("model", "task", "adapter", "init_scheme")]
+    rank = run.config["adapter"].get("rank")
+    name = "-".join([*shown, *([f"r{rank}"] if rank is not None else [])])
+    return RunLabels(
+        run_id=run.id,
+        group=running_sweep() or "single",
+        config_label=f"{name}-{config_hash({**run.config, 'seed': None}, data='')[:8]}",
+        name=f"{name}-s{run.config['seed']}",
+        tags=tuple(shown),
+        config=flatten(run.config),
+    )
