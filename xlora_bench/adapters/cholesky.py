@@ -45,7 +45,7 @@ class Cholesky(Adapter):
     supported_inits: ClassVar[tuple[str, ...] | None] = ("unit_diagonal", "orthonormal")
 
     def default_init(self) -> InitScheme:
-        """InitialFactors from a unit diagonal and small other entries."""
+        """Initial factors from a unit diagonal and small other entries."""
         return UnitDiagonalInit()
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:

@@ -79,7 +79,7 @@ class LoLDU(Adapter):
             raise ValueError(f"`adapter.z_init` (={self.z_init!r}) must be one of {', '.join(get_args(ZStart))}")
 
     def default_init(self) -> InitScheme:
-        """InitialFactors from the LDU decomposition."""
+        """Initial factors from the LDU decomposition."""
         return LDUInit()
 
     def init_factors(

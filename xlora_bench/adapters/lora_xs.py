@@ -27,7 +27,7 @@ class LoRAXS(LoRA):
     )
 
     def default_init(self) -> InitScheme:
-        """InitialFactors from `B = U_r Sigma_r`, `A = V_r^T`."""
+        """Initial factors from `B = U_r Sigma_r`, `A = V_r^T`."""
         return SVDInit(sigma="left")
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:

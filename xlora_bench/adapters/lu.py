@@ -57,7 +57,7 @@ class LU(Adapter):
     supported_inits: ClassVar[tuple[str, ...] | None] = ("unit_diagonal", "kaiming", "gaussian", "orthonormal")
 
     def default_init(self) -> InitScheme:
-        """InitialFactors from unit diagonals and small other entries."""
+        """Initial factors from unit diagonals and small other entries."""
         return UnitDiagonalInit()
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:

@@ -28,7 +28,7 @@ class FromNonzeroB(LoRA):
     """A variant that constrains B, and so has to start from `B != 0`."""
 
     def default_init(self) -> InitScheme:
-        """InitialFactors from a random orthonormal B and `A = 0`."""
+        """Initial factors from a random orthonormal B and `A = 0`."""
         return OrthonormalInit(zero="A")
 
     def init_factors(

@@ -74,11 +74,6 @@ class TextTask:
         """The row limit of each split."""
         return {self.train_split: self.max_train_rows} | dict.fromkeys(self.eval_splits, self.max_eval_rows)
 
-    @property
-    def packed_rows(self) -> tuple[int, ...]:
-        """The lengths that rows of a packed batch may have."""
-        return self.row_lengths
-
     def _freeze_sequences(self) -> None:
         """A config brings lists, a frozen (hashable) task holds tuples."""
         for field in ("text_columns", "labels", "metrics", "hub", "eval_splits"):

@@ -54,7 +54,7 @@ class WandbLogs:
             raise ValueError(f"`logger.group` (={self.group}) must be sweep or config")
 
     def open(self, folder: Path, labels: RunLabels) -> Logger:
-        """InitialFactors the run's run and return its logger."""
+        """Start the tracker's run and return its logger."""
         try:
             import wandb  # noqa: PLC0415 - slow to import, and optional
             from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415 - slow to import

@@ -130,6 +130,7 @@ def batches(request: RunRequest, model: nn.Module) -> TextData:
         layout=task.layout,
         row_lengths=task.row_lengths,
         unpadded=trains_on_cpu(config["trainer"]["accelerator"]),
+        checks=request.caches.packing_checks,
     )
     return TextData(
         task,

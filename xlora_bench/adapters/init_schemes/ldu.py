@@ -1,4 +1,4 @@
-"""InitialFactors from the pivoted LDU decomposition of the pretrained weight."""
+"""Initial factors from the pivoted LDU decomposition of the pretrained weight."""
 
 from dataclasses import dataclass
 

@@ -22,8 +22,6 @@ Layout = Literal["auto", "packed", "padded"]
 SAMPLE = 16  # sentences that verify compares: two forwards of milliseconds
 log = logging.getLogger(__name__)
 
-_verdicts: LRUCache[str | None] = LRUCache(64)
-
 
 def choose_layout(
     model: nn.Module,
@@ -33,12 +31,13 @@ def choose_layout(
     layout: Layout = "auto",
     row_lengths: Sequence[int] = ROW_LENGTHS,
     unpadded: bool = True,
+    checks: LRUCache[str | None] | None = None,
 ) -> Collator:
     """Return the collator of training and evaluation: packed, if that is proved exact on some of `examples`.
 
     With `unpadded`, batches for which that is cheaper have no padding at all, if that is proved too (for CPUs).
-    A few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why. A process
-    proves it once for models of the same make and samples of the same lengths.
+    A few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why. `checks`
+    keeps what was proved, for models of the same make and samples of the same lengths.
 
     Raises:
         ValueError: `layout` is unknown, or it is `packed` and the packed logits are not the padded ones.
@@ -48,6 +47,7 @@ def choose_layout(
     padded = PaddedCollator(tokenizer)
     if layout == "padded":
         return padded
+    checks = LRUCache(2) if checks is None else checks
     sample, offset, name = _sample(examples), position_offset(model), type(classifier_of(model)).__name__
     about = (_structure(model), layout, tuple(row_lengths), _lengths(sample))
 
@@ -58,7 +58,7 @@ def choose_layout(
         return reason
 
     rows = PackedCollator(tokenizer, row_lengths=row_lengths, position_offset=offset)
-    reason = _verdicts.get((*about, PackedCollator), partial(verdict, rows))
+    reason = checks.get((*about, PackedCollator), partial(verdict, rows))
     if reason is not None and layout == "packed":
         raise ValueError(f"layout=packed is not exact for {name}: {reason}; use layout=auto or layout=padded")
     if reason is not None:
@@ -66,7 +66,7 @@ def choose_layout(
     if not unpadded or classifier_of(model).config._attn_implementation != ATTENTION:
         return rows
     without_padding = UnpaddedCollator(tokenizer, row_length=min(row_lengths), position_offset=offset)
-    reason = _verdicts.get((*about, UnpaddedCollator), partial(verdict, without_padding))
+    reason = checks.get((*about, UnpaddedCollator), partial(verdict, without_padding))
     return rows if reason is not None else CheapestCollator(without_padding, rows)
 
 

@@ -30,7 +30,7 @@ def retrain(
     data_dir: Path | None,
     trust: Sequence[str] = (),
 ) -> RunArtifacts:
-    """Train the run of `run` again with its results in `folder`, on as many threads as it had; return the new run.
+    """Train a recorded run again with its results in `folder`, on as many threads as it had; return the new run.
 
     A run that starts from another has that one, `recorded` by its id, trained again first. The record itself and its
     folder are not touched, and nothing is logged to W&B. The record may name classes of this package and of the modules

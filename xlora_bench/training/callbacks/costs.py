@@ -27,7 +27,7 @@ class Costs(lightning.Callback):
             torch.cuda.reset_peak_memory_stats()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """InitialFactors the clock of an epoch."""
+        """Start the clock of an epoch."""
         self._epoch_start, self._eval_in_epoch = time.perf_counter(), 0.0
 
     def on_train_batch_end(
@@ -47,7 +47,7 @@ class Costs(lightning.Callback):
             self.peak_memory_bytes = max(self.peak_memory_bytes, psutil.Process().memory_info().rss)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """InitialFactors the clock of an evaluation."""
+        """Start the clock of an evaluation."""
         self._eval_start = time.perf_counter()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -72,7 +72,7 @@ class Classifier(lightning.LightningModule):
         self.method.post_optimizer_step(self.model, self.global_step + 1)
 
     def on_validation_epoch_start(self) -> None:
-        """InitialFactors collecting predictions."""
+        """Start collecting predictions."""
         self._outputs = [[] for _ in self.task.eval_splits]
 
     def validation_step(self, batch: dict[str, Any], index: int, dataloader_idx: int = 0) -> None:
