@@ -10,8 +10,8 @@ import pytest
 from importlinter.cli import EXIT_STATUS_ERROR, EXIT_STATUS_SUCCESS
 
 import xlora_bench
+from tests.helpers.names import ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "xlora_bench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 OUTSIDE = {"lightning.Trainer"} | {

@@ -49,7 +49,7 @@ def test_the_limit_counts_the_products_that_torch_computes_on_full_rows():
     assert flops(lengths, train=False) * 2 - flops(lengths, train=True) == 2 * 3 * width**2 * lengths.sum()
 
 
-def test_sampled_baseline_cells_spread_over_the_grid():
+def test_sampled_baseline_runs_spread_over_the_grid():
     points = Grid(seeds=(0, 1, 2)).points()
     assert len(points) == len(set(points)) == 45
     assert [points.index(point) for point in spread_over(points, 3)] == [7, 22, 37]

@@ -1,7 +1,7 @@
 """Every adapter x init scheme x layer type keeps the promises of a variant, or is refused with the starts that fit.
 
 The pairs come from the YAML files: a new variant or start is tested the day its file appears. A new layer type is one
-line in `tests/nets.py`. One test is one case; it goes through all promises, each on a model of its own.
+line in `tests/helpers/nets.py`. One test is one case; it goes through all promises, each on a model of its own.
 """
 
 import copy
@@ -19,8 +19,8 @@ from safetensors.torch import save as to_bytes
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.names import choices, configured, part
-from tests.nets import KINDS, TARGETS, KindNet, Net, inputs, train, transposed
+from tests.helpers.names import choices, configured, part
+from tests.helpers.nets import KINDS, TARGETS, KindNet, Net, inputs, train, transposed
 from xlora_bench import inject
 from xlora_bench.adapters import Adapter
 from xlora_bench.inject.methods import as_method

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from tests import test_conformance
-from tests.names import CONF, choices, configured
+from tests.helpers.names import CONF, choices, configured
 from xlora_bench.cli.main import SUBCOMMANDS
 from xlora_bench.nn.layers.base import REGISTRY
 

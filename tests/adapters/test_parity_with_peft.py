@@ -8,11 +8,13 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from tests.names import part
+from tests.helpers.names import part
 from xlora_bench import inject
 from xlora_bench.adapters import LoRA
 from xlora_bench.adapters.init_schemes import KaimingInit
 from xlora_bench.inject.targets import Targets
+
+pytestmark = pytest.mark.slow
 
 RANK, ALPHA = 4, 12.0
 TARGETS = Targets(modules=["query", "value"])

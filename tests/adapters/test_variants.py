@@ -1,12 +1,12 @@
-"""What single variants promise beyond the conformance suite; ids name the defects of the seed systems they avoid."""
+"""What single variants promise beyond the conformance suite."""
 
 import itertools
 
 import pytest
 import torch
 
-from tests.names import part
-from tests.nets import TARGETS, Net, inputs, train
+from tests.helpers.names import part
+from tests.helpers.nets import TARGETS, Net, inputs, train
 from xlora_bench import inject
 from xlora_bench.adapters import LU, Adapter, Asymmetric, Cholesky, LoLDU, LoRA, Orthogonal, OrthogonalQR
 from xlora_bench.adapters.asymmetric import Factor, parse_spec
@@ -24,7 +24,7 @@ def delta_of(net):
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (40, 24), (24, 40)])
-def test_x18_lu_trains_only_the_free_entries_and_its_factors_stay_triangular(shape):
+def test_lu_trains_only_the_free_entries_and_its_factors_stay_triangular(shape):
     net = adapted(LU(rank=5), shape=shape)
     train(net, inputs(), steps=3)
     L, U = delta_of(net).current_factors()
@@ -35,7 +35,7 @@ def test_x18_lu_trains_only_the_free_entries_and_its_factors_stay_triangular(sha
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_x17_cholesky_is_symmetric_square_only_and_signed_by_option(signed):
+def test_cholesky_is_symmetric_square_only_and_signed_by_option(signed):
     net = adapted(Cholesky(rank=4, signed=signed))
     train(net, inputs(), steps=3)
     B, A = delta_of(net).current_factors()
@@ -46,7 +46,7 @@ def test_x17_cholesky_is_symmetric_square_only_and_signed_by_option(signed):
         adapted(Cholesky(rank=4), shape=(40, 24))
 
 
-def test_x10_x11_retraction_after_the_step_leaves_orthonormal_columns_and_the_product():
+def test_retraction_after_the_step_leaves_orthonormal_columns_and_the_product():
     adapter = OrthogonalQR(rank=4, frequency=3)
     net = adapted(adapter)
     train(net, inputs(), steps=2, method=adapter)
@@ -76,7 +76,7 @@ Z_STARTS = ("lu", "uniform", "normal", "constant", "s_uniform", "s_normal", "one
 
 @pytest.mark.parametrize("z_init", Z_STARTS)
 @pytest.mark.parametrize("train_sigma", [False, True])
-def test_d5_every_z_start_leaves_the_output_unchanged_to_the_bit(z_init, train_sigma):
+def test_every_z_start_leaves_the_output_unchanged_to_the_bit(z_init, train_sigma):
     net = adapted(LoLDU(rank=8, alpha=4, z_init=z_init, train_sigma=train_sigma))
     assert torch.equal(net(inputs()), Net(24, 24)(inputs()))
     assert inject.parameter_count(net) == 8 + int(train_sigma)
@@ -119,7 +119,7 @@ def learns(a, b):
 
 
 @pytest.mark.parametrize(("a", "b"), [pair for pair in itertools.product(TOKENS_A, TOKENS_B) if learns(*pair)])
-def test_y3_the_grammar_means_what_it_says_in_either_order(a, b):
+def test_the_grammar_means_what_it_says_in_either_order(a, b):
     expected = {token.lstrip("h")[0]: Factor(token.lstrip("h")[2:], token.startswith("h")) for token in (a, b)}
     expected = {
         "A": Factor(a.split("A_")[1], a.startswith("h")),
@@ -134,7 +134,7 @@ def test_y3_the_grammar_means_what_it_says_in_either_order(a, b):
     assert inject.parameter_count(net) == 4 * 24 * len(trained)
 
 
-def test_y1_y2_v_and_u_are_singular_vectors_of_the_pretrained_weight():
+def test_v_and_u_are_singular_vectors_of_the_pretrained_weight():
     weight = Net(40, 24).body["target"].weight
     U, _, Vh = torch.linalg.svd(weight, full_matrices=False)
     for suffix, chosen in (("", slice(0, 4)), ("_last", slice(20, 24))):
@@ -145,13 +145,13 @@ def test_y1_y2_v_and_u_are_singular_vectors_of_the_pretrained_weight():
         torch.testing.assert_close(overlap_left, torch.ones(4), rtol=0, atol=1e-4)
 
 
-def test_y7_random_frames_are_orthonormal_without_a_scale():
+def test_random_frames_are_orthonormal_without_a_scale():
     delta = delta_of(adapted(Asymmetric(rank=8, spec="A_rand_hB_zero"), shape=(24, 64)))
     torch.testing.assert_close(delta.lora_A @ delta.lora_A.T, torch.eye(8), rtol=0, atol=1e-5)
     assert delta.lora_A.norm().item() == pytest.approx(8**0.5, rel=1e-5)
 
 
-def test_y8_a_middle_factor_exists_only_when_asked_for():
+def test_a_middle_factor_exists_only_when_asked_for():
     assert delta_of(adapted(Asymmetric(rank=4))).lora_E is None
     net = adapted(Asymmetric(rank=4, spec="A_V_B_U_hE_rand"))
     assert inject.parameter_count(net) == 16
@@ -176,7 +176,7 @@ def test_the_structured_form_says_the_same_as_the_spec():
         ("hB_zeroA_rand", "does not parse"),
     ],
 )
-def test_y5_specs_that_mean_nothing_are_refused(spec, message):
+def test_specs_that_mean_nothing_are_refused(spec, message):
     with pytest.raises(ValueError, match=message):
         Asymmetric(spec=spec)
 
@@ -192,7 +192,7 @@ def test_y5_specs_that_mean_nothing_are_refused(spec, message):
         ({"bias": "some"}, r"`adapter.bias` \(='some'\)"),
     ],
 )
-def test_s8_options_out_of_range_are_named(options, message):
+def test_options_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         LoRA(**options)
 
@@ -222,7 +222,7 @@ def test_biases_train_by_option(bias, count):
     assert trained == count
 
 
-def test_s9_dropout_is_on_the_adapters_input_in_training_only():
+def test_dropout_is_on_the_adapters_input_in_training_only():
     net = adapted(LoRA(rank=4, alpha=4, dropout=0.5), scheme=part("init_scheme", "kaiming"))
     layer, delta = net.body["target"], delta_of(net)
     with torch.no_grad():

@@ -5,7 +5,9 @@ import inspect
 
 import pytest
 
-from tests.names import CONF
+from tests.helpers.names import CONF
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = CONF.parent / "examples"
 

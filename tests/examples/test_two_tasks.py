@@ -6,7 +6,9 @@ import logging
 import pytest
 import torch
 
-from tests.names import CONF
+from tests.helpers.names import CONF
+
+pytestmark = pytest.mark.slow
 
 FILE = CONF.parent / "examples" / "two_tasks.py"
 

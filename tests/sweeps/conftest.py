@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from tests.names import CONF
+from tests.helpers.names import CONF
 from xlora_bench.sweeps.planning.phases import Phases
 
 FILES = {

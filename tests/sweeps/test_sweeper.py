@@ -7,7 +7,9 @@ import hydra
 import pandas as pd
 import pytest
 
-from tests.results import toy_app
+from tests.helpers import toy_app
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def sweep(conf, tmp_path, monkeypatch, capsys):
 RULES = "grid=[{when:{adapter:lu},set:{adapter.rank:4}},{when:{adapter:lora,adapter.rank:2},exclude:why not}]"
 
 
-def test_the_progress_and_the_table_have_the_cells_after_the_rules(sweep):
+def test_the_progress_and_the_table_have_the_runs_after_the_rules(sweep):
     out, report = sweep("adapter=lora,lu", "adapter.rank=2,8", RULES, "seed=0,1")
     # adapter.rank is on the command line, so the rule leaves lu's ranks alone
     assert [line.split(" | ")[1] for line in out.splitlines() if line.startswith("run ")] == [
@@ -60,8 +62,8 @@ def test_trials_run_first_and_the_table_has_a_fixed_and_a_tuned_column(sweep, tm
     with pytest.raises(RuntimeError, match="thirteen fails"):  # that trial is not the best of any
         sweep("adapter=lora,lu", "seed=0,1", TUNING)
     (report,) = (tmp_path / "reports").iterdir()
-    cells = pd.read_csv(report / "table.csv")
-    means = {(row.adapter, row.tuning): (row.mean, row.n) for row in cells.itertuples()}
+    rows = pd.read_csv(report / "table.csv")
+    means = {(row.adapter, row.tuning): (row.mean, row.n) for row in rows.itertuples()}
     assert means == {
         (name, kind): (pytest.approx(mean), 2)
         for name in ("lora", "lu")

@@ -12,7 +12,7 @@ Overrides = dict[str, str]
 """What a run says beyond the config: `{"adapter": "pissa", "optimizer.lr": "0.0001"}`."""
 
 START_FROM = "start_from"
-PLAIN = re.compile(r"[\w.+\-/:]+|\$\{[\w.:]+\}")
+PLAIN = re.compile(r"[\w.+\-/:]+|\$\{[\w.:]+\}", re.ASCII)
 """Values that need no quotes: words, numbers, paths, interpolations."""
 
 

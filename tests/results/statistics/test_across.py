@@ -12,6 +12,8 @@ from xlora_bench.results.statistics.across import (
 )
 from xlora_bench.results.statistics.iqm import interquartile_mean, iqm_interval
 
+pytestmark = pytest.mark.slow
+
 DEMSAR = pd.DataFrame(  # Demšar 2006, table 6: AUC of four classifiers on 14 data sets
     [
         (0.763, 0.768, 0.771, 0.798), (0.599, 0.591, 0.590, 0.569), (0.954, 0.971, 0.968, 0.967),

@@ -12,6 +12,8 @@ from xlora_bench.results.statistics.examples import (
 )
 from xlora_bench.results.statistics.resampled import draws, weighted_score
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 N = 60
 CLASSES = {"accuracy": 3, "matthews": 3, "f1": 2, "pearson": 1, "spearman": 1}

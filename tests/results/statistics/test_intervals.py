@@ -5,6 +5,8 @@ from scipy import stats
 
 from xlora_bench.results.statistics import difference_interval, done_scores, mean_interval, paired
 
+pytestmark = pytest.mark.slow
+
 SCORES = [0.81, 0.84, 0.79, 0.86, 0.83]
 
 

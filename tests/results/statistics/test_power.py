@@ -7,6 +7,8 @@ from statsmodels.stats.power import TTestPower
 
 from xlora_bench.results.statistics.power import detectable_difference, failure_interval, seeds_to_separate
 
+pytestmark = pytest.mark.slow
+
 
 def differences(effect, n=6):
     values = np.resize([1.0, -1.0], n)

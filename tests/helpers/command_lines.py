@@ -1,0 +1,71 @@
+"""Run several command lines in one process. `python -m tests.helpers.command_lines` reads them as JSON from stdin.
+
+Prints, as JSON, the exit code of each, what it wrote to stderr, and the resident bytes after it. Importing everything
+anew for each would take seconds.
+"""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import psutil
+
+from tests.helpers.names import ROOT
+
+
+class Outcome(NamedTuple):
+    """What a command line left."""
+
+    code: int
+    stderr: str
+    resident: int
+
+
+def run_all(command_lines: Sequence[Sequence[str]]) -> list[Outcome]:
+    """Run them one after the other in a process of their own."""
+    return start_all(command_lines)()
+
+
+def start_all(command_lines: Sequence[Sequence[str]]) -> Callable[[], list[Outcome]]:
+    """Start them in a process of their own; return what waits for their outcomes."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.helpers.command_lines"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        text=True,
+    )
+    process.stdin.write(json.dumps([list(one) for one in command_lines]))
+    process.stdin.close()
+
+    def wait() -> list[Outcome]:
+        printed = process.stdout.read()
+        assert process.wait() == 0
+        return [Outcome(*one) for one in json.loads(printed.splitlines()[-1])]
+
+    return wait
+
+
+def outcome(arguments: list[str]) -> Outcome:
+    """Return what one command line left."""
+    from xlora_bench.cli.main import main
+
+    sys.argv, code = ["xlora_bench", *arguments], 0
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Outcome(code, stderr.getvalue(), psutil.Process().memory_info().rss)
+
+
+if __name__ == "__main__":
+    answers = [outcome(arguments) for arguments in json.load(sys.stdin)]
+    sys.stdout.write("\n" + json.dumps(answers))
