@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from xlora_bench.nn.ops.attention import SHORT, DroppedAttention, attention
+from xlora_bench.nn.ops.attention import attention
 from xlora_bench.nn.ops.dropout import drop
 
 HIDDEN = torch.finfo(torch.float32).min
@@ -52,26 +52,29 @@ def attended(rows, queries, length, *, boolean):
 
 
 @pytest.mark.parametrize("boolean", [False, True])
-@pytest.mark.parametrize(("rows", "queries", "length"), [(3, 40, 40), (1, 64, 64), (2, 4, 50)])
+@pytest.mark.parametrize(("rows", "queries", "length"), [(3, 40, 40), (1, 64, 64), (2, 4, 50), (5, 8, 8)])
 def test_one_function_gives_what_autograd_gives(rows, queries, length, boolean):
     for actual, expected in zip(*attended(rows, queries, length, boolean=boolean), strict=True):
         assert_equal_up_to_rounding(actual, expected, terms=length)  # queries, keys and the width are no more
 
 
-@pytest.mark.parametrize("boolean", [False, True])
-def test_short_rows_are_left_to_autograd_and_give_its_bits(boolean):
-    for actual, expected in zip(*attended(5, SHORT - 1, SHORT - 1, boolean=boolean), strict=True):
-        assert torch.equal(actual, expected)
+def test_one_mask_for_all_queries_of_a_row():
+    states, _ = sentences(3, 8, 8)
+    shown = (torch.arange(8) < torch.tensor([8, 5, 2])[:, None])[:, None, None]
+    result = outcome(lambda q, k, v, p: attention(None, q, k, v, shown, dropout=p, scaling=0.3)[0], states)
+    expected = outcome(lambda q, k, v, p: written_out(q, k, v, p, mask=shown.expand(-1, 1, 8, 8)), states)
+    for actual, exact in zip(result, expected, strict=True):
+        assert_equal_up_to_rounding(actual, exact, terms=8)
 
 
 @pytest.mark.parametrize("trained", [(0,), (1,), (2,), (0, 2)])
 def test_only_the_gradients_that_are_needed(trained):
     states, same = sentences(2, 40, 40)
     mask = torch.zeros(same.shape).masked_fill(~same, HIDDEN)
-    everything = outcome(lambda q, k, v, p: DroppedAttention.apply(q, k, v, mask, p, 0.3), states)[1:]
+    everything = outcome(lambda q, k, v, p: attention(None, q, k, v, mask, dropout=p, scaling=0.3)[0], states)[1:]
     for index, each in enumerate(states):
         each.requires_grad_(index in trained)
-    some = outcome(lambda q, k, v, p: DroppedAttention.apply(q, k, v, mask, p, 0.3), states)[1:]
+    some = outcome(lambda q, k, v, p: attention(None, q, k, v, mask, dropout=p, scaling=0.3)[0], states)[1:]
     for index, (gradient, exact) in enumerate(zip(some, everything, strict=True)):
         assert torch.equal(gradient, exact) if index in trained else gradient is None
 

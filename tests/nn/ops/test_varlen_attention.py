@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from xlora_bench.data.packing.unpadded import varlen_rows
+from xlora_bench.nn.ops.attention import attention
 from xlora_bench.nn.ops.dropout import mask_of
-from xlora_bench.nn.ops.varlen_attention import VarlenAttention, row_groups_of, varlen_attention
+from xlora_bench.nn.ops.varlen_attention import VarlenAttention, row_groups_of
 
 ROWS = ((4,), (3, 2), (2, 3), (9,), (9,), (5, 3, 1))
 SENTENCES = [length for row in ROWS for length in row]
@@ -19,19 +23,19 @@ def states(dtype, *, first=False):
     return [torch.randn(1, count, HEADS, WIDTH, dtype=dtype).requires_grad_() for count in counts]
 
 
-def by_sentence(query, key, value, *, first=False):
+def by_sentence(query, key, value, *, first=False, sentences=SENTENCES):
     """(1, n, heads, width) each: attention of one sentence after the other, by its definition."""
-    n_queries = [1] * len(SENTENCES) if first else SENTENCES
-    parts = zip(query[0].split(n_queries), key[0].split(SENTENCES), value[0].split(SENTENCES), strict=True)
+    n_queries = [1] * len(sentences) if first else sentences
+    parts = zip(query[0].split(n_queries), key[0].split(sentences), value[0].split(sentences), strict=True)
     outputs = [
         torch.einsum("hqk,khd->qhd", (SCALING * torch.einsum("qhd,khd->hqk", q, k)).softmax(-1), v) for q, k, v in parts
     ]
     return torch.cat(outputs).unsqueeze(0)
 
 
-def by_row(query, key, value, *, dropout=0.0):
+def by_row(query, key, value, *, dropout=0.0, rows=ROWS):
     query, key, value = (each.transpose(1, 2) for each in (query, key, value))
-    return varlen_attention(query, key, value, ROWS, dropout=dropout, scaling=SCALING)
+    return attention(None, query, key, value, None, dropout=dropout, rows=rows, scaling=SCALING)[0]
 
 
 def outcome(result, inputs):
@@ -129,3 +133,14 @@ def test_masks_made_in_evaluation_serve_training():
     with torch.inference_mode():
         by_row(*inputs)
     outcome(by_row(*inputs), inputs)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(1, 16), st.booleans())
+def test_any_rows_give_the_attention_of_each_sentence(lengths, capacity, first):
+    rows, order = varlen_rows(tuple(lengths), capacity)
+    laid = [lengths[index] for index in order]
+    counts = (len(laid) if first else sum(laid), sum(laid), sum(laid))
+    inputs = [torch.randn(1, count, HEADS, WIDTH, dtype=torch.double).requires_grad_() for count in counts]
+    expected = outcome(by_sentence(*inputs, first=first, sentences=laid), inputs)
+    for actual, exact in zip(outcome(by_row(*inputs, rows=rows), inputs), expected, strict=True):
+        torch.testing.assert_close(actual, exact)

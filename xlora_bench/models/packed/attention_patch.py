@@ -21,7 +21,7 @@ def attends_jointly(
     (rows, L, d), `queries` (rows, S) are the columns of the queries; `answers` (N,) are the indices of the first tokens
     in the flattened `queries`. Keys and values are those of all tokens. Query, softmax, output and norm are computed
     at S columns instead of L. With `rows` among the options the hidden states are one row of sentences, (1, T, d),
-    whose attention is that of `varlen_attention`.
+    whose attention is that of `attention` with rows.
     """
     attention: Any = block.self
     output: Any = block.output

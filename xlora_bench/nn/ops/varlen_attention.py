@@ -25,28 +25,22 @@ class RowGroup(NamedTuple):
     masks: Tensor | None
 
 
-def varlen_attention(
-    query: Tensor, key: Tensor, value: Tensor, rows: Rows, *, dropout: float, scaling: float
+def grouped_attention(
+    query: Tensor, key: Tensor, value: Tensor, *, groups: Sequence[RowGroup], dropout: float, scaling: float
 ) -> Tensor:
-    """Return `softmax(s q k^T) v` within each sentence of `rows`, `(1, S, heads, d)`; `drop` drops probabilities.
+    """Return `softmax(s q k^T + mask) v` within each row of `groups`; `drop` drops probabilities.
 
-    `q (1, heads, S, d)`, `k, v (1, heads, T, d)`: S is T, all tokens, or the number of sentences if first tokens alone
-    ask, in the order of the sentences.
+    `q (S, heads, d)`, `k, v (T, heads, d)`: the queries and keys of all rows, one row after the other. The result is
+    `(S, heads, d)`.
     """
-    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-    groups = row_groups_of(rows, len(query) != len(key), query.dtype)
     trains = torch.is_grad_enabled() and any(states.requires_grad for states in (query, key, value))
     exact = query.dtype in (torch.float32, torch.float64)
     if trains and exact and (not dropout or draws_bits(query, dropout)):
-        return VarlenAttention.apply(query, key, value, groups, dropout, scaling).unsqueeze(0)
-    n_queries, lengths = (
-        [group.rows * group.n_queries for group in groups],
-        [group.rows * group.length for group in groups],
-    )
+        return VarlenAttention.apply(query, key, value, groups, dropout, scaling)
+    n_queries = [group.rows * group.n_queries for group in groups]
+    lengths = [group.rows * group.length for group in groups]
     states = zip(groups, query.split(n_queries), key.split(lengths), value.split(lengths), strict=True)
-    return torch.cat([_attention(group, *each, dropout=dropout, scaling=scaling) for group, *each in states]).unsqueeze(
-        0
-    )
+    return torch.cat([_attention(group, *each, dropout=dropout, scaling=scaling) for group, *each in states])
 
 
 def _attention(group: RowGroup, query: Tensor, key: Tensor, value: Tensor, *, dropout: float, scaling: float) -> Tensor:
