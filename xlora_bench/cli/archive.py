@@ -1,4 +1,4 @@
-"""`xlora-bench archive RESULTS_DIR/reports/<name> OUT`: the runs of a table in one small file."""
+"""`xlora-bench archive RESULTS_DIR/reports/<name> OUT`: pack the records of a table into one file."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from xlora_bench.runs.console import console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the summary of a report's runs; return the exit code."""
+    """Write the archive of a report's runs; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="xlora-bench archive",
-        description="The runs of a table in one file, for `verify`.",
+        description="Pack the records of a table into one file, which `verify` and `diff` can read.",
     )
     parser.add_argument("report", type=Path, help="the folder of a report, RESULTS_DIR/reports/<name>")
     parser.add_argument("out", type=Path, help="the file to write, for instance docs/findings/<name>/records.jsonl.gz")

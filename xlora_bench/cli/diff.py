@@ -17,14 +17,14 @@ from xlora_bench.runs.record import Record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print in what two runs differ and what follows; return the exit code (1: they cannot be compared)."""
+    """Print how two runs differ and why; return the exit code (1: they cannot be compared)."""
     parser = argparse.ArgumentParser(prog="xlora-bench diff", description="Explain why the numbers of two runs differ.")
     parser.add_argument("runs", nargs=2, metavar="RUN", help="a run's folder, its record.json, or its id")
     parser.add_argument(
         "--results-dir",
         type=Path,
         default=Path("multirun"),
-        help="where ids are looked up: a results folder or summary",
+        help="where run ids are looked up: a results folder or an archive",
     )
     options = parser.parse_args(arguments)
     try:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def say(report: DiffReport, *, left: RunArtifacts, right: RunArtifacts) -> None:
-    """Print an explanation."""
+    """Print the sections of the report, the outcome of both runs, and the verdict."""
     terminal = console()
     for title, rows in report.sections.items():
         print_section(terminal, title, rows, names=(left.record.run_id, right.record.run_id))
@@ -59,7 +59,7 @@ def print_section(terminal: Console, title: str, rows: dict[str, tuple[Any, Any]
 
 
 def outcome_rows(left: Record, right: Record) -> dict[str, tuple[Any, Any]]:
-    """Return the headline metrics of two records, best and last, and their differences."""
+    """Return status and headline metric (best and last epoch) of two records, and the difference right - left."""
     rows: dict[str, tuple[Any, Any]] = {"status": (left.status, right.status)}
     for when in ("best", "last"):
         names = [record.metrics.get("headline") for record in (left, right)]

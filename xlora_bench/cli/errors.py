@@ -23,7 +23,7 @@ def run_clearly(entry: Callable[[], object]) -> None:
 
 
 def message(error: BaseException) -> str:
-    """Return what a user can act on: the cause of Hydra's instantiation errors, the reason of its override errors."""
+    """Return the message for the user: the cause of a Hydra instantiation error, the reason of an override error."""
     while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
         error = error.__cause__
     if type(error).__name__ == "ConfigCompositionException" and error.__cause__ is not None:

@@ -1,4 +1,4 @@
-"""`xlora-bench spectrum model=minilm`: how the energy of pretrained weights spreads over ranks."""
+"""`xlora-bench spectrum model=minilm`: singular values and energy of the pretrained weights, by rank."""
 
 import logging
 import sys
@@ -27,12 +27,14 @@ SHOWN_RANKS = 64
 
 
 def spectra(model: torch.nn.Module, module_names: list[str]) -> dict[str, torch.Tensor]:
-    """Return all singular values of the weights at `module_names`, descending."""
+    """Return the singular values of each weight at `module_names`, descending."""
     return {module_name: singular_values(model.get_parameter(f"{module_name}.weight")) for module_name in module_names}
 
 
 def table(spectra: "dict[str, torch.Tensor]") -> pd.DataFrame:
-    """Return one row per module: `sigma_1`, its full rank, and the ranks for 80 to 99 % of the energy."""
+    """Return one row per module: full rank, `sigma_1`, and the smallest rank for each energy share in `ENERGIES`.
+
+    Energy of rank `r` is `sum_{i<=r} sigma_i^2 / sum_i sigma_i^2`."""
 
     rows = [
         {"module": module_name, "full_rank": len(values), "sigma_1": values[0].item()}
@@ -43,7 +45,7 @@ def table(spectra: "dict[str, torch.Tensor]") -> pd.DataFrame:
 
 
 def draw(spectra: dict[str, torch.Tensor], path: Path, *, title: str) -> None:
-    """Draw two heat-maps, module by rank: `sigma_i / sigma_1`, and the share of the energy of the *whole* spectrum."""
+    """Draw two heat maps (module x rank): `sigma_i / sigma_1`, and cumulative energy as a share of the total."""
     import matplotlib as mpl  # noqa: PLC0415 - slow to import
 
     mpl.use("Agg")
@@ -74,7 +76,7 @@ def draw(spectra: dict[str, torch.Tensor], path: Path, *, title: str) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def job(config: DictConfig) -> None:
-    """Decompose the targets of the chosen model; write `<results_dir>/spectrum/<model>-<targets>/spectrum.*`."""
+    """Decompose the target weights of a model; write `<results_dir>/spectrum/<model>-<targets>/spectrum.*`."""
     from xlora_bench.system.log_levels import set_log_levels  # noqa: PLC0415 - slow to import
 
     set_log_levels()
@@ -93,7 +95,7 @@ def job(config: DictConfig) -> None:
     shown = Table(
         "module",
         *(f"{round(100 * energy)} %" for energy in ENERGIES),
-        title="Rank that holds this share of the energy",
+        title="Smallest rank that holds this share of the energy",
     )
     for row in frame.itertuples(index=False):
         shown.add_row(str(row.module).removeprefix(f"{model.base_model_prefix}."), *map(str, row[3:]))

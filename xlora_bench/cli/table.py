@@ -1,4 +1,4 @@
-"""`xlora-bench table RESULTS_DIR [--filter adapter=lora ...]`: the table of all runs, or as a paper's."""
+"""`xlora-bench table RESULTS_DIR [--filter adapter=lora ...]`: print and write the table of recorded runs."""
 
 import argparse
 import re
@@ -25,18 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="only these runs: adapter=lora adapter.rank=8",
+        help="keep only these runs, such as adapter=lora adapter.rank=8",
     )
     parser.add_argument(
-        "--paper", metavar="NAME", help="lay it out as conf/paper/NAME.yaml, with its published numbers"
+        "--paper", metavar="NAME", help="use the layout and the published numbers of conf/paper/NAME.yaml"
     )
-    parser.add_argument("--selection", choices=get_args(Selection), help="which epoch; half: chosen on half of dev")
+    parser.add_argument("--selection", choices=get_args(Selection), help="scored epoch; cross_split: on halves of dev")
     parser.add_argument("--aggregation", choices=get_args(Aggregation), help="over seeds")
     parser.add_argument(
         "--reference",
         nargs="+",
         metavar="KEY=VALUE",
-        help="the method that the others are compared with (comparison.md); else adapter=lora",
+        help="the method that the others are compared with in comparison.md (default adapter=lora)",
     )
     options = parser.parse_args(arguments)
     try:
@@ -85,7 +85,7 @@ def _pairs(items: Sequence[str]) -> dict[str, str]:
 
 
 def _matches(frame: pd.DataFrame, item: str) -> pd.Series:
-    """Return which rows hold the wanted value: as text, or as the same number (`2e-5` is 2e-05)."""
+    """Return the row mask of KEY=VALUE; values are compared as text and as numbers (`2e-5` equals 2e-05)."""
     key, equals, wanted = item.partition("=")
     if not equals or key not in frame:
         names = ", ".join(name for name in frame.columns if "/" not in name)

@@ -1,4 +1,4 @@
-"""`xlora-bench verify TABLE`: train a sample of a table's runs again and compare bit by bit."""
+"""`xlora-bench verify TABLE`: retrain a sample of a table's runs and compare bit by bit."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ COLUMNS = ("run_id", "what it is", "recorded", "again", "identical", "largest di
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Verify a table and print what came of it; return the exit code (1: a number that did not come again)."""
+    """Verify a table and print the checks; return the exit code (1: a check did not pass)."""
     parser = argparse.ArgumentParser(
         prog="xlora-bench verify",
-        description="Train a sample of recorded runs again, elsewhere, and compare bit by bit. Exit code 1 if a run "
+        description="Retrain a sample of recorded runs in a temporary folder and compare bitwise. Exit code 1 if a run "
         "on the same machine, versions and threads is not identical, or could not be trained.",
     )
     parser.add_argument(
-        "table", type=Path, help="RESULTS_DIR/reports/<name>, RESULTS_DIR, or a summary (records.jsonl.gz)"
+        "table", type=Path, help="RESULTS_DIR/reports/<name>, RESULTS_DIR, or an archive (records.jsonl.gz)"
     )
-    parser.add_argument("--sample", type=int, default=3, help="how many runs (default 3)")
-    parser.add_argument("--seed", type=int, default=0, help="which runs (default 0)")
+    parser.add_argument("--sample", type=int, default=3, help="number of runs in the sample (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed that draws the sample (default 0)")
     parser.add_argument("--runs", nargs="+", default=[], metavar="ID", help="these runs instead of a sample")
     parser.add_argument(
         "--trust",
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def say(checks: Sequence[Check]) -> None:
-    """Print the table and the verdict."""
+    """Print the table of checks and the number of bit-identical runs."""
     table = Table()
     for column in COLUMNS:
         table.add_column(column, overflow="fold")

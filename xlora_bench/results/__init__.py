@@ -1,1 +1,1 @@
-"""What runs leave behind: identity, record, tidy frame, statistics, tables, figures, a sweep's report."""
+"""Results: records as a data frame, protocols, statistics, comparison, tables, figures, reports, reproduction."""

@@ -1,4 +1,4 @@
-"""Where the config groups are."""
+"""The folder of the config groups (`conf/`)."""
 
 from pathlib import Path
 

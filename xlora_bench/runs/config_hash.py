@@ -1,4 +1,4 @@
-"""The name of a run: a hash of everything that can change its numbers, and of nothing else."""
+"""Config hash: the id of a run, from every config key and data fingerprint that can change its numbers."""
 
 import copy
 import hashlib
@@ -8,28 +8,28 @@ from typing import Any
 
 COSMETIC = {
     "hydra": "where Hydra writes its own files",
-    "paths": "where data and results lie; what the data says is in the fingerprint",
-    "logger": "who is told about the run",
-    "rerun": "whether to train a finished run again",
+    "paths": "where data and results are stored; the data fingerprint covers the content",
+    "logger": "where curves and summaries are sent",
+    "rerun": "whether to train a completed run again",
     "paper": "published numbers and the layout of their table",
     "report": "the layout of a table",
     "grid": "which runs a sweep has",
     "tuning": "which runs a sweep has",
-    "budget": "what the rank was solved for; the rank itself counts",
+    "budget": "the budget that the rank was solved for; the rank itself is hashed",
     "monitor": "how often factors.csv gets a row",
     "trainer.log_every_n_steps": "how often curves get a point",
-    "trainer.enable_progress_bar": "what is drawn on the terminal",
-    "trainer.enable_model_summary": "what is printed before the first step",
+    "trainer.enable_progress_bar": "whether the terminal shows a progress bar",
+    "trainer.enable_model_summary": "whether a summary is printed before the first step",
     "trainer.default_root_dir": "where Lightning writes its own files",
 }
 """Keys of the config that do not change what is trained or measured, each with the reason.
 
-A key that is null says nothing either: an option added later, null by default, leaves the names of old runs alone.
+A key with the value null is not hashed either, so a new option that is null by default keeps the ids of old runs.
 """
 
 
 def config_hash(config: Mapping[str, Any], *, data: str) -> str:
-    """Return the 16 hex digits that name the run of a resolved `config` on data of fingerprint `data`."""
+    """Return the run id: 16 hex digits of SHA-256 over the resolved `config` and the data fingerprint `data`."""
     content = {"config": without_nulls(relevant(config)), "data": data}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -49,7 +49,7 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_nulls(node: Any) -> Any:
-    """Return `node` without the keys of its mappings that are null."""
+    """Return `node` without mapping entries whose value is null, at every depth."""
     if not isinstance(node, dict):
         return node
     return {key: without_nulls(value) for key, value in node.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The rules of `grid:`, which make a sweep something else than a Cartesian product."""
+"""Rules of `grid:`: they add, multiply or exclude runs of the Cartesian product of a sweep."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +12,14 @@ PARTS = ("when", "set", "each", "exclude")
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One rule: what it is for (`when`), and what becomes of such a run (`set`, `each` or `exclude`).
+    """One rule: its condition (`when`) and its effect on a matching run (`set`, `each` or `exclude`).
 
-    `when` maps a group or a dotted key to the values that match; all keys must match, an empty `when` matches every
-    run. `set` adds overrides, `each` multiplies the run by lists of values, `exclude` leaves it out and says why.
+    `when` maps a group or a dotted key to the values that match. All keys must match; an empty `when` matches every
+    run. `set` adds overrides. `each` maps keys to lists and makes one run per combination. `exclude` drops the run;
+    its text is the reason.
 
     Raises:
-        ValueError: if the rule does nothing, or excludes and does something else.
+        ValueError: if the rule has no effect, has `exclude` and another one, or has a key in both `set` and `each`.
     """
 
     number: int
@@ -37,7 +38,7 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """The rule's place in messages."""
+        """The rule as messages call it: its number in `grid`."""
         return f"rule {self.number} of `grid`"
 
     @classmethod
@@ -45,7 +46,7 @@ class Rule:
         """Return rule `number` (from 1) of the `grid` node of a config.
 
         Raises:
-            ValueError: if it is not a mapping of `when`, `set`, `each`, `exclude`.
+            ValueError: if it is not a mapping of `when`, `set`, `each`, `exclude`, or one of them has a wrong value.
         """
         where = f"rule {number} of `grid`"
         if not isinstance(node, Mapping) or not set(node) <= set(PARTS):
@@ -65,12 +66,12 @@ class Rule:
         return cls(number=number, when=when, set=dict(node.get("set", {})), each=each, exclude=reason)
 
     def matches(self, value: Callable[[str], Any]) -> bool:
-        """Whether a run, given by the values of its keys, is one that this rule is for."""
+        """Whether the rule applies to a run; `value(key)` returns the run's value of a key."""
         return matches(self.when, value)
 
 
 def matches(when: Mapping[str, Sequence[Any]], value: Callable[[str], Any]) -> bool:
-    """Whether every key of `when` has one of its values."""
+    """Whether, for every key of `when`, the run's value is one of those listed."""
     return all(any(same(value(key), wanted) for wanted in values) for key, values in when.items())
 
 
@@ -82,7 +83,7 @@ def parse_rules(node: Any) -> list[Rule]:
 
 
 def same(result: Any, wanted: Any) -> bool:
-    """Whether two values are one: `2e-5` is `0.00002`, as text and as a number; null is only null."""
+    """Whether two values are equal, compared as numbers or as text: `2e-5` equals `0.00002`. Null equals only null."""
     if result is ABSENT or (result is None) != (wanted is None):
         return False
     if result == wanted:

@@ -1,7 +1,7 @@
 """The only file that imports Hydra's internal modules.
 
-Hydra has no public way to compose a config with the search path of a running job, to apply parsed overrides to a
-composed config, or to derive a sweeper from its own; `hydra.compose` starts a new global Hydra.
+Hydra has no public function that composes a config with the search path of a running job, applies parsed overrides
+to a composed config, or gives its sweeper class to inherit from. `hydra.compose` starts a new global Hydra instead.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def compose_like(hydra: HydraConf, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-    """Return the config of the same primary config with other overrides, and its choices of groups."""
+    """Compose the primary config of a running job with other overrides; return the config and its group choices."""
     search = ConfigSearchPathImpl()
     for source in hydra.runtime.config_sources:
         search.append(source.provider, f"{source.schema}://{source.path}")
@@ -41,8 +41,8 @@ def apply_overrides(overrides: list[Override], config: DictConfig) -> None:
 def basic_sweeper() -> Any:
     """Return the class of Hydra's own sweeper.
 
-    Imported when asked for: Hydra's search for plugins runs the module again, and a class of the first run no longer
-    works after that.
+    Imported only when called: Hydra's plugin search executes the module again, and a class from the first execution no
+    longer works after that.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: PLC0415 - see above
 

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 Overrides = dict[str, str]
-"""What a run says beyond the config: `{"adapter": "pissa", "optimizer.lr": "0.0001"}`."""
+"""The overrides of a run, by key: `{"adapter": "pissa", "optimizer.lr": "0.0001"}`."""
 
 START_FROM = "start_from"
 PLAIN = re.compile(r"[\w.+\-/:]+|\$\{[\w.:]+\}", re.ASCII)
@@ -18,17 +18,17 @@ PLAIN = re.compile(r"[\w.+\-/:]+|\$\{[\w.:]+\}", re.ASCII)
 
 @cache
 def parsed(override: str) -> Override:
-    """Return one override as Hydra reads it."""
+    """Return one override, parsed by Hydra's grammar."""
     return OverridesParser.create().parse_override(override)
 
 
 def as_lines(overrides: Mapping[str, str]) -> list[str]:
-    """Return `key=value` lines, as a command line holds them."""
+    """Return overrides as `key=value` texts, the form of a command line."""
     return [f"{key}={value}" for key, value in overrides.items()]
 
 
 def from_lines(lines: Iterable[str]) -> Overrides:
-    """Return lines of `key=value` as overrides; of a repeated key the last counts.
+    """Return `key=value` texts as overrides; the last one wins if a key is repeated.
 
     Raises:
         ValueError: if a line is not `key=value`.
@@ -44,7 +44,7 @@ def from_lines(lines: Iterable[str]) -> Overrides:
 
 
 def as_text(value: Any) -> str:
-    """Return a value from YAML as Hydra's override grammar writes it, quoted where it must be."""
+    """Return a YAML value in Hydra's override grammar, quoted where necessary."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -61,7 +61,7 @@ def as_text(value: Any) -> str:
 
 
 def listed(text: str) -> list[str]:
-    """Return the elements of a `start_from` value: a list of overrides.
+    """Return the overrides listed in a `start_from` value; empty for null.
 
     Raises:
         ValueError: if it is not a list of `key=value`.
@@ -75,7 +75,7 @@ def listed(text: str) -> list[str]:
 
 
 def parent_overrides(overrides: Sequence[str], *, start_from: object) -> list[str]:
-    """Return the overrides of the parent of the run with these: its own, then those of `start_from`.
+    """Return the overrides of the parent run: those of the child (`overrides`), then those listed in `start_from`.
 
     Raises:
         ValueError: if `start_from` is not a list of `key=value`.
@@ -86,7 +86,7 @@ def parent_overrides(overrides: Sequence[str], *, start_from: object) -> list[st
 
 
 def quoted(argument: str) -> str:
-    """Return a command line's `start_from=[task=mnli]` with the quotes that Hydra wants around each element."""
+    """Quote each element of a `start_from=[task=mnli]` argument, as Hydra requires; keep other arguments."""
     key, _, value = argument.partition("=")
     bare = re.fullmatch(r"\[([^\[\]'\"]*)\]", value.strip())
     if key != START_FROM or bare is None:

@@ -1,4 +1,4 @@
-"""Which code, which versions and which machine made a number; nothing about who or where."""
+"""Provenance of a number: code, package versions and machine. No user or host name."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMERICS = 4
-"""The version of the order of sums and of the random numbers drawn. Raise it when the same run gets other digits."""
+"""Version of the numerics (order of sums, random draws). Raise it when the same run gets other digits."""
 PACKAGES = (
     "xlora-bench",
     "torch",
@@ -34,9 +34,9 @@ PACKAGES = (
 
 @cache
 def code() -> dict[str, Any]:
-    """Return the git `commit` of the source checkout and whether code or configs differ from it (`dirty`).
+    """Return the git `commit` of the source checkout, and `dirty`: whether code or configs differ from it.
 
-    Both are None for an installed package, even one that lies inside the repository of somebody else.
+    Both are None for an installed package, even if it is installed inside another git repository.
     """
     unknown = {"commit": None, "dirty": None}
     if not (ROOT / ".git").exists():
@@ -59,7 +59,7 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, cores, the threads torch uses, memory in bytes, GPUs and platform."""
+    """Return CPU name, physical cores, threads of torch, memory in bytes, GPU names and platform."""
     return {
         "cpu": _cpu(),
         "cores": psutil.cpu_count(logical=False),

@@ -1,4 +1,4 @@
-"""The one file a run leaves behind, from which every table is made."""
+"""Record of a run (`record.json`): the source of every table."""
 
 import json
 import logging
@@ -22,15 +22,16 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Everything known about one finished run.
+    """Config, provenance, metrics and costs of one ended run.
 
-    `metrics` holds `headline` (the name of the metric that ranks), `history` (one dict per epoch) and the
-    entries of `history` that were `best` and `last`. A `collapsed` run is an outcome; a `failed` one is
-    tried again when asked for. Times are ISO 8601 in UTC, costs in seconds and bytes. In the file, numbers
-    that are not finite are the strings `NaN`, `Infinity`, `-Infinity`, so that it stays valid JSON.
+    `metrics` holds `headline` (the name of the metric that ranks epochs), `history` (one dict per epoch), and the
+    entries of `history` for the `best` and the `last` epoch. A `collapsed` run counts as a result; a `failed` run is
+    trained again the next time it is requested. Times are ISO 8601 in UTC, costs are in seconds and bytes. In the file
+    non-finite numbers are the strings `NaN`, `Infinity`, `-Infinity`, because JSON has no such numbers.
 
     Raises:
-        ValueError: if `status` is unknown, or a `done` record has no score at its best and last epoch.
+        ValueError: if `status` or `schema` is unknown, a field has the wrong type, or a `completed` record has no
+            headline metric at its best or last epoch.
     """
 
     run_id: str
@@ -65,10 +66,10 @@ class Record:
         if self.status == "completed":
             for epoch in ("best", "last"):
                 if self.metrics.get("headline") not in (self.metrics.get(epoch) or {}):
-                    raise ValueError(f"`metrics.{epoch}` of the done run {self.run_id} must hold the headline metric")
+                    raise ValueError(f"`metrics.{epoch}` of completed run {self.run_id} must hold the headline metric")
 
     def write(self, path: str | Path) -> None:
-        """Write the record to `path`; interrupted anywhere, there is no file, the old one or this one."""
+        """Write the record to `path` atomically: an interruption leaves the old file (or none) or the new one."""
         path = Path(path)
         assert self.schema == SCHEMA, "records of an older schema are read, never written"
         text = json.dumps(self.as_json(), indent=1, allow_nan=False)
@@ -97,7 +98,7 @@ class Record:
         """Return the record in `path`.
 
         Raises:
-            ValueError: if the file cannot be read, is not whole, or is not a record of this schema.
+            ValueError: if the file cannot be read, is incomplete, or is not a record of schema 1 or `SCHEMA`.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -110,10 +111,10 @@ class Record:
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
-        """Return the record that `as_json` gave.
+        """Return the record of which `content` is the `as_json` form.
 
         Raises:
-            ValueError: if it is not whole, or of another schema.
+            ValueError: if keys are missing or unknown, or a value is wrong.
         """
         if isinstance(content, dict) and content.get("schema") == 1:
             content = _of_schema_1(content)
@@ -127,7 +128,7 @@ class Record:
 
 
 def finished(path: str | Path) -> Record | None:
-    """Return the record in `path` if its run need not be trained again (done or collapsed), else None."""
+    """Return the record in `path` if it is `completed` or `collapsed` and of schema `SCHEMA`, else None."""
     if not Path(path).exists():
         return None
     try:
@@ -139,25 +140,25 @@ def finished(path: str | Path) -> Record | None:
 
 
 def older_records(results_dir: Path) -> list[Path]:
-    """Return the records of schema 1 in a results folder; its runs lay in `cells/`."""
+    """Return the paths of the records of schema 1 in a results folder; schema 1 kept runs in `cells/`."""
     return sorted((results_dir / "cells").glob("*/record.json"))
 
 
 def run_folder(results_dir: Path, run_id: str) -> Path:
-    """Return the folder of a recorded run, one of schema 1 included."""
+    """Return the folder of a run: in `runs/`, or for a run of schema 1 in `cells/`."""
     folder = results_dir / "runs" / run_id
     return folder if folder.is_dir() else results_dir / "cells" / run_id
 
 
 def record_paths(results_dir: Path, pattern: str = "*") -> list[Path]:
-    """Return the records of a results folder whose run ids match `pattern`, those of schema 1 among them."""
+    """Return the paths of the records of a results folder whose run ids match `pattern`, schema 1 included."""
     paths = [*(results_dir / "runs").glob(f"{pattern}/record.json"), *older_records(results_dir)]
     return sorted(path for path in paths if path.parent.match(pattern))
 
 
 def _of_schema_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a record of schema 1 under the names of this one: `cell` was the run id, `done` the status."""
-    if "run_id" in content:  # in an archive of today
+    """Translate a record of schema 1: key `cell` becomes `run_id`, status `done` becomes `completed`."""
+    if "run_id" in content:  # an archive written by the present code
         return content
     renamed = {("run_id" if key == "cell" else key): value for key, value in content.items()}
     if renamed.get("status") == "done":
@@ -166,7 +167,7 @@ def _of_schema_1(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` in JSON's own types, numbers that are not finite as strings."""
+    """Return `value` in JSON types, with non-finite numbers as strings."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -179,7 +180,7 @@ def _plain(value: Any) -> Any:
 
 
 def _numbers(value: Any) -> Any:
-    """Return `value` with the strings that `_plain` made from numbers turned back."""
+    """Invert `_plain` for non-finite numbers: turn their strings back into floats."""
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):

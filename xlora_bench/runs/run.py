@@ -1,4 +1,4 @@
-"""A run: one training run named by its config, with its folder and its record."""
+"""A run: one training, identified by its config hash, with a folder and a record."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from xlora_bench.runs.record import Record, finished
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: its `id`, its `folder`, the resolved `config` and the group `choices` that name it."""
+    """One run: `id` (config hash), `folder`, the resolved `config` and the group `choices`."""
 
     id: str
     folder: Path
@@ -32,7 +32,7 @@ class Run:
     ) -> "Run":
         """Return the run of `config` on the data with fingerprint `data`.
 
-        What a run starts from is the run `parent`, however `start_from` says it.
+        In the config hash, the run id `parent` replaces the value of `start_from`.
         """
         run_id = config_hash({**config, "start_from": parent}, data=data)
         folder = results_dir / "runs" / run_id
@@ -40,26 +40,26 @@ class Run:
 
     @property
     def record_path(self) -> Path:
-        """Where the record lies, once the run has ended."""
+        """Path of the record, which exists once the run has ended."""
         return self.folder / "record.json"
 
     @property
     def checkpoint(self) -> Path:
-        """Where the state after the last whole epoch lies."""
+        """Path of the checkpoint of the last whole epoch."""
         return self.folder / "checkpoint" / "last.ckpt"
 
     def finished(self) -> Record | None:
-        """Return the record of a run that need not be trained again."""
+        """Return the record if it is `completed` or `collapsed`, else None."""
         return finished(self.record_path)
 
     def start(self, *, rerun: bool) -> None:
-        """Make ready for training; `rerun` forgets an interrupted run (a finished record stays until the new one)."""
+        """Create the checkpoint folder; with `rerun`, delete the old checkpoint but keep the old record."""
         if rerun:
             shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
         self.checkpoint.parent.mkdir(exist_ok=True)
 
     def end(self, record: Record) -> None:
-        """Write the record, then drop the checkpoint that is no longer needed."""
+        """Write the record, then delete the checkpoint, which is no longer needed."""
         record.write(self.record_path)
         shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
 
@@ -68,16 +68,16 @@ class Run:
         return self.checkpoint if self.checkpoint.exists() else None
 
     def announce(self, job_folder: Path) -> None:
-        """Tell the sweep which run this job is: it reads `run.json` in the job's output folder."""
+        """Write the run id to `run.json` in the output folder of the Hydra job, where the sweep reads it."""
         job_folder.mkdir(parents=True, exist_ok=True)
         (job_folder / "run.json").write_text(json.dumps({"run_id": self.id}))
 
 
 def writable(folder: Path) -> Path:
-    """Return `folder`, made if needed.
+    """Create `folder` if needed, and return it.
 
     Raises:
-        ValueError: if nothing can be written there.
+        ValueError: if it is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

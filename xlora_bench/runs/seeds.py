@@ -1,4 +1,4 @@
-"""Independent random streams of one run, so that two variants of one seed share what they should share."""
+"""Random streams of a run, one per purpose: two variants with the same seed get, for instance, the same batch order."""
 
 import hashlib
 
@@ -6,11 +6,11 @@ import torch
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """Return the 63-bit seed of the stream `purpose` (for instance `"order", epoch`) of a run's `seed`."""
+    """Return a 63-bit seed, from SHA-256 of the run's `seed` and `purpose` (for instance `"order", epoch`)."""
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Return a CPU generator at the start of the stream `purpose`."""
+    """Return a CPU generator seeded by `derive(seed, *purpose)`."""
     return torch.Generator().manual_seed(derive(seed, *purpose))

@@ -1,1 +1,1 @@
-"""How the runs of a table are chosen and run."""
+"""Sweeps: expand the grid, order the runs, launch them, report progress."""

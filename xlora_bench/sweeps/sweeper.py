@@ -1,4 +1,4 @@
-"""The sweepers: `grid`, Hydra's own with the rules of `grid:` and the rounds of `tuning:`, and `dry_run`."""
+"""Hydra sweepers: `grid` (Cartesian product with the rules of `grid:` and the trials of `tuning:`) and `dry_run`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class GridSweeper(basic_sweeper()):  # type: ignore[misc]
-    """Runs the Cartesian product of the lists after the rules of `grid:`, each run once.
+    """Runs the Cartesian product of the override lists, changed by the rules of `grid:`; equal runs are run once.
 
-    With `tuning:` the trials run first; then every reported run runs as configured and with the values of the best
-    trial of its method. A job that fails leaves the others alone; the first error is raised after the last job.
+    With `tuning:` the trials run first. Then each reported run is run as configured (fixed) and with the values of the
+    best trial of its method (tuned). A failed job does not stop the others; the first error is raised at the end.
 
     Raises:
         ValueError: if a rule or `tuning` is wrong, before any job starts.
     """
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        """Run the sweep that the config and the `arguments` of the command line describe."""
+        """Run the sweep of the config and the command line `arguments`."""
         assert self.config is not None
         assert self.hydra_context is not None
-        from xlora_bench.sweeps.planning.phases import Phases  # noqa: PLC0415 - pandas: only where there is a sweep
+        from xlora_bench.sweeps.planning.phases import Phases  # noqa: PLC0415 - slow to import (pandas)
 
         phases = Phases(self.config, self.hydra_context.config_loader, arguments=arguments)
         folder = Path(self.config.hydra.sweep.dir)
@@ -42,7 +42,7 @@ class GridSweeper(basic_sweeper()):  # type: ignore[misc]
             returns += self._launch(runs, first=started)
             started += len(runs)
         if any(job.status != JobStatus.COMPLETED for batch in returns for job in batch):
-            self.hydra_context.callbacks.on_multirun_end(config=self.config)  # Hydra skips it when an error is raised
+            self.hydra_context.callbacks.on_multirun_end(config=self.config)  # Hydra does not call it after an error
         for batch in returns:
             for job in batch:
                 _ = job.return_value  # raises the error of a job that failed
@@ -58,7 +58,7 @@ class GridSweeper(basic_sweeper()):  # type: ignore[misc]
         return returns
 
     def _follow(self, phases: "Phases") -> None:
-        """Tell the report of this sweep what is going to run."""
+        """Pass the planned runs to the `SweepReport` callback."""
         from xlora_bench.sweeps.reporting.callback import SweepReport  # noqa: PLC0415 - slow to import
 
         assert self.hydra_context is not None
@@ -68,17 +68,17 @@ class GridSweeper(basic_sweeper()):  # type: ignore[misc]
 
 
 class DryRunSweeper(basic_sweeper()):  # type: ignore[misc]
-    """Lists the runs of a sweep with what they cost, and runs none."""
+    """Lists the runs of a sweep with their estimated costs; runs none."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives; no launcher is needed."""
+        """Store context and config; no launcher is needed."""
         self.hydra_context = hydra_context
         self.config = config
 
     def sweep(self, arguments: list[str]) -> None:
-        """Print the runs of the sweep that the config and the `arguments` of the command line describe."""
+        """Print the runs of the sweep of the config and the command line `arguments`."""
         assert self.config is not None
         assert self.hydra_context is not None
-        from xlora_bench.sweeps.estimate.dry_run import dry_run  # noqa: PLC0415 - pandas, tokenizers
+        from xlora_bench.sweeps.estimate.dry_run import dry_run  # noqa: PLC0415 - slow to import (pandas, tokenizers)
 
         dry_run(self.config, self.hydra_context.config_loader, arguments=arguments)

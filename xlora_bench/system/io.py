@@ -1,4 +1,4 @@
-"""Files written in one step."""
+"""Atomic file writes."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace the content of `path` in one step that survives a crash."""
+    """Replace the content of `path` atomically: temporary file, fsync, rename, fsync of the folder."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -19,6 +19,6 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name itself must reach the disk
+        os.fsync(folder)  # the rename itself must reach the disk
     finally:
         os.close(folder)

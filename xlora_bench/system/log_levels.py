@@ -1,4 +1,4 @@
-"""Keep libraries from talking over the results."""
+"""Log levels: silence the output of other libraries."""
 
 import logging
 import os
@@ -8,13 +8,13 @@ CHATTY = ("lightning.pytorch", "lightning.fabric", "httpx", "datasets", "fsspec"
 
 
 def set_log_levels() -> None:
-    """Silence progress bars, hints and warnings that a user of a sweep cannot act on."""
+    """Silence progress bars, hints and warnings of libraries that a user of a sweep cannot act on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", module="lightning.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
 
-    import lightning.pytorch  # noqa: PLC0415, F401 - importing it sets the levels of its own loggers, as torch does
+    import lightning.pytorch  # noqa: PLC0415, F401 - importing it resets its log levels, so import it first
     import transformers  # noqa: PLC0415 - slow to import
 
     transformers.utils.logging.set_verbosity_error()

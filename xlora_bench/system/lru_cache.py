@@ -1,4 +1,4 @@
-"""What a process keeps from run to run: bounded shelves, so that a sweep does not read, hash or check twice."""
+"""In-process LRU caches, file fingerprints as their keys, and garbage collection between runs."""
 
 import gc
 from collections.abc import Callable, Hashable
@@ -10,14 +10,14 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 class LRUCache(Generic[Value]):
-    """The last `size` values that were asked for, by key; the one not asked for longest goes first."""
+    """LRU cache of at most `size` values; the least recently used one is evicted first."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._values: dict[Hashable, Value] = {}
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return the value at `key`; `make` it where there is none, after room was made for it."""
+        """Return the value at `key`; if it is missing, evict down to `size - 1` values, then call `make`."""
         if key in self._values:
             self._values[key] = self._values.pop(key)
             return self._values[key]
@@ -27,7 +27,7 @@ class LRUCache(Generic[Value]):
         return self._values[key]
 
     def drop(self, key: Hashable) -> None:
-        """Forget the value at `key`."""
+        """Remove the value at `key`, if any."""
         self._values.pop(key, None)
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class LRUCache(Generic[Value]):
 
 
 def file_fingerprint(folder: Path) -> Fingerprint:
-    """Return names, times and sizes of the files in `folder` (none for what is no folder): a key that edits change."""
+    """Return (name, mtime in ns, size) of each file in `folder`, `()` if it is no folder; edits change it."""
     if not folder.is_dir():
         return ()
     files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -43,10 +43,10 @@ def file_fingerprint(folder: Path) -> Fingerprint:
 
 
 def collect_garbage() -> None:
-    """Free what earlier runs left behind in reference cycles, a trainer with its model and optimizer above all.
+    """Free the reference cycles of earlier runs, mainly a trainer with its model and optimizer.
 
-    What was there before the first run (modules, half a million objects) is left out of every collection: to look
-    through it takes longer than a small run.
+    Objects that exist before the first call (modules, about half a million objects) are frozen: the collector skips
+    them, because to scan them takes longer than a small run.
     """
     if not gc.get_freeze_count():
         gc.freeze()

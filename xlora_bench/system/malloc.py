@@ -1,21 +1,21 @@
-"""Freed memory is kept for the next tensors instead of being given back to the system, page by page."""
+"""glibc malloc settings: keep freed memory for the next tensors."""
 
 import ctypes
 import sys
 from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's `malloc.h`."""
+"""Constants of glibc's `malloc.h`."""
 KEEP = 2**30
-"""Bytes: more than any tensor of a step or of an evaluation's batch on a CPU."""
+"""Threshold in bytes, above the size of any tensor of a training step or evaluation batch on a CPU."""
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 1 GiB that was freed, and take tensors below that from it.
+    """Let glibc keep up to 1 GiB of freed memory and reuse it for tensors smaller than that.
 
-    By default it maps a tensor of 32 MiB or more anew and gives it back when it is freed, so that the system clears
-    its pages each time: a tenth of an evaluation in big batches. Without glibc (macOS, musl) nothing is done.
+    By default glibc maps each tensor of 32 MiB or more and unmaps it when it is freed. The kernel must then zero its
+    pages every time, which is a tenth of the time of an evaluation in big batches. No effect without glibc.
     """
     if sys.platform != "linux":
         return

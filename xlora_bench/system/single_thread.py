@@ -1,4 +1,4 @@
-"""One thread for what must not depend on how many there are."""
+"""One thread for results that must not depend on the number of threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run a `with` block on one thread of torch and of scipy's BLAS, so that sums are always taken in one order."""
+    """Run a `with` block on one thread of torch and of scipy's BLAS, so that the order of sums is fixed."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -22,7 +22,7 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def controller() -> ThreadpoolController:
-    """Return what limits scipy's BLAS, which has to be loaded first."""
+    """Return the thread controller of scipy's BLAS; scipy must be loaded before it is made."""
     import scipy.linalg  # noqa: F401, PLC0415 - slow to import
 
     return ThreadpoolController()

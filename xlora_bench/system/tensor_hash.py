@@ -12,7 +12,7 @@ def bytes_of(weight: Tensor) -> memoryview:
 
 
 def content_hash(weight: Tensor) -> str:
-    """Return a cryptographic hash of a weight's type, shape and bytes, for files that outlive this machine."""
+    """Return 32 hex digits of SHA-256 over the dtype, shape and bytes of a weight."""
     digest = hashlib.sha256(f"{weight.dtype} {tuple(weight.shape)}".encode())
     digest.update(bytes_of(weight))
     return digest.hexdigest()[:32]

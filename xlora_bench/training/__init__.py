@@ -1,1 +1,1 @@
-"""Training: the LightningModule, optimizers, schedules and callbacks."""
+"""Training of one run: config to request, model and trainer, fit, record; budgets, callbacks, training loop."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Caches:
-    """Bounded caches; a run gives the same numbers with empty ones."""
+    """LRU caches; they change no number: a run with empty caches gives the same."""
 
     checkpoints: LRUCache[Checkpoint] = field(default_factory=lambda: LRUCache(2))
     tokenizers: "LRUCache[PreTrainedTokenizerBase]" = field(default_factory=lambda: LRUCache(4))
@@ -22,4 +22,4 @@ class Caches:
 
 
 PROCESS = Caches()
-"""The caches of this process: the main job and workers pass them on."""
+"""The caches of this process, passed on by the main job; each worker process has its own."""

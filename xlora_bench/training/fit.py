@@ -9,7 +9,7 @@ from xlora_bench.training.prepare import PreparedRun
 
 
 def fit(prepared: PreparedRun) -> dict[str, Any]:
-    """Train, from the last checkpoint if there is one; write adapter and predictions; return the record's entries."""
+    """Train, from the checkpoint if there is one; write adapter and predictions; return the entries of the record."""
     classifier, folder = prepared.classifier, prepared.run.folder
     prepared.trainer.fit(classifier, prepared.data, ckpt_path=prepared.checkpoint, weights_only=True)
     outcome = outcome_of(classifier)
@@ -22,7 +22,7 @@ def fit(prepared: PreparedRun) -> dict[str, Any]:
 
 
 def outcome_of(classifier: Classifier) -> dict[str, Any]:
-    """Return status, reason and metrics: `collapsed` if the loss left the numbers or the predictions are constant."""
+    """Return status, reason and metrics; `collapsed` for a non-finite loss or logit, or constant predictions."""
     reason = classifier.collapse or collapse_reason(classifier.evaluations)
     return {
         "status": "collapsed" if reason else "completed",
@@ -32,7 +32,7 @@ def outcome_of(classifier: Classifier) -> dict[str, Any]:
 
 
 def metrics_of(evaluations: list[Evaluation], headline: str) -> dict[str, Any]:
-    """Return the record's metrics: the whole history, its best and its last entry."""
+    """Return `metrics` of the record: headline, history, and the entries of the best and the last epoch."""
     if not evaluations:
         return {"headline": headline, "history": []}
     return {
@@ -44,7 +44,7 @@ def metrics_of(evaluations: list[Evaluation], headline: str) -> dict[str, Any]:
 
 
 def summary_of(outcome: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat summary that trackers show: status, best and last metrics."""
+    """Return the flat summary for the logger: status, best and last metrics."""
     metrics = outcome["metrics"]
     scores = {f"{when}/{key}": value for when in ("best", "last") for key, value in metrics.get(when, {}).items()}
     return {"status": outcome["status"], **scores}

@@ -1,4 +1,4 @@
-"""The model of a trained run, for inspection, merging or export."""
+"""Load the model of a trained run, for inspection, merging or export."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +17,12 @@ from xlora_bench.training.trust import parts_from_record
 def load_run(folder: Path | str, *, epoch: Literal["last", "best"] = "last", trust: Sequence[str] = ()) -> nn.Module:
     """Return the adapted model of the run in `folder` (`multirun/runs/<id>`) after its last or its best epoch.
 
-    `inject.merge`, `inject.remove(model, merged=True)` and `xlora_bench.export_peft` take it from there.
-
-    The record may name classes of this package; `trust` lists modules of yours whose classes it may name too.
+    The result can be passed to `inject.merge`, `inject.remove(model, merged=True)` and `xlora_bench.export_peft`.
+    The record may name classes of this package, and of your own modules listed in `trust`.
 
     Raises:
-        ValueError: if the folder holds no record, the record names any other code, or the saved tensors are not those
-            of the recorded variant.
+        ValueError: if the folder has no record of schema `SCHEMA`, the record names other classes, or the saved tensors
+            are not those of the recorded variant.
     """
     folder = Path(folder)
     record = Record.read(folder / "record.json")

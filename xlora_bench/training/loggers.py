@@ -1,4 +1,4 @@
-"""Where a run's curves go: CSV files by default, W&B by choice. Tables are never made from them."""
+"""Loggers of a run: CSV files (default) or W&B. Tables are made from records, never from loggers."""
 
 import logging
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunLabels:
-    """How a run is found again among others: its run, its sweep, its place in a table (seeds share it), its labels."""
+    """Labels of a run in W&B: run id, `group` (sweep), `config_label` (shared by seeds), name, tags, flat config."""
 
     run_id: str
     group: str
@@ -25,23 +25,25 @@ class RunLabels:
 
 @dataclass(frozen=True, kw_only=True)
 class CSVLogs:
-    """Curves in `logs/version_<k>/metrics.csv` of the run's folder, a new version for every start."""
+    """CSV logger: `logs/version_<k>/metrics.csv` in the run's folder, with a new `k` for every start."""
 
     def open(self, folder: Path, labels: RunLabels) -> Logger:
         """Return the logger of one run."""
         return CSVLogger(folder, name="logs")
 
     def close(self, logger: Logger, summary: Mapping[str, Any]) -> None:
-        """Do nothing: the record holds the summary."""
+        """Do nothing: the record has the summary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WandbLogs:
-    """One W&B run per run, with the run as its id and the flat config; offline by default.
+    """W&B logger: one W&B run per run, with the run id as its id and the flat config; offline by default.
 
-    Runs are grouped by `sweep`, or by `config`: the seeds of one config together.
+    `group` is `sweep`, or `config` to group the seeds of one config. If W&B is missing or fails at the start, a warning
+    is logged and the curves go to CSV files.
 
-    A W&B that is missing or failing is reported once and replaced by CSV files: no run is lost to its logger.
+    Raises:
+        ValueError: if `group` is neither of them.
     """
 
     project: str = "xlora_bench"
@@ -54,7 +56,7 @@ class WandbLogs:
             raise ValueError(f"`logger.group` (={self.group}) must be sweep or config")
 
     def open(self, folder: Path, labels: RunLabels) -> Logger:
-        """Start the tracker's run and return its logger."""
+        """Start the W&B run and return its logger; fall back to CSV files on any error."""
         try:
             import wandb  # noqa: PLC0415 - slow to import, and optional
             from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415 - slow to import
@@ -80,7 +82,7 @@ class WandbLogs:
             return CSVLogs().open(folder, labels)
 
     def close(self, logger: Logger, summary: Mapping[str, Any]) -> None:
-        """Write `summary` into the run and finish it, so that the next run gets a run of its own."""
+        """Write `summary` into the W&B run and finish it."""
         if isinstance(logger, CSVLogger):
             return
         run: Any = logger.experiment  # type: ignore[attr-defined]
@@ -92,7 +94,7 @@ class WandbLogs:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys joined by dots, `{"adapter": {"rank": 8}}` as `{"adapter.rank": 8}`."""
+    """Join nested keys by dots: `{"adapter": {"rank": 8}}` becomes `{"adapter.rank": 8}`."""
     flattened: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:

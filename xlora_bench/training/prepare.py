@@ -1,4 +1,4 @@
-"""From a run request to an adapted model, its batches and its trainer."""
+"""Prepare a run: from a run request to the adapted model, its batches and its trainer."""
 
 import math
 import time
@@ -35,8 +35,8 @@ from xlora_bench.training.start_from import load_parent_adapter
 class PreparedRun:
     """An adapted model with its data and trainer, ready for training.
 
-    `about` holds what the record says of it: hashes, parameter counts and ranks. `checkpoint` is the state after the
-    last whole epoch of an interrupted run. `close_logger` takes the summary of the outcome.
+    `about` holds entries of the record: hashes, parameter counts and ranks. `checkpoint` is that of the last whole
+    epoch of an interrupted run, else None. `close_logger` takes the summary of the outcome.
     """
 
     run: Run
@@ -51,9 +51,9 @@ class PreparedRun:
 
 
 def prepare(request: RunRequest, *, init_from: Path | None = None) -> PreparedRun:
-    """Load the model, adapt it, choose the layout of its batches and build its trainer.
+    """Load and adapt the model, choose the layout of its batches, and build the trainer.
 
-    `init_from` holds the trained adapter of the parent run, which this run then starts from.
+    `init_from` is the file of the parent run's trained adapter, which is loaded as the initial one (None: no parent).
     """
     started = time.perf_counter()
     collect_garbage()
@@ -115,12 +115,12 @@ def adapted_model(request: RunRequest, method: Method) -> tuple[nn.Module, list[
     for parameter in head:
         parameter.requires_grad_(True)
     weight_cache.own_what_trains(adapted)
-    adapted.train()  # transformers loads in evaluation mode, and Lightning leaves it so: dropout would stay off
+    adapted.train()  # transformers loads in evaluation mode, Lightning keeps it: no dropout
     return adapted, head, weights
 
 
 def batches(request: RunRequest, model: nn.Module) -> TextData:
-    """Return the batches of the run in the layout that is proved exact for `model`."""
+    """Return the batches of the run, in the layout that `choose_layout` checks to be exact for `model`."""
     corpus, config, task = request.corpus, request.run.config, request.parts["task"]
     split = corpus.splits[task.train_split]
     collator = choose_layout(
@@ -145,7 +145,7 @@ def batches(request: RunRequest, model: nn.Module) -> TextData:
 
 
 def trains_on_cpu(accelerator: str) -> bool:
-    """Return whether Lightning's `accelerator` is the processor here."""
+    """Return whether Lightning's `accelerator` means the CPU on this machine."""
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
@@ -156,7 +156,7 @@ def total_steps(config: dict[str, Any], *, rows: int) -> int:
 
 
 def parameter_counts(model: nn.Module, head: list[nn.Parameter], *, closed_form: int | None) -> dict[str, int | None]:
-    """Count the trained entries outside and inside the head, and all of the model's; the formula must agree."""
+    """Count trained entries outside and inside the head, and all entries; assert that `closed_form` agrees."""
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     in_head = sum(parameter.numel() for parameter in head)
     adapter = trainable - in_head
@@ -171,7 +171,7 @@ def parameter_counts(model: nn.Module, head: list[nn.Parameter], *, closed_form:
 
 
 def run_labels(run: Run) -> RunLabels:
-    """Return how trackers name a run."""
+    """Return the labels of a run in W&B."""
     shown = [run.choices[group] for group in ("model", "task", "adapter", "init_scheme")]
     rank = run.config["adapter"].get("rank")
     name = "-".join([*shown, *([f"r{rank}"] if rank is not None else [])])

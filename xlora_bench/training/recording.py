@@ -1,4 +1,4 @@
-"""From an outcome to a record."""
+"""Make the record of a run from its outcome."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -31,5 +31,5 @@ def record_of(request: RunRequest, outcome: Mapping[str, Any], *, started: str) 
 
 
 def now() -> str:
-    """Return the present time, ISO 8601 in UTC."""
+    """Return the current time, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""From a config to a run request: options, budget, data and the run that it starts from. Nothing is loaded."""
+"""Resolve a config into a run request: options, budget, data, parent run. No model weights are loaded."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from xlora_bench.training.caches import Caches
 from xlora_bench.training.start_from import check_parent
 
 PARTS = ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler")
-"""The config groups that make a run; each names a class of plain options."""
+"""The config groups of a run; each one names a class of options."""
 
 RUN = {"trainer", "logger", "seed", "start_from", "rerun", "budget", "monitor", "paths"}
 SWEEP = {"grid", "tuning", "paper"}
@@ -30,7 +30,7 @@ KEYS = {*PARTS, *RUN, *SWEEP}
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """A run, the options that its config names, its rows and tokens, and the request of its parent, if any."""
+    """A run, its option objects by group, its rows and tokens, the caches, and its parent's request, if any."""
 
     run: Run
     parts: Mapping[str, Any]
@@ -42,12 +42,12 @@ class RunRequest:
 def resolve(
     config: DictConfig, *, choices: dict[str, str], overrides: Sequence[str], hydra: HydraConf, caches: Caches
 ) -> RunRequest:
-    """Return the request of the run that `config` names, composed from `overrides`, and of its parents.
+    """Return the request of the run of `config`, which was composed from `overrides`, with those of its parents.
 
-    The budget is solved here, on a copy of the config.
+    The budget is solved on a copy of the config.
 
     Raises:
-        ValueError: if an option is wrong.
+        ValueError: if an option is wrong or the parent's adapter does not fit.
     """
     config = copy.deepcopy(config)
     choices = solve_budget(config, choices=choices, overrides=overrides)
@@ -72,7 +72,7 @@ def request_of(
     caches: Caches,
     parent: RunRequest | None = None,
 ) -> RunRequest:
-    """Return the request of the run of a plain `config` whose groups are `parts`; its data is read."""
+    """Return the request of the run of a resolved `config` with the option objects `parts`; reads the data."""
     paths = config["paths"]
     corpus = cached_corpus(
         parts["task"],
@@ -92,7 +92,7 @@ def request_of(
 
 
 def check_keys(plain: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a top-level key that nothing reads, such as a mistyped `+key=value`, or a wrong seed."""
+    """Raise a ValueError for an unknown top-level key, such as a mistyped `+key=value`, or a non-integer seed."""
     if unknown := sorted(plain.keys() - KEYS):
         raise ValueError(f"`{unknown[0]}` is not a key of the config; it has: {', '.join(sorted(KEYS))}")
     if not isinstance(plain["seed"], int):

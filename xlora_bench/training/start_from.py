@@ -1,4 +1,4 @@
-"""`start_from`: a run that starts from the trained adapter of another, its parent (`[task=mnli]`)."""
+"""`start_from`: a run that starts from the trained adapter of a parent run, such as `[task=mnli]`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,13 @@ from xlora_bench.runs.overrides import START_FROM
 from xlora_bench.training.loop.trained_state import trained_names
 
 SAME = ("model", "adapter", "init_scheme", "targets")
-"""Parts that a run shares with its parent: what was trained must mean the same in both."""
+"""Groups that must be equal in a run and its parent, so that the parent's tensors fit."""
 MAY_DIFFER = ("dropout", "gradient_checkpointing", "attention")
-"""Options of those parts that change how a model trains, not what its tensors are."""
+"""Options of those groups that may differ: they change the training, not the meaning of the tensors."""
 
 
 def check_parent(child: Mapping[str, Any], parent: Mapping[str, Any]) -> None:
-    """Raise a ValueError if the adapter of the config `parent` does not fit into that of `child`."""
+    """Raise a ValueError if the adapter trained by config `parent` does not fit the model of config `child`."""
     if str(child["adapter"].get("_target_", "")).endswith(".Peft"):
         raise ValueError(f"`{START_FROM}` needs one of our own variants: what peft freezes by chance is not recorded")
     for part in SAME:
@@ -34,7 +34,7 @@ def check_parent(child: Mapping[str, Any], parent: Mapping[str, Any]) -> None:
 
 
 def load_parent_adapter(model: nn.Module, path: Path, *, head: set[str]) -> None:
-    """Load all that a parent trained and kept, in `path`, but its head, whose parameters are called `head`.
+    """Load the parent's trained tensors from `path`, except those of the head, which `head` names.
 
     Raises:
         ValueError: if the tensors are not those of this model.

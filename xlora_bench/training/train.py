@@ -1,4 +1,4 @@
-"""The main job: train the run that a config names, unless its record is there already."""
+"""The main job: train the run of a config, unless its record exists."""
 
 import logging
 from pathlib import Path
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig) -> float | None:
-    """Train the run that `config` names, unless its record exists; return the headline metric of its best epoch.
+    """Train the run of `config`, unless its record exists; return the headline metric of its best epoch.
 
     Raises:
-        ValueError: if an option is wrong, before anything heavy starts.
+        ValueError: if an option is wrong, before training starts.
     """
     job = HydraConfig.get()
     choices = {group: str(choice) for group, choice in job.runtime.choices.items() if not group.startswith("hydra/")}
@@ -35,7 +35,7 @@ def train(config: DictConfig) -> float | None:
 
 
 def get_or_train(request: RunRequest) -> Record:
-    """Return the record of a run, trained now if there is none."""
+    """Return the record of a run; train it if there is none or with `rerun`. A file lock excludes other processes."""
     run = request.run
     run.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(run.folder / "lock"):
@@ -47,14 +47,14 @@ def get_or_train(request: RunRequest) -> Record:
 
 
 def train_run(request: RunRequest) -> Record:
-    """Prepare, fit and record a run; an exception is recorded as `failed`, unless in a rerun, and raised."""
+    """Prepare, fit and record a run; on an exception record `failed`, unless a valid record exists, and raise it."""
     run, started = request.run, now()
     run.start(rerun=run.config["rerun"])
     try:
         outcome = fit(prepare(request, init_from=parent_adapter(request)))
     except Exception as error:
         failure = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        if run.finished() is None:  # a failed rerun leaves what was recorded
+        if run.finished() is None:  # a failed rerun keeps the old record
             run.end(record_of(request, failure, started=started))
         raise
     record = record_of(request, outcome, started=started)
@@ -63,7 +63,7 @@ def train_run(request: RunRequest) -> Record:
 
 
 def parent_adapter(request: RunRequest) -> Path | None:
-    """Return the adapter that a run starts from, of its parent's best epoch; train the parent if need be.
+    """Return the file of the parent's adapter, best epoch (None: no parent); train the parent if it has no record.
 
     Raises:
         ValueError: if the parent failed or collapsed.

@@ -1,4 +1,4 @@
-"""Trust: which classes a record may name, and with which options, so that no file chooses what is called."""
+"""Trust: check which classes and options a record names, so that a record file cannot run arbitrary code."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ BASES: dict[str, tuple[type, ...]] = {
     "logger": (CSVLogs, WandbLogs),
     "trainer": (lightning.Trainer,),
 }
-"""By config group, from what a recorded class must be derived."""
+"""By config group, the base classes of which a recorded class must be a subclass."""
 OUTSIDE = {"optimizer": "torch.optim", "trainer": "lightning"}
-"""The modules of other packages that a group may name; they are imported already."""
+"""By config group, the other package whose modules it may name; those are imported already."""
 CODE = ("megatron_core", "trust_remote_code")
 """Options under which other libraries import or download code."""
 AGAIN = "the program writes no such record, so train the run again from its config"
@@ -42,9 +42,9 @@ AGAIN = "the program writes no such record, so train the run again from its conf
 def parts_from_record(
     config: Mapping[str, Any], groups: Sequence[str], *, of: str, trust: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return the objects that `groups` of a recorded config name, built after all of them were checked.
+    """Check all `groups` of a recorded config, then build and return their objects.
 
-    `of` names the record in messages. `trust` lists modules of the user whose classes are accepted as well.
+    `of` is the name of the record in messages. `trust` lists modules of the user whose classes are accepted, too.
 
     Raises:
         ValueError: if a group is refused, or its options do not fit.
@@ -61,10 +61,10 @@ def parts_from_record(
 
 
 def check_recorded(config: Mapping[str, Any], groups: Sequence[str], *, of: str, trust: Sequence[str] = ()) -> None:
-    """Check that `groups` of a recorded config name classes that a record may name, with plain options.
+    """Check that `groups` of a recorded config name accepted classes, with plain options.
 
     Raises:
-        ValueError: otherwise, in one line.
+        ValueError: otherwise.
     """
     for group in groups:
         node = config.get(group)
@@ -74,12 +74,12 @@ def check_recorded(config: Mapping[str, Any], groups: Sequence[str], *, of: str,
             if key != "_target_":
                 check_plain(key, value, of=of, path=f"{group}.{key}")
         check_loads_no_code(group, node, of=of)
-    for group in groups:  # last: a module of the user is imported only for a record that is fine otherwise
+    for group in groups:  # last: import a user module only if all else is fine
         check_class(group, config[group].get("_target_"), of=of, trust=trust)
 
 
 def check_plain(key: Any, value: Any, *, of: str, path: str) -> None:
-    """Check that an option is plain data: no key that Hydra acts on, no interpolation, no name of code to import."""
+    """Check that an option is plain data: no key special to Hydra or in `CODE`, no interpolation."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
     acts = isinstance(key, str) and ((key.startswith("_") and key.endswith("_")) or key in CODE)
     leaf = value is None or (isinstance(value, bool | int | float | str) and "${" not in str(value))
@@ -92,7 +92,7 @@ def check_plain(key: Any, value: Any, *, of: str, path: str) -> None:
 
 
 def check_loads_no_code(group: str, node: Mapping[str, Any], *, of: str) -> None:
-    """Check the options with which transformers and datasets could load code, or a pickle, from elsewhere."""
+    """Check the options `model.attention` and `task.hub`, by which a library could load remote code or a pickle."""
     attention, hub = node.get("attention", "sdpa"), node.get("hub") or ()
     if group == "model" and not (isinstance(attention, str) and attention.isidentifier()):
         raise error_for(of, "model.attention", attention, f"is refused: it could name a kernel on the Hub; {AGAIN}")
@@ -101,7 +101,7 @@ def check_loads_no_code(group: str, node: Mapping[str, Any], *, of: str) -> None
 
 
 def check_class(group: str, name: Any, *, of: str, trust: Sequence[str]) -> None:
-    """Check that `name` is a class of the group's kind, of this package or of a module that the user trusts.
+    """Check that `name` is a class derived from the group's `BASES`, in this package, `OUTSIDE` or a trusted module.
 
     Raises:
         ValueError: if it is not, or if the module cannot be imported.
@@ -123,7 +123,7 @@ def check_class(group: str, name: Any, *, of: str, trust: Sequence[str]) -> None
 
 
 def located(module: str, group: str, trust: Sequence[str]) -> Any:
-    """Return a module that a record may name, else None; only this package and trusted modules are imported."""
+    """Return a module that a record may name, else None; import it only if it is of this package or trusted."""
     if module == PACKAGE or inside(module, trust):
         return import_module(module)
     return sys.modules.get(module) if module and inside(module, [OUTSIDE.get(group, PACKAGE)]) else None

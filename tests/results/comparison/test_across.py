@@ -62,7 +62,7 @@ def test_a_method_that_failed_on_a_task_is_left_out_and_named():
     runs.loc[(runs["adapter"] == "vera") & (runs["task"] == "rte"), "status"] = "collapsed"
     (found,) = compared(runs).across
     assert "vera" not in found.ranks
-    assert found.sentences[0] == "Left out, without a done run on every task: vera."
+    assert found.sentences[0] == "Left out, without a completed run on every task: vera."
 
 
 def test_two_tasks_are_too_few_and_it_says_so():

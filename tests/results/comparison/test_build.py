@@ -105,7 +105,7 @@ def test_a_collapsed_run_is_counted_and_neither_averaged_nor_paired(one_task):
     line = lines(found)["full"]
     assert (line.n, line.failed, line.pairwise.pairs.seeds) == (5, 1, [0, 1, 2, 4, 5])
     assert line.mean == pytest.approx(np.delete(scores(frame, "full"), 3).mean())
-    assert found.columns[0].notes == ["full: seed 3 is done only for the reference, so it is in no difference."]
+    assert found.columns[0].notes == ["full: seed 3 is completed only for the reference, so no difference includes it."]
 
 
 def test_runs_without_a_shared_seed_are_not_compared(one_task):
@@ -113,7 +113,7 @@ def test_runs_without_a_shared_seed_are_not_compared(one_task):
     frame = frame.assign(seed=frame["seed"] + 100 * (frame["adapter"] == "full"))
     line = lines(compared(frame))["full"]
     assert line.pairwise is None
-    assert line.verdict == "no pair: no seed is done in both"
+    assert line.verdict == "no pair: no seed is completed in both"
     assert line.interval is not None
 
 
@@ -221,7 +221,7 @@ def test_text_says_it_all(written):
         r"| LoRA \| ours | 6 | 0 |",
         "| **full** |",
         "1 of 6 (3% to 56%)",
-        "lu: seed 0 is done only for the reference",
+        "lu: seed 0 is completed only for the reference",
         "full is separable from every other method (largest p = 0.0312).",
         "would be found with probability 80 %",
         "## Over tasks",

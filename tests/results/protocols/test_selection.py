@@ -131,7 +131,7 @@ def test_missing_or_broken_predictions_are_named_and_the_rest_goes_on(tmp_path, 
     (tmp_path / "runs" / "whole" / "predictions.parquet").unlink()
     assert main([str(tmp_path), "--selection", "cross_split"]) == 1
     error = capsys.readouterr().err
-    assert "`selection` (=cross_split) needs the stored predictions, and none of the 3 done runs has them" in error
+    assert "`selection` (=cross_split) needs the stored predictions, which none of the 3 completed runs has" in error
     assert main([str(tmp_path), "--selection", "last"]) == 0
 
 

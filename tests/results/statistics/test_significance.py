@@ -54,14 +54,14 @@ def test_methods_without_a_done_run_are_passed_over_and_named():
     scores = {("lora", "kaiming"): runs(0.9), ("lu", None): runs(0.1), ("vera", None): {}}
     assert significant_from_rest(scores) == ("lora", "kaiming")
     assert describe_significance(scores).startswith(
-        "lora · kaiming is separable from every other method, save vera without a done run"
+        "lora · kaiming is separable from every other method, except vera without a completed run"
     )
 
 
 @pytest.mark.parametrize("scores", [{}, {"a": {0: 1.0}}, {"a": {0: 1.0}, "b": {}}])
 def test_fewer_than_two_methods(scores):
     assert significant_from_rest(scores) is None
-    assert describe_significance(scores) == "Nothing is separable: fewer than two methods have a run that is done."
+    assert describe_significance(scores) == "Nothing is separable: fewer than two methods have a completed run."
 
 
 def test_a_score_that_is_no_number_is_named():

@@ -1,4 +1,4 @@
-"""The report's comparison: every method against a reference, column by column, then over all tasks."""
+"""Comparison part of a report: every method against a reference, by column of the table, then over tasks."""
 
 from xlora_bench.results.comparison.write import write_comparison
 

@@ -1,4 +1,4 @@
-"""All methods over all tasks of one setting, such as one model and rank."""
+"""Comparison of all methods over all tasks of one setting, such as one model and rank."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +24,10 @@ from xlora_bench.results.statistics.permutation_test import ALPHA
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """Methods over tasks: mean scores (tasks x methods), ranks, tests, and what they say.
+    """Methods over tasks: mean `scores` (tasks x methods), mean `ranks`, p-values, and `sentences` for the report.
 
-    `p_pairs` is Nemenyi's matrix (Wilcoxon-Holm for two methods), None if there are too few tasks or methods;
-    `iqm` are interquartile means over tasks and seeds, `iqm_difference` those of the differences to the reference.
+    `p_pairs` is Nemenyi's matrix (Wilcoxon-Holm for two methods), None if there are too few tasks. `iqm` are the
+    interquartile means over tasks and seeds, `iqm_difference` those of the differences to the reference.
     """
 
     setting: Key
@@ -46,11 +46,12 @@ def compare_across(
     """Return the comparison over the columns of one setting, one per task.
 
     Raises:
-        ValueError: if fewer than two methods have a done run on every task, or there are fewer than three tasks.
+        ValueError: if fewer than two methods have a completed run on every task, they share no seed on a task, or there
+            are fewer than `LEAST_TASKS` tasks.
     """
     table, left_out = _means(columns, tasks, labels)
     ranks = average_ranks(table)
-    sentences = [f"Left out, without a done run on every task: {', '.join(left_out)}."] if left_out else []
+    sentences = [f"Left out, without a completed run on every task: {', '.join(left_out)}."] if left_out else []
     friedman, p_pairs, test_sentences = _tests(table)
     everything = {name: name in table.columns for name in labels.values()}
     iqm, difference, remarks = _iqm(columns, tasks, {key: name for key, name in labels.items() if everything[name]})
@@ -69,15 +70,15 @@ def compare_across(
 def _means(
     columns: Sequence[Column], tasks: Sequence[str], labels: Mapping[Key, str]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return mean scores of the methods that have a run everywhere, over the seeds that those share on a task."""
+    """Return mean scores over shared seeds of the methods with a completed run on every task, and the other methods."""
     complete = [name for name in labels if all(column.scores.get(name) for column in columns)]
     if len(complete) < 2:
-        raise ValueError("fewer than two methods have a done run on every task")
+        raise ValueError("fewer than two methods have a completed run on every task")
     rows = {}
     for task, column in zip(tasks, columns, strict=True):
         shared = set.intersection(*(set(column.scores[name]) for name in complete))
         if not shared:
-            raise ValueError(f"on {task} no seed is done for all of {', '.join(labels[name] for name in complete)}")
+            raise ValueError(f"on {task} no seed is complete for all of {', '.join(labels[name] for name in complete)}")
         rows[task] = {
             labels[name]: float(np.mean([column.scores[name][seed] for seed in sorted(shared, key=str)]))
             for name in complete

@@ -1,4 +1,4 @@
-"""From the tidy frame to the comparison: which methods, which reference, which columns, which tasks."""
+"""Build the comparison from the tidy frame: choose methods, reference, columns and tasks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, keys, ordered
 from xlora_bench.results.frame.trials import without_trials
 
 USUAL = {"adapter": "lora", "init_scheme": "kaiming", "targets": "attention_qv"}
-"""The reference, unless one is named: the method that agrees with most of these, the adapter first."""
+"""Default reference: the method that matches these values best, keys earlier on the row axes first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All columns against `reference`, and all settings over their tasks."""
+    """Comparisons of all columns with `reference`, and of all settings over their tasks."""
 
     axes: PivotAxes
     reference: Key
@@ -37,14 +37,14 @@ def compare(
     reference: Mapping[str, str] | None = None,
     results_dir: Path | None = None,
 ) -> Comparison | None:
-    """Return the comparison of a tidy frame on the axes of its table; None if there is one method only.
+    """Return the comparison of a tidy frame on the axes of its table; None if there is only one method.
 
-    The scores are the frame's `score`; trials of a tuning are left out. Scores that are not those of one epoch
-    (selection `half`) are not compared by example. `reference` names the method to compare with by its axes, such as
-    `{"adapter": "lora"}`.
+    The scores are the frame's `score`; tuning trials are left out. With selection `cross_split`, whose scores are not
+    those of one epoch, nothing is compared by example. `reference` names the method to compare with by its row axes,
+    such as `{"adapter": "lora"}`.
 
     Raises:
-        ValueError: if `reference` is not one of the methods.
+        ValueError: if `reference` does not match exactly one method.
     """
     if frame.attrs.get("selection") == "cross_split":
         results_dir = None
@@ -76,10 +76,10 @@ def compare(
 
 
 def find_reference(order: Sequence[Key], names: Sequence[str], wanted: Mapping[str, str] | None = None) -> Key:
-    """Return the method that others are compared with: the one that is `wanted`, else the most usual one.
+    """Return the method that others are compared with: the one that matches `wanted`, else the best match of `USUAL`.
 
     Raises:
-        ValueError: if no method, or more than one, is the wanted one.
+        ValueError: if `wanted` does not match exactly one method.
     """
     if wanted is None:
         return max(order, key=lambda key: [value == USUAL.get(name) for name, value in zip(names, key, strict=True)])
@@ -94,7 +94,7 @@ def find_reference(order: Sequence[Key], names: Sequence[str], wanted: Mapping[s
 
 
 def column_label(names: Sequence[str], key: Key) -> str:
-    """Return a column's name as text: a choice names itself, a number needs the name of its key."""
+    """Return a column key as text: a group choice alone, a config value with its key, such as `lora, rank 8`."""
     parts = []
     for name, value in zip(names, key, strict=True):
         shown = "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -103,7 +103,7 @@ def column_label(names: Sequence[str], key: Key) -> str:
 
 
 def _across(columns: Sequence[Column], axes: PivotAxes, labels: Mapping[Key, str]) -> tuple[list[Across], list[str]]:
-    """Return the comparison over tasks for every combination of the other column axes, and what could not be had."""
+    """Return the comparison over tasks for each combination of the other column axes, and notes on missing ones."""
     if "task" not in axes.columns:
         return [], []
     column_key = axes.columns.index("task")

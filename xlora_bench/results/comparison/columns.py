@@ -1,4 +1,4 @@
-"""One column of a table, such as one task: the runs of every method, and each against the reference."""
+"""Comparison of one column of a table, such as one task: every method, and each against the reference."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from xlora_bench.results.statistics.significance import describe_significance, s
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One method in one column: runs that are done, failed (or collapsed) and missing; the mean of the done ones."""
+    """One method in one column: counts of completed (`n`), failed or collapsed, and missing runs; mean score."""
 
     method: Key
     n: int
@@ -32,17 +32,17 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """What may be said about the method against the reference."""
+        """The result of the method against the reference, in words."""
         if self.is_reference:
             return "reference"
         if self.pairwise is None:
-            return "no pair: no seed is done in both" if self.n else "no run is done"
+            return "no pair: no seed is completed in both" if self.n else "no completed run"
         return self.pairwise.verdict
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """The comparison of one column; `best` is separable from all other methods, `summary` says so in words."""
+    """The comparison of one column; `best` is significantly better than all others (or None), `summary` is text."""
 
     key: Key
     reference: Key
@@ -63,10 +63,10 @@ def compare_column(
     examples: Examples,
     labels: Mapping[Key, str],
 ) -> Column:
-    """Return the comparison of one column's rows of a tidy frame, `methods` naming the method of each row.
+    """Return the comparison of one column; `frame` has its rows, `methods` the method of each row.
 
     Raises:
-        ValueError: if a method has two done runs with one seed.
+        ValueError: if a method has two completed runs with one seed.
     """
     result = cast("dict[Key, Scores]", done_scores(frame, methods))
     scores = {name: result[name] for name in order if name in result}
@@ -106,12 +106,12 @@ def _line(name: Key, statuses: pd.Series, runs: Scores, pairwise: PairwiseTest |
 
 
 def _unpaired(pairs: Mapping[Key, Pairs], labels: Mapping[Key, str]) -> list[str]:
-    """Name the seeds that only one of two methods has done: their runs are in the means, not in the differences."""
+    """Return notes on seeds without a pair: their runs are in the means, not in the differences."""
     notes = []
     for name, each in pairs.items():
         for who, seeds in (("it", each.only_first), ("the reference", each.only_second)):
             if seeds:
                 listed = ", ".join(map(str, seeds))
                 shown = labels.get(name, method_name(name))
-                notes.append(f"{shown}: seed {listed} is done only for {who}, so it is in no difference.")
+                notes.append(f"{shown}: seed {listed} is completed only for {who}, so no difference includes it.")
     return notes

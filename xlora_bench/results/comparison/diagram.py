@@ -1,4 +1,4 @@
-"""The critical-difference diagram: methods on a line by mean rank, bars join those that are not separable."""
+"""Critical-difference diagram: methods on an axis of mean ranks; bars join methods without significant difference."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from xlora_bench.results.statistics.permutation_test import ALPHA
 
 
 def write_diagram(ranks: pd.Series, p_pairs: pd.DataFrame, path: Path, *, tasks: int, distance: float) -> list[Path]:
-    """Write the diagram of `ranks` and Nemenyi's p-values as PNG and SVG beside `path`; return their paths."""
+    """Write the diagram of `ranks` and Nemenyi's p-values as PNG and SVG at `path` plus suffix; return both paths."""
 
     figure = Figure(figsize=(8.0, 1.4 + 0.34 * ((len(ranks) + 1) // 2 + 2)), layout="constrained")
     panel = figure.subplots()

@@ -1,4 +1,4 @@
-"""One method against the reference in one column, and the verdict in words."""
+"""Pairwise test of one method against the reference in one column, and its verdict in words."""
 
 import math
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ from xlora_bench.results.statistics.power import MANY, detectable_difference, se
 
 @dataclass(frozen=True, kw_only=True)
 class PairwiseTest:
-    """The runs of one method and the reference, paired by seed; differences are the method minus the reference.
+    """One method against the reference, paired by seed; differences are method minus reference.
 
-    `p` is the sign-flip test's; `p_holm` and `p_max_t` are corrected for the `comparisons` of the column. `mcnemar`
-    and `by_example` come from stored predictions. None: cannot be had from these runs.
+    `p` is of the sign-flip test. `p_holm` (Holm) and `p_max_t` (Westfall-Young) are adjusted for the `comparisons` of
+    the column. `mcnemar` and `by_example` are from stored predictions; None if these runs do not allow them.
     """
 
     pairs: Pairs
@@ -50,26 +50,26 @@ class PairwiseTest:
 
     @property
     def detectable(self) -> float | None:
-        """The difference that as many seeds find with 80 % probability; None for one pair, inf for fewer than six."""
+        """True difference that this many seeds detect with power 80 %; None for one pair, inf for fewer than six."""
         if self.pairs.n < 2:
             return None
         return detectable_difference(self.pairs.differences, comparisons=self.comparisons)
 
     @property
     def seeds_needed(self) -> float | None:
-        """About how many seeds would separate such a difference; None for one pair or none at all, inf for too many."""
+        """Number of seeds to make this difference significant; None for one pair or no difference, inf above `MANY`."""
         if self.pairs.n < 2 or self.difference == 0:
             return None
         return max(seeds_to_separate(self.pairs.differences, comparisons=self.comparisons), self.pairs.n + 1)
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is separable from 0 over seeds, corrected for the comparisons of the column."""
+        """Whether the difference is significant over seeds: `p_max_t <= ALPHA`."""
         return self.p_max_t <= ALPHA
 
     @property
     def verdict(self) -> str:
-        """What may be said about the difference."""
+        """The result of the test, in words."""
         if self.significant:
             word = "separable: better" if self.difference > 0 else "separable: worse"
             crossed = self.by_example.seeds_and_examples if self.by_example else None
@@ -84,7 +84,7 @@ class PairwiseTest:
 
 
 def against_reference(pairs: Mapping[Key, Pairs], *, reference: Key, examples: Examples) -> dict[Key, PairwiseTest]:
-    """Return the comparison of each method that has a pair with the reference."""
+    """Return the test of each method that has at least one pair with the reference."""
     if not pairs:
         return {}
     raw = [sign_flip_test(each.differences) for each in pairs.values()]
@@ -105,7 +105,7 @@ def against_reference(pairs: Mapping[Key, Pairs], *, reference: Key, examples: E
 
 
 def _matrix(pairs: Mapping[Key, Pairs]) -> np.ndarray:
-    """Return the differences (seeds, methods); NaN where a method has no pair at a seed."""
+    """Return the differences (seeds, methods); NaN: the method has no pair at that seed."""
     seeds = list(dict.fromkeys(seed for each in pairs.values() for seed in each.seeds))
     result = np.full((len(seeds), len(pairs)), np.nan)
     for column, each in enumerate(pairs.values()):
@@ -124,7 +124,7 @@ def _resampled(examples: Examples) -> dict[tuple[object, object], np.ndarray]:
 def _both(
     pairs: Pairs, name: Key, reference: Key, runs: Mapping[tuple[object, object], np.ndarray]
 ) -> list[np.ndarray]:
-    """Return what `runs` holds of the method and of the reference at the seeds where both have it."""
+    """Return the entries of `runs` for the method and for the reference, stacked over the seeds that both have."""
     seeds = [seed for seed in pairs.seeds if (name, seed) in runs and (reference, seed) in runs]
     return [np.stack([runs[who, seed] for seed in seeds]) for who in (name, reference)] if seeds else []
 

@@ -1,4 +1,4 @@
-"""The predictions behind a score: read from a run's folder, and checked to be those that gave the score."""
+"""Stored predictions of runs: read them, and check that they give the recorded score."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,14 +13,14 @@ from xlora_bench.results.statistics.resampled import weighted_score
 from xlora_bench.runs.record import run_folder
 
 SAME = 1e-6
-"""How far a score computed again may be from the recorded one."""
+"""Tolerance of a recomputed score against the recorded one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """One column's examples: labels (n,), and each run's predictions (n,) of them by method and seed.
+    """Examples of one column: `labels` (n,), and the predictions (n,) of each run by (method, seed).
 
-    `problems` says which runs have no predictions here, and why.
+    `problems` lists the runs without usable predictions, with the reason.
     """
 
     metric: str = ""
@@ -30,12 +30,12 @@ class Examples:
 
     @property
     def is_classification(self) -> bool:
-        """Whether a prediction is right or wrong."""
+        """Whether predictions are classes, which are right or wrong."""
         return self.metric not in ("pearson", "spearman")
 
 
 def read_examples(frame: pd.DataFrame, methods: pd.Series, results_dir: Path | None) -> Examples:
-    """Return the predictions of the done runs of one column of a table, `methods` naming the method of each row."""
+    """Return the predictions of the completed runs of one column; `methods` has the method of each row of `frame`."""
     done = frame[frame["status"] == "completed"]
     metrics = [str(name) for name in done["headline"].dropna().unique()]
     if results_dir is None or len(metrics) != 1:
@@ -64,14 +64,14 @@ def read_examples(frame: pd.DataFrame, methods: pd.Series, results_dir: Path | N
 def _impossible(results_dir: Path | None, metrics: Sequence[str]) -> list[str]:
     if results_dir is None:
         return ["Not compared by example: the scores are not those of one epoch, or the runs' folder is not known."]
-    return [f"Not compared by example: {len(metrics)} headline metrics ({', '.join(metrics) or 'no run is done'})."]
+    return [f"Not compared by example: {len(metrics)} headline metrics ({', '.join(metrics) or 'no completed run'})."]
 
 
 def _reported(row: "pd.Series[Any]", results_dir: Path, metric: str) -> pd.DataFrame:
-    """Return idx, label and prediction of the epoch whose score is the row's, by idx.
+    """Return the predictions, sorted by idx, of the epoch (best or last) whose metric equals the row's `score`.
 
     Raises:
-        ValueError: if there are no predictions, or those of no epoch give the score.
+        ValueError: if there are no predictions, or neither epoch gives the score.
     """
     path = run_folder(results_dir, str(row["run_id"])) / "predictions.parquet"
     if not path.exists():

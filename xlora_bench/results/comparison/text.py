@@ -1,4 +1,4 @@
-"""The comparison in words and tables."""
+"""Text of the comparison: Markdown for the report, a frame for the CSV file."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,22 +26,22 @@ HEAD = (
     "verdict",
 )
 PREFACE = """\
-Every method is compared with **{reference}**, run by run with the same seed. A run that failed or collapsed is counted,
-never averaged; a pair exists only where both runs are done.
+Every method is compared with **{reference}**; runs are paired by seed. A failed or collapsed run is counted, never
+averaged; a pair exists only where both runs are completed.
 
-- mean, difference: over done runs, over pairs; t-intervals over seeds. A difference is the method minus {reference}.
-- p: exact sign-flip test over seeds. n pairs reach 2 / 2^n at best: five seeds cannot reach p < {alpha:g} ({five:g}),
-  {needed} are needed. p Holm, p max-T: corrected for all methods of a table; Holm needs more seeds the more methods it
-  has, max-T (Westfall and Young) does not.
-- verdict: separable if p max-T is at most {alpha:g}. The seeds it would need are for a difference as large and as noisy
-  as the one seen, found with probability 80 %: an order of magnitude.
-- seeds and examples: the difference if other examples as well as other seeds might have been drawn; the other columns
-  speak of these examples. McNemar: of the trained runs, twice the median p over seeds.
+- mean, difference: mean over completed runs, mean over pairs of method minus {reference}; t-intervals over seeds.
+- p: exact sign-flip test over seeds. n pairs reach at best 2 / 2^n: five seeds cannot reach p < {alpha:g} ({five:g}),
+  {needed} are needed. p Holm, p max-T: adjusted for all methods of a table. With more methods Holm needs more seeds,
+  max-T (Westfall and Young) does not.
+- verdict: separable (significant) if p max-T is at most {alpha:g}. "would need": the number of seeds that finds a
+  difference of this size and spread with probability 80 %; it is an order of magnitude.
+- seeds and examples: interval of the difference if other seeds and other examples could be drawn; the other columns are
+  for these examples. McNemar: test of the trained runs, twice the median p over seeds.
 - Bold: separable from every other method of its table."""
 IQM = """\
-- IQM: mean of the middle half of all runs over tasks and seeds; its interval (bootstrap of the runs within each task)
-  speaks of these tasks and other seeds. Over tasks of unlike difficulty it is a mean of the middling tasks: prefer the
-  IQM of the difference, which is paired by seed."""
+- IQM: interquartile mean, the mean of the middle half of all runs over tasks and seeds; its interval (bootstrap of the
+  runs within each task) is for these tasks and other seeds. If tasks differ in difficulty, it is mainly the mean of the
+  tasks of medium difficulty: prefer the IQM of the difference, which is paired by seed."""
 
 
 def to_markdown(comparison: Comparison, figures: Sequence[str | None]) -> str:
@@ -62,7 +62,7 @@ def to_markdown(comparison: Comparison, figures: Sequence[str | None]) -> str:
 
 
 def to_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return one row per column and method, full precision."""
+    """Return one row per column and method, with all numbers at full precision."""
     rows = []
     for column in comparison.columns:
         index = dict(zip(comparison.axes.columns, column.key, strict=True))
@@ -105,7 +105,7 @@ def _runs(line: Line) -> list[str]:
 
 
 def _power(column: Column) -> Iterator[str]:
-    """Say how large a difference would have been found."""
+    """Yield a sentence on the difference that would be found with probability 80 %, if enough pairs exist."""
     result = [line.pairwise.detectable for line in column.lines if line.pairwise and line.pairwise.detectable]
     seeds = {line.pairwise.pairs.n for line in column.lines if line.pairwise}
     if not result or min(seeds) < pairs_needed():

@@ -1,4 +1,4 @@
-"""The comparison as files: `comparison.md` for people, `comparison.csv` for programs, the diagram of ranks."""
+"""Files of the comparison: `comparison.md`, `comparison.csv`, and the critical-difference diagrams."""
 
 import logging
 import re
@@ -26,13 +26,13 @@ def write_comparison(
     reference: Mapping[str, str] | None = None,
     results_dir: Path | None = None,
 ) -> Comparison | None:
-    """Write the comparison of a tidy frame on the axes of its table; nothing if there is one method only.
+    """Write the comparison of a tidy frame on the axes of its table; nothing if there is only one method.
 
     Files in `folder`: `comparison.md`, `comparison.csv`, and `critical_difference*.png` and `.svg` per setting with
     enough tasks. `results_dir` is the folder that holds `runs/`, for comparisons by example.
 
     Raises:
-        ValueError: if `reference` is not one of the methods.
+        ValueError: if `reference` does not match exactly one method.
         OSError: if a file cannot be written.
     """
     comparison = compare(frame, axes=axes, row_labels=row_labels, reference=reference, results_dir=results_dir)
@@ -46,7 +46,7 @@ def write_comparison(
 
 
 def _write_diagrams(comparison: Comparison, folder: Path) -> list[str | None]:
-    """Return the file name of each setting's diagram; None where there is none."""
+    """Write the diagram of each setting; return its file name, or None if there is no diagram."""
     names = [name for name in comparison.axes.columns if name != "task"]
     written: list[str | None] = []
     for across in comparison.across:

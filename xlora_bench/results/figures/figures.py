@@ -1,4 +1,4 @@
-"""Score against cost: a panel per model and task, a line per method, error bars over seeds."""
+"""Figures of score against cost: one panel per model and task, one line per method, error bars over seeds."""
 
 import math
 from collections.abc import Sequence
@@ -24,23 +24,23 @@ FIGURES = {
     "score_vs_time": ("cost/train_seconds", "training time, seconds"),
     "score_vs_memory": ("cost/peak_memory_bytes", "peak memory, bytes"),
 }
-"""File name -> the column on the horizontal axis and its label."""
+"""By file name: the column on the horizontal axis, and its label."""
 COSTS = ("score_vs_parameters", "score_vs_time", "score_vs_memory")
-"""Figures against something to be saved: they show the Pareto front."""
+"""Figures against a cost; they show the Pareto front."""
 NOTES = ("hollow: some runs\ncollapsed or failed", "Pareto front\nof the means")
-"""What the legend says besides the methods."""
+"""Legend entries besides the methods."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart by the colour-blind; without the yellow, which is lost on white."""
+"""Okabe and Ito's colours for colour-blind readers, without yellow, which is not visible on white."""
 MARKERS = "osD^vPX*<>"
 STYLES = ("-", "--", ":")
 DODGE = {"score_vs_parameters": 0.05, "score_vs_rank": 0.2, "score_vs_time": 0.0, "score_vs_memory": 0.0}
-"""Decades over which methods at one place are spread sideways: error bars must not hide each other."""
+"""Horizontal spread (in decades) of methods with equal x, so that their error bars do not overlap."""
 
 
 def write_figures(frame: pd.DataFrame, folder: str | Path, *, axes: PivotAxes, labels: dict[str, str]) -> list[Path]:
-    """Write the figures of a tidy frame as PNG and SVG, return their paths; `labels` renames values of rows.
+    """Write the figures of a tidy frame as PNG and SVG; return their paths. `labels` renames row values.
 
-    A figure without a single point (no numeric rank, say) is not written.
+    A figure without any point, for instance without a numeric rank, is not written.
     """
     written = []
     for name, (column, label) in FIGURES.items():
@@ -53,8 +53,8 @@ def write_figures(frame: pd.DataFrame, folder: str | Path, *, axes: PivotAxes, l
 def _points(frame: pd.DataFrame, axes: PivotAxes, column: str) -> pd.DataFrame:
     """Return `panel`, `method`, `rank`, `x`, `x_std`, `mean`, `std`, `bad`, `front` of groups with a score and an x.
 
-    A group is what differs only in the seed; `x` is its mean cost. `bad` counts runs that collapsed or failed: their
-    group is drawn hollow and is never on the front.
+    A group has the runs that differ only in the seed; `x` is its mean cost. `bad` counts collapsed or failed runs; a
+    group with any is drawn hollow and is never on the Pareto front.
     """
     panels = [name for name in axes.columns if name != "adapter.rank"]
     names = {"panel": panels, "method": axes.rows, "rank": ["adapter.rank"]}
@@ -70,8 +70,10 @@ def _points(frame: pd.DataFrame, axes: PivotAxes, column: str) -> pd.DataFrame:
 
 
 def pareto_front(points: pd.DataFrame) -> pd.Series:
-    """Return which points no other of their panel beats: none costs at most as much (`x`) and scores higher (`mean`),
-    or costs less and scores as high. It is the front of the means; their spread is not weighed.
+    """Return the mask of the Pareto front of each panel, by mean cost `x` and mean score `mean`; spread is ignored.
+
+    A point is on the front if no other has `x` at most as large and a higher `mean`, or a smaller `x` and an equal
+    `mean`. Points with `bad > 0` are left out.
     """
     front: set[int] = set()
     for _, panel in points[points["bad"] == 0].groupby("panel", sort=False):
@@ -143,7 +145,7 @@ def _draw(
 
 
 def _draw_front(panel: "Panel", points: pd.DataFrame) -> None:
-    """Draw the best mean score that each cost buys as a step line behind the points."""
+    """Draw the Pareto front (best mean score up to each cost) as a step line behind the points."""
     front = points[points["front"]].sort_values("x")
     if len(points) > 1 and not front.empty:
         end = max(points["x"].max(), front["x"].iloc[-1])
@@ -161,7 +163,7 @@ def _draw_front(panel: "Panel", points: pd.DataFrame) -> None:
 
 
 def _set_ticks(panel: "Panel", values: pd.Series) -> None:
-    """Label every value if they are few and apart, else round numbers."""
+    """Set a tick at every value if there are at most 8 and they are well apart, else at round numbers."""
 
     ticks = sorted(values.unique())
     apart = all(right / left > 1.4 for left, right in pairwise(ticks))
@@ -176,12 +178,12 @@ def _set_ticks(panel: "Panel", values: pd.Series) -> None:
 
 
 def look_of(number: int) -> dict[str, Any]:
-    """Return colour and marker of the method at a place of the order."""
+    """Return colour and marker of the method with index `number`."""
     return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
 
 
 def style_of(number: int) -> str:
-    """Return the line style of the method at a place of the order: another one where the colours begin again."""
+    """Return the line style of the method with index `number`; it changes when the colours repeat."""
     return STYLES[number // len(COLOURS) % len(STYLES)]
 
 

@@ -1,1 +1,1 @@
-"""Records as one tidy data frame, and the keys by which it is grouped."""
+"""Records as a tidy data frame, and the axes by which tables group it."""

@@ -1,4 +1,4 @@
-"""Many records as one tidy frame: one row per run."""
+"""Collect records into one tidy data frame, one row per run."""
 
 import json
 import logging
@@ -18,18 +18,18 @@ OUTCOME = (
     *("run_id", "status", "reason", "seed", "headline"),
     *("score", "score_best", "score_last", "score_cross_split", "started", "finished"),
 )
-"""Columns that every frame has; a column with a `/` was measured, all others say what was asked for."""
+"""Columns that every frame has. Of the others, those with a `/` are measured, the rest are requested (config)."""
 
 
 def collect(results_dir: str | Path, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return one row per recorded run of a results folder: all of them by time, or `run_ids` in their order.
+    """Return one row per recorded run of a results folder: all, sorted by start time, or `run_ids` in their order.
 
-    Columns: those in `OUTCOME` (`score_best`: headline metric at its best epoch, `score_last`: at the last one,
-    `score_cross_split`: see `selection.with_selections`; `score`: the one that is reported, at first `score_best`), the
-    choices (`adapter`), the config's keys (`adapter.rank`), and what was measured (`best/accuracy`, `last/loss`,
+    Columns: those in `OUTCOME` (`score_best`: headline metric at its best epoch; `score_last`: at the last epoch;
+    `score_cross_split`: see `selection.with_selections`; `score`: the reported one, initially `score_best`), the group
+    choices (`adapter`), the config keys (`adapter.rank`), and measured values (`best/accuracy`, `last/loss`,
     `parameters/adapter`, `cost/train_seconds`, `hashes/data`, `code/commit`, `versions/torch`).
-    `frame.attrs["unreadable"]` maps files that are not records to the reason; `frame.attrs["missing"]` lists
-    runs without a record.
+    `frame.attrs["unreadable"]` maps unreadable record files to the reason; `frame.attrs["missing"]` lists run ids
+    without a record.
     """
     records, unreadable, missing = [], {}, []
     for run in dict.fromkeys(_run_ids(Path(results_dir)) if run_ids is None else run_ids):
@@ -50,23 +50,23 @@ def collect(results_dir: str | Path, run_ids: Sequence[str] | None = None) -> pd
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return `rows` as a frame that has at least the columns in `OUTCOME`."""
+    """Return `rows` as a frame with at least the columns in `OUTCOME`."""
     names = dict.fromkeys([*OUTCOME, *(name for row in rows for name in row)])
     return pd.DataFrame(list(rows), columns=list(names))
 
 
 def requested_columns(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a run that are known before it runs: its choices and its flat config."""
+    """Return the columns of a run that are known before it is trained: group choices and flat config."""
     return {**naming_choices(choices), **dict(_flatten(relevant(config)))}
 
 
 def naming_choices(choices: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the choices that say what a run is, without Hydra's own and without the logger."""
+    """Return the group choices without those of Hydra and of cosmetic groups such as the logger."""
     return {name: choice for name, choice in choices.items() if "/" not in name and name not in COSMETIC}
 
 
 def _run_ids(results_dir: Path) -> list[str]:
-    """Return the runs of a results folder, then those of schema 1."""
+    """Return the run ids of a results folder, then those of schema 1."""
     folders = (results_dir / "runs", results_dir / "cells")
     return [path.name for root in folders if root.is_dir() for path in sorted(root.iterdir()) if path.is_dir()]
 
@@ -97,7 +97,7 @@ def _score(metrics: Mapping[str, Any], headline: str | None) -> float:
 
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of `node` with dotted names, lists as text: the axis of a table must be hashable."""
+    """Yield the leaves of `node` with dotted names; lists become JSON text, because table axes must be hashable."""
     for key, value in node.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")

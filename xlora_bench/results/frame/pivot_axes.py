@@ -1,4 +1,4 @@
-"""Which keys span a table: whatever differs between the runs, besides the seed."""
+"""Pivot axes of a table: the keys that differ between runs, except the seed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,16 +10,16 @@ import pandas as pd
 from xlora_bench.results.frame.collect import OUTCOME
 
 METHOD = ("adapter", "init_scheme", "targets", "optimizer", "scheduler")
-"""Config groups that make a method, the rows of a table; rank, model, task and budget are its columns."""
+"""Config groups that define a method (rows of a table); other keys, such as rank, model and task, are columns."""
 FIRST = ("adapter", "init_scheme", "targets", "model", "task", "budget", "tuning", "adapter.rank")
-"""Axes that win over others which say the same (alpha tied to the rank is no axis of its own)."""
+"""Keys tried first as axes; a later key that follows from them (alpha tied to the rank) becomes no axis."""
 
 Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PivotAxes:
-    """The names of the columns of a frame that span the rows and the columns of a table."""
+    """The frame columns that form the row keys and the column keys of a table."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -31,7 +31,7 @@ class PivotAxes:
 
 
 def varying(frame: pd.DataFrame, *, given: Sequence[str] = ()) -> list[str]:
-    """Return what differs between runs and does not follow from axes `given` or found before."""
+    """Return the keys that differ between runs and are not a function of the axes `given` or found before."""
     result = [*given]
     for name in _candidates(frame):
         if name not in result and frame[name].nunique(dropna=False) > 1 and not _follows(frame, name, result):
@@ -40,7 +40,7 @@ def varying(frame: pd.DataFrame, *, given: Sequence[str] = ()) -> list[str]:
 
 
 def find_pivot_axes(frame: pd.DataFrame) -> PivotAxes:
-    """Return the axes of the table of a sweep; without a varying method its rows are the adapter."""
+    """Return the axes of a table: the varying keys; if no method key varies, the rows are `adapter`."""
     names = varying(frame)
     rows = [name for name in names if _is_method(name)]
     columns = [name for name in names if not _is_method(name)]
@@ -49,7 +49,7 @@ def find_pivot_axes(frame: pd.DataFrame) -> PivotAxes:
 
 
 def keys(frame: pd.DataFrame, names: Sequence[str]) -> list[Key]:
-    """Return the values of the columns `names`, row by row; NaN is None, so that equal keys are equal."""
+    """Return, for each row, the tuple of its values in columns `names`; NaN becomes None so that keys compare equal."""
     values = [frame[name] if name in frame else pd.Series([None] * len(frame)) for name in names]
     return [tuple(None if is_missing(value) else value for value in key) for key in zip(*values, strict=True)] or [
         () for _ in range(len(frame))
@@ -57,7 +57,7 @@ def keys(frame: pd.DataFrame, names: Sequence[str]) -> list[Key]:
 
 
 def ordered(result: Iterable[Key]) -> list[Key]:
-    """Return the distinct keys: numbers ascending, names as they first appear, the first axis slowest."""
+    """Return the distinct keys, sorted lexicographically: numbers ascending, then other values by first appearance."""
     distinct = list(dict.fromkeys(result))
     ranks = [_ranks(dict.fromkeys(axis)) for axis in zip(*distinct, strict=True)]
     return sorted(distinct, key=lambda key: [rank[value] for rank, value in zip(ranks, key, strict=True)])
@@ -71,7 +71,7 @@ def _candidates(frame: pd.DataFrame) -> list[str]:
 
 
 def _follows(frame: pd.DataFrame, name: str, result: list[str]) -> bool:
-    """Whether the value of `name` is the same in all runs that agree on `result`."""
+    """Whether `name` has one value in each group of runs with equal values of `result`."""
     if not result:
         return False
     return bool((frame.groupby(result, dropna=False, sort=False)[name].nunique(dropna=False) <= 1).all())
@@ -88,5 +88,5 @@ def _ranks(values: Iterable[Any]) -> dict[Any, int]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a run of a frame holds nothing."""
+    """Whether a value of a frame is None or NaN."""
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

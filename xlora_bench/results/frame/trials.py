@@ -1,13 +1,13 @@
-"""Which rows of a frame are tuning trials."""
+"""Tuning trials in a frame, marked by the column `tuning`."""
 
 import pandas as pd
 
 BY = ("adapter", "init_scheme", "task")
-"""What gets its own tuning, unless `tuning.by` says otherwise."""
+"""Default of `tuning.by`: the keys whose combinations are tuned separately."""
 
 
 def without_trials(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that are reported."""
+    """Return `frame` without its tuning trials."""
     if "tuning" not in frame:
         return frame
     kept = frame[frame["tuning"] != "trial"]

@@ -1,1 +1,1 @@
-"""Protocols: which epoch is scored, how seeds are aggregated, and the published tables."""
+"""Protocols: selection of the epoch, aggregation over seeds, and published tables."""

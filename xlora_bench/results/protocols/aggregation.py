@@ -1,4 +1,4 @@
-"""One number for the runs that differ only in their seed: centre, spread, and an interval for the centre."""
+"""Aggregation over seeds: centre, spread, and confidence interval of the centre."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ SPREADS: dict[str, tuple[str, str]] = {
     "mean": ("std", "mean ± standard deviation (ddof 1)"),
     "median": ("half_iqr", "median ± half the distance between the quartiles"),
 }
-"""Aggregation -> the name of its spread and what is shown."""
+"""By aggregation: the name of its spread, and the description for the notes."""
 
 
 def center(values: Sequence[float], aggregation: Aggregation) -> float:
-    """Return the mean or the median of `values`; NaN of none."""
+    """Return the mean or the median of `values`; NaN if empty."""
     if not len(values):
         return math.nan
     return float(np.mean(values) if aggregation == "mean" else np.median(values))
 
 
 def spread(values: Sequence[float], aggregation: Aggregation) -> float:
-    """Return the standard deviation (ddof 1) or `(q75 - q25) / 2`; NaN of fewer than two."""
+    """Return the standard deviation (ddof 1) for the mean, `(q75 - q25) / 2` for the median; NaN for fewer than two."""
     if len(values) < 2:
         return math.nan
     if aggregation == "mean":
@@ -35,10 +35,10 @@ def spread(values: Sequence[float], aggregation: Aggregation) -> float:
 
 
 def interval(values: Sequence[float], aggregation: Aggregation) -> Interval | None:
-    """Return the interval of the mean (Student's t) or of the median (order statistics); None for one run.
+    """Return the interval of the mean (Student's t) or of the median (order statistics); None for fewer than two runs.
 
-    Mean: `mean ± t_{n-1} std / sqrt(n)` at 95 %. Median: the order-statistic interval at 95 %, for which six runs are
-    the fewest; of n < 6 the range, which holds the median with probability `1 - 2^(1 - n)`.
+    Mean: `mean ± t_{n-1} std / sqrt(n)` at 95 %. Median: for n >= 6 the order-statistic interval at 95 %; for n < 6
+    the range `[min, max]`, which contains the median with probability `1 - 2^(1 - n)` (its `level`).
     """
 
     n = len(values)

@@ -1,4 +1,4 @@
-"""The papers in `conf/paper/` by name, for tables of runs that are there already."""
+"""Load a paper of `conf/paper/` by name, for tables of recorded runs."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -15,7 +15,7 @@ def load_paper(name: str) -> Paper:
     """Return the paper in `conf/paper/<name>.yaml`.
 
     Raises:
-        ValueError: if there is no such file, or it holds no paper.
+        ValueError: if there is no such file, or it has no node `paper`.
     """
 
     if not (CONFIGS / "paper" / f"{name}.yaml").is_file():
@@ -28,7 +28,7 @@ def load_paper(name: str) -> Paper:
 
 
 def compose_paper(name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Return the config `paper/<name>` as the command line would compose it."""
+    """Compose the config `paper/<name>` with `overrides`, as the command line does."""
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -1,4 +1,4 @@
-"""The published side of a table, as written in `conf/paper/*.yaml`."""
+"""Published table of a paper, read from `conf/paper/*.yaml`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,19 @@ from xlora_bench.results.protocols.published import AVERAGE, STATUSES, Published
 from xlora_bench.runs.grid_rules import Rule, parse_rules
 
 ROUNDING = 1e-3
-"""How far a published average may be off the mean of its numbers: all are rounded to a tenth of a percent."""
+"""Tolerance of a published average against the mean of its numbers, which are rounded to a tenth of a percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """A published table: axes `rows` and `columns`, its numbers, how they came about, and its recipe.
+    """A published table: axes `rows` and `columns`, its numbers, its protocol, and its recipe.
 
-    `tasks` are those that make its average; `row_labels` maps values of rows to the paper's names for them; `rules` are
-    the grid rules of the config, whose `set` and `each` are the recipe. The model is a column, so that no number can
-    be taken for one of another model.
+    `tasks` are the tasks of its average. `row_labels` maps row values to the paper's names. `rules` are the grid rules
+    of the config; their `set` and `each` are the recipe. The model must be a column, so that numbers of different
+    models are never compared.
+
+    Raises:
+        ValueError: if there are numbers but no column `model`.
     """
 
     title: str
@@ -41,11 +44,11 @@ class Paper:
 
     @classmethod
     def parse(cls, node: Mapping[str, Any]) -> "Paper":
-        """Return the paper in the `paper` node of a config.
+        """Parse the `paper` node of a config.
 
         Raises:
-            ValueError: if a key is unknown or missing, a number lacks place, source or status, or an average is not
-            that of its numbers.
+            ValueError: if a key is unknown or missing, a number lacks its row, column, source or status, or a published
+            average differs from the mean of its numbers by more than `ROUNDING`.
         """
         shared = {name: node[name] for name in ("source", "status", "n") if node.get(name) is not None}
         own = {"title", "rows", "columns", "protocol", "rules", "note", "row_labels"}
@@ -99,22 +102,22 @@ class Paper:
         return list(dict.fromkeys(number.column for number in self.numbers))
 
     def number(self, row: Key, column: Key) -> Published | None:
-        """Return the published number at a place of the table; axes beyond the paper's are ignored."""
+        """Return the published number of a table cell; axes that the paper does not have are ignored."""
         position = (row[: len(self.rows)], column[: len(self.columns)])
         return next((number for number in self.numbers if (number.row, number.column) == position), None)
 
     def value(self, row: Key, column: Key) -> float | None:
-        """Return the value of the published number at a place of the table."""
+        """Return the published value of a table cell, if any."""
         number = self.number(row, column)
         return None if number is None else number.value
 
     def reasons(self, number: Published, run_rows: pd.DataFrame, *, selection: str, aggregation: str) -> list[str]:
-        """Return why a measured number, that of `run_rows`, must not be compared with a published one."""
+        """Return the reasons not to compare the measured number of `run_rows` with `number`; empty if comparable."""
         result = self.protocol.reasons(run_rows, rules=self.rules, selection=selection, aggregation=aggregation)
         return [number.refuse, *result] if number.refuse else result
 
     def notes(self, frame: pd.DataFrame) -> list[str]:
-        """Return what a reader must know to read measured and published numbers side by side."""
+        """Return the notes on the published numbers: sources, other models, what was not stated, parameter counts."""
         if not self.numbers:
             return [self.note] if self.note else []
         sources = dict.fromkeys((number.source, number.status) for number in self.numbers if not _is_average(number))
@@ -131,7 +134,7 @@ class Paper:
         return [note for note in [*notes, self._parameters(frame)] if note]
 
     def _parameters(self, frame: pd.DataFrame) -> str:
-        """Return published and measured counts of trained parameters, by row; empty if no row has both."""
+        """Return a note with measured and published counts of trained parameters by row; empty if no row has both."""
         column = "parameters/trainable" if self.protocol.head_counted else "parameters/adapter"
         if column not in frame:
             return ""
@@ -152,7 +155,7 @@ def _is_average(number: Published) -> bool:
 
 
 def _averages(numbers: Sequence[Published], tasks: Sequence[str], *, position: int) -> list[Published]:
-    """Return the mean over all tasks of each row that has them all and no published average of its own."""
+    """Return averages for the rows that have all `tasks` but no published average; check the published ones."""
     result = []
     for group in _by_row(numbers, position):
         parts = [number for number in group if not _is_average(number)]

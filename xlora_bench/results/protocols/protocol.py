@@ -1,4 +1,4 @@
-"""How a paper got its numbers, as data: what a measured number must share with a published one to be compared."""
+"""Protocol of a paper, as data: what a measured number must share with a published one to be compared."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,21 +14,21 @@ Selection = Literal["best", "last", "cross_split"]
 Aggregation = Literal["mean", "median"]
 
 BATCH = ("task.batch_size", "trainer.accumulate_grad_batches", "trainer.devices")
-"""Their product is the number of examples of one optimizer step."""
+"""Keys whose product is the number of examples of one optimizer step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What else than the method decides a number; None says that the paper does not tell, and nothing is checked.
+    """Everything besides the method that determines a number; None: not stated by the paper, so not checked.
 
-    `split` is what is reported, `selection` which epoch (`best` on the reported split, `last`, or `half`: chosen on
-    one half and scored on the other), `aggregation` of `n` runs. `metric`, `start` (`base`, or the task whose adapter
-    it starts from) and `effective_batch` (examples of one optimizer step) are by task; a task that `start` does not
-    name starts from `base`. `head_counted` tells whether published parameter counts hold the classifier. `config`
-    maps keys of the config to what the paper used.
+    `split` is the reported split. `selection` is the scored epoch: `best` on the reported split, `last`, or
+    `cross_split` (chosen on one half, scored on the other). `aggregation` is over the `n` runs. `metric`, `start`
+    (`base`, or the task of the parent run; default `base`) and `effective_batch` (examples of one optimizer step) are
+    by task. `head_counted`: whether published parameter counts include the head. `config` maps config keys to the
+    values of the paper.
 
     Raises:
-        ValueError: if `selection` or `aggregation` is not a known one.
+        ValueError: if `selection` or `aggregation` is unknown.
     """
 
     split: str | None = "validation"
@@ -50,7 +50,7 @@ class Protocol:
 
     @classmethod
     def parse(cls, node: Mapping[str, Any]) -> "Protocol":
-        """Return the protocol in the `paper.protocol` node of a config."""
+        """Parse the `paper.protocol` node of a config."""
         unknown = sorted(set(node) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(
@@ -61,14 +61,14 @@ class Protocol:
 
     @property
     def untold(self) -> list[str]:
-        """The parts that the paper does not tell."""
+        """The parts that the paper does not state."""
         return [name for name in ("split", "selection", "aggregation", "start") if getattr(self, name) is None]
 
     def reasons(self, run_rows: pd.DataFrame, *, rules: Sequence[Rule], **table: str) -> list[str]:
-        """Return why the numbers of `run_rows` must not be compared with the published ones; empty if they may.
+        """Return the reasons not to compare the numbers of `run_rows` with published ones; empty if comparable.
 
-        `rules` are those of the paper's grid, which hold its recipe; `table` says which `selection` and
-        `aggregation` the measured number has.
+        `rules` are the grid rules of the paper (its recipe); `table` has `selection` and `aggregation` of the measured
+        number.
         """
         stated = {name: getattr(self, name) for name in table}
         result = [(name, stated[name], table[name]) for name in table if stated[name] not in (None, table[name])]
@@ -104,7 +104,7 @@ class Protocol:
 
 
 def recipe(rules: Sequence[Rule], run: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the values that the grid `rules` allow for the keys they decide in `run` (its columns by name)."""
+    """Return, by key, the values that the matching `rules` allow for `run` (a row of the frame as a dict)."""
     allowed: dict[str, list[Any]] = {}
     for rule in rules:
         if rule.matches(lambda key: _value(run, key)):
@@ -114,7 +114,7 @@ def recipe(rules: Sequence[Rule], run: Mapping[str, Any]) -> dict[str, list[Any]
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of the config as a frame holds it."""
+    """Return a config value in the form of the frame (lists as JSON text)."""
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 

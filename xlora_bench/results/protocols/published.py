@@ -1,4 +1,4 @@
-"""Published numbers, each with its spread, source and status, from the compact form in `conf/paper/*.yaml`."""
+"""Published numbers with spread, source and status, parsed from the compact form in `conf/paper/*.yaml`."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ STATUSES = {
 }
 """How a published number was obtained."""
 AVERAGE = "average"
-"""The `task` of a mean over tasks."""
+"""The value of `task` for a mean over tasks."""
 
 _ABOUT = ("source", "status", "n", "parameters", "refuse", "label")
 _PLUS_MINUS = re.compile(r"(-?\d*\.?\d+) ?± ?(\d*\.?\d+)")
@@ -24,9 +24,9 @@ _PLUS_MINUS = re.compile(r"(-?\d*\.?\d+) ?± ?(\d*\.?\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One published number, in our unit: `value` ± `spread` over `n` runs (None: not told) at a place of its table.
+    """One published number (scale divided out): `value` ± `spread` over `n` runs (None: not stated) at `row`, `column`.
 
-    `parameters` is the published count of trained parameters; `refuse` says why nothing may be compared with it.
+    `parameters` is the published count of trained parameters. `refuse` is a reason not to compare anything with it.
     """
 
     row: Key
@@ -48,7 +48,7 @@ class Published:
 
 
 def digits(value: float) -> str:
-    """Return a score with three digits, or four where it was published with more."""
+    """Return a score with three decimals, or four if three would lose digits."""
     return f"{value:.3f}" if abs(round(value, 3) - value) < 1e-9 else f"{value:.4f}"
 
 
@@ -60,14 +60,14 @@ def parse_published(
     scale: float,
     shared: Mapping[str, Any],
 ) -> list[Published]:
-    """Return the numbers of `blocks`; see `docs/protocols.md` for the form.
+    """Return the numbers of `blocks`; `docs/protocols.md` explains the form.
 
-    A block with `rows` hands down all else that it says, and to it `shared`. One axis may hold a list, along which
-    `values` run; a value is a number, `87.5±.3`, or null for a place that was left empty. Numbers are divided by
-    `scale`.
+    The rows of a block inherit its other keys, and a block inherits `shared`. One column axis may hold a list, which
+    then has one entry of `values` each. A value is a number, a text `87.5±.3`, or null for an empty cell. Numbers are
+    divided by `scale`.
 
     Raises:
-        ValueError: if a number lacks its place, source or status, is out of range, or comes twice.
+        ValueError: if a number lacks its row, column, source or status, is out of range, or has the cell of another.
     """
     numbers = [
         number
@@ -82,7 +82,7 @@ def parse_published(
 
 
 def published_tasks(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the tasks of the columns of `blocks`, also those that no row has a number for."""
+    """Return the tasks of the columns of `blocks`, including those without any number."""
     tasks = [row["task"] for block in blocks for row in _rows(block, {})]
     flattened = [task for some in tasks for task in (some if isinstance(some, list) else [some])]
     return list(dict.fromkeys(task for task in flattened if task != AVERAGE))
@@ -151,7 +151,7 @@ def _value(written: Any, row: Mapping[str, Any], scale: float) -> tuple[float, f
 
 
 def _count(written: Any, row: Mapping[str, Any]) -> float | None:
-    """Return a count as in `0.3M` or `294912`."""
+    """Parse a count such as `0.3M`, `60k` or `294912`."""
     if written is None or (isinstance(written, int) and not isinstance(written, bool)):
         return written
     match = re.fullmatch(r"(\d*\.?\d+)([kM])", str(written))

@@ -1,4 +1,4 @@
-"""Which epoch is reported: every protocol's score from the predictions of one training run."""
+"""Selection of the scored epoch: scores of a run under each protocol, from its stored predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,14 +14,14 @@ from xlora_bench.results.protocols.protocol import Selection
 from xlora_bench.runs.record import run_folder
 
 COLUMNS: dict[Selection, str] = {"best": "score_best", "last": "score_last", "cross_split": "score_cross_split"}
-"""Selection -> the column of the frame that holds its score."""
+"""By selection: the frame column of its score."""
 MEANING: dict[Selection, str] = {
     "best": "Score at the best epoch on the reported split",
     "last": "Score at the last epoch",
     "cross_split": "Score on one half of the split at the epoch that is best on the other half, mean of both ways",
 }
 HALVES_SEED = 20_240_501
-"""Of the one split into halves that all runs of a task share."""
+"""Seed of the split into halves, which all runs of a task share."""
 
 Score = Callable[[pd.DataFrame], float]
 
@@ -35,10 +35,10 @@ def with_selections(frame: pd.DataFrame, results_dir: str | Path) -> pd.DataFram
 
 
 def under(frame: pd.DataFrame, selection: Selection) -> pd.DataFrame:
-    """Return `frame` with the score of `selection` as its `score`.
+    """Return `frame` with the score of `selection` in column `score`.
 
     Raises:
-        ValueError: if no done run has that score.
+        ValueError: if no completed run has that score.
     """
     chosen = frame.assign(score=frame[COLUMNS[selection]])
     chosen.attrs = {**frame.attrs, "selection": selection}
@@ -46,18 +46,17 @@ def under(frame: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     if len(done) and done[COLUMNS[selection]].isna().all():
         reasons = dict.fromkeys(frame.attrs.get("without_predictions", {}).values())
         raise ValueError(
-            f"`selection` (={selection}) needs the stored predictions, and none of the {len(done)} done runs has them"
+            f"`selection` (={selection}) needs the stored predictions, which none of the {len(done)} completed runs has"
             f" ({'; '.join(reasons) or 'they were not read'}); choose best or last, or train the runs again"
         )
     return chosen
 
 
 def selection_notes(frame: pd.DataFrame, rows: Sequence[str], labels: Mapping[str, str]) -> list[str]:
-    """Return what the choice of the epoch is worth, by method, and what is not known of it.
+    """Return notes on the optimism of `best` by method, and on the runs for which it is not known.
 
-    A method is named by its values of `rows`, `labels` replacing some. The optimism of `best` is
-    `best - cross_split`, its
-    mean over the done runs that have both.
+    The optimism is the mean of `best - cross_split` over the completed runs that have both. A method is named by its
+    values of `rows`, replaced by `labels`.
     """
     done = frame[(frame["status"] == "completed") & frame["score_cross_split"].notna()]
     gaps = (done["score_best"] - done["score_cross_split"]).astype(float)
@@ -78,9 +77,8 @@ def selection_notes(frame: pd.DataFrame, rows: Sequence[str], labels: Mapping[st
 def scores_under(frame: pd.DataFrame, results_dir: str | Path, selection: Selection) -> pd.Series:
     """Return the headline score of each run of a tidy frame under `selection`, from its stored predictions.
 
-    `best`: the highest over epochs on the whole split; `last`: that of the last epoch;
-    `cross_split`: see `cross_split_score`.
-    NaN where it is not known; `attrs["problems"]` maps the done runs among those to the reason.
+    `best`: the highest score over epochs; `last`: that of the last epoch; `cross_split`: see `cross_split_score`.
+    NaN if unknown; `attrs["problems"]` maps the completed runs among those to the reason.
     """
     scores, problems = [], {}
     for row in frame.to_dict("records"):
@@ -97,10 +95,10 @@ def scores_under(frame: pd.DataFrame, results_dir: str | Path, selection: Select
 
 
 def cross_split_score(predictions: pd.DataFrame, score: Score) -> float:
-    """Return the score without the optimism of choosing and reporting on the same rows.
+    """Return a score without the optimism of choosing the epoch on the rows that are scored.
 
-    The rows are split into two halves by `idx` alone. The epoch that is best on one half (the earliest of equals) is
-    scored on the other half; both ways, averaged.
+    The rows are split by `idx` into halves H1, H2. With `e(H)` the epoch with the highest score on H (the earliest of
+    equals), the result is `(score(H2, e(H1)) + score(H1, e(H2))) / 2`.
     """
     first = halves(predictions["idx"].unique())
     inside = predictions["idx"].isin(first)
@@ -111,7 +109,7 @@ def cross_split_score(predictions: pd.DataFrame, score: Score) -> float:
 
 
 def halves(idx: np.ndarray) -> np.ndarray:
-    """Return the first half (rounded up) of a fixed permutation of the sorted `idx`: the same for every run."""
+    """Return the first half (rounded up) of a fixed permutation of the sorted `idx (n,)`, the same for every run."""
     order = np.random.default_rng(HALVES_SEED).permutation(len(idx))
     return np.sort(idx)[order[: (len(idx) + 1) // 2]]
 
@@ -129,7 +127,7 @@ def _run_score(row: dict[Any, Any], results_dir: Path, selection: Selection) -> 
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Return the predictions on the main split, the first of the file."""
+    """Read the predictions on the main split, which is the first one in the file."""
     if not path.exists():
         raise ValueError("its predictions.parquet is not there; rerun=true trains it again")
     try:
@@ -145,8 +143,8 @@ def _by_epoch(predictions: pd.DataFrame, score: Score) -> dict[int, float]:
 
 
 def _score(rows: pd.DataFrame, metric: str) -> float:
-    """Return a metric as training computes it, from the logits of some rows."""
-    from xlora_bench.data import metrics  # noqa: PLC0415 - tables without predictions need none of it
+    """Compute a metric from the logits of `rows`, with the code that training uses."""
+    from xlora_bench.data import metrics  # noqa: PLC0415 - not needed for tables without predictions
     from xlora_bench.data.task import TextTask  # noqa: PLC0415 - slow to import
 
     logits = rows[[name for name in rows.columns if name.startswith("logit_")]].to_numpy()

@@ -1,1 +1,1 @@
-"""The files of a report: tables, figures, comparison, tuning trials."""
+"""Reports: files with tables, figures, comparison and tuning trials."""

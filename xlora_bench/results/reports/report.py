@@ -1,4 +1,4 @@
-"""The files a table leaves behind, for people and for programs."""
+"""Write a report: the files of a table, its runs, its figures and its comparison."""
 
 import logging
 from collections.abc import Mapping
@@ -30,17 +30,17 @@ def write_report(
     results_dir: Path | None = None,
     reference: Mapping[str, str] | None = None,
 ) -> Table:
-    """Write the table of a tidy frame, its comparison, its runs and its figures into `folder`; return the table.
+    """Write the table of a tidy frame, its runs, figures and comparison into `folder`; return the table.
 
-    Files: `table.md`, `table.csv`, `table.tex`, `runs.csv`, `score_vs_parameters` and `score_vs_rank` as PNG
-    and SVG, and those of `comparison.write_comparison`, by example if `results_dir` (the folder that holds `runs/`)
-    is given. A figure or a comparison that cannot be made is a warning, because the table does not depend on it.
-    `reference` names the method that others are compared with, such as `{"adapter": "lora"}`, which is the default.
-    Without a `selection` or an `aggregation` they are the paper's, or the best epoch and the mean.
+    Files: `table.md`, `table.csv`, `table.tex`, `runs.csv`, those of `write_figures` (PNG and SVG), and those of
+    `write_comparison`. Comparisons by example need `results_dir`, the folder that holds `runs/`. An error in a figure
+    or a comparison is only a warning, unless a `reference` is given. `reference` names the method that others are
+    compared with, such as `{"adapter": "lora"}` (see `find_reference`). `selection` and `aggregation` default to the
+    paper's, else to the best epoch and the mean.
 
     Raises:
-        ValueError: if the frame is empty, no run has a score under `selection`, no method is the `reference`, or
-            `folder` cannot be written.
+        ValueError: if the frame is empty, no run has a score under `selection`, `reference` does not match exactly one
+            method, or `folder` cannot be written.
     """
     frame = under(frame, selection or (paper.protocol.selection if paper else None) or "best")
     table = build_table(frame, title=title, paper=paper, aggregation=aggregation)

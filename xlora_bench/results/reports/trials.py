@@ -1,4 +1,4 @@
-"""What the trials of a tuning say: the files beside a sweep's table, and the expected best of k trials."""
+"""Report on tuning trials: their files, and the expected best score of k trials."""
 
 import logging
 import math
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 def expected_best(scores: Sequence[float]) -> np.ndarray:
     """Return `E[max of k scores]` for `k = 1 ... n`, `(n,)`, from the n scores of one method.
 
-    The k are drawn with replacement: with `v_1 <= ... <= v_n` and `P(i) = i / n`, the expectation is
+    For k draws with replacement, with `v_1 <= ... <= v_n` and `P(i) = i / n`, the expectation is
     `sum_i v_i (P(i)^k - P(i - 1)^k)` (Dodge et al. 2019, arXiv 1909.03004, section 3.1).
 
     Raises:
         ValueError: if there is no score.
     """
     if not len(scores):
-        raise ValueError("there is no score: the expected best needs at least one trial that is done")
+        raise ValueError("there is no score: the expected best needs at least one completed trial")
     ordered = np.sort(np.asarray(scores, dtype=float))
     count = len(ordered)
     below = np.arange(count + 1) / count
@@ -39,7 +39,7 @@ def expected_best(scores: Sequence[float]) -> np.ndarray:
 def curves(trials: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
     """Return the expected best of k trials per group of `by`: columns `by`, `k`, `expected_best`, `trials`.
 
-    A trial that collapsed or failed counts as the lowest score of its task's trials; a group without a done trial has
+    A collapsed or failed trial gets the lowest score of all trials of its task. A group without a completed trial has
     no curve.
     """
     lines: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ def _scores(trials: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[Key, list
 
 
 def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapping[str, str]) -> None:
-    """Draw a line per group, a panel per task."""
+    """Draw one line per group, one panel per task."""
 
     if expected.empty:
         return

@@ -1,4 +1,4 @@
-"""The final table of a sweep in Weights & Biases; the record is the truth, so nothing here fails a sweep."""
+"""Log the table of a sweep to Weights & Biases; a failure only gives a warning, because records hold the results."""
 
 import logging
 import math
@@ -11,9 +11,9 @@ log = logging.getLogger(__name__)
 
 
 def log_table(table: Table, *, name: str, settings: Mapping[str, Any]) -> None:
-    """Log `table` as the `wandb.Table` `table` of a run of job type `report`; any failure is a warning.
+    """Log `table` as `wandb.Table` with key `table`, in a W&B run of job type `report`; any failure is a warning.
 
-    `settings` are arguments of `wandb.init` that say where to: `project`, `entity`, `group`, `mode`, `dir`.
+    `settings` are arguments of `wandb.init`: `project`, `entity`, `group`, `mode`, `dir`.
     """
     try:
         import wandb  # noqa: PLC0415 - slow to import

@@ -1,1 +1,1 @@
-"""Compare two runs, archive records, and train recorded runs again."""
+"""Reproduction: compare two runs, archive records, and retrain recorded runs."""

@@ -1,4 +1,4 @@
-"""What was asked for and what was around: everything recorded in which two runs differ, and what follows from it."""
+"""Report on two runs: differences in config, data, code, versions and machine, and which of them explain numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from xlora_bench.results.reproduce.run_diff import RunDiff, run_diff
 from xlora_bench.runs.record import Record
 
 REQUESTED = ("config", "seed", "data", "weights", "tokenizer", "parent")
-"""Sections that make another run."""
+"""Sections whose difference makes it another run, with other numbers expected."""
 AROUND = ("code", "versions", "machine")
-"""Sections that leave the run the same."""
+"""Sections whose difference leaves the run the same, although its digits may change."""
 MACHINE = ("cpu", "threads", "gpus")
-"""What of a machine can change a number."""
+"""Machine entries that can change a number."""
 COSMETIC_VERSIONS = ("wandb",)
 WHY = {
     "code": "other code may compute something else",
@@ -30,7 +30,7 @@ Sections = dict[str, dict[str, tuple[Any, Any]]]
 
 @dataclass(frozen=True, kw_only=True)
 class DiffReport:
-    """In what two runs differ, by section; how their outcomes differ; and the verdict in words."""
+    """Differences of two records by section, the difference of their outcomes, and the verdict in words."""
 
     sections: Sections
     diff: RunDiff
@@ -38,16 +38,16 @@ class DiffReport:
 
 
 def diff_report(left: RunArtifacts, right: RunArtifacts) -> DiffReport:
-    """Return why the numbers of two runs differ, as far as it is recorded."""
+    """Compare two runs: recorded differences, outcomes, verdict."""
     sections = differences(left.record, right.record)
     diff = run_diff(left, right)
     return DiffReport(sections=sections, diff=diff, verdict=verdict(sections, diff))
 
 
 def differences(left: Record, right: Record) -> Sections:
-    """Return, by section and key, both values of all that is recorded and not the same; sections without are left out.
+    """Return, by section and key, both values of all recorded entries that differ; empty sections are left out.
 
-    A key that is null is as good as absent.
+    A null value counts as absent.
     """
     theirs = facts(right)
     result = {section: unequal(one, theirs[section]) for section, one in facts(left).items()}
@@ -55,7 +55,7 @@ def differences(left: Record, right: Record) -> Sections:
 
 
 def facts(record: Record) -> dict[str, dict[str, Any]]:
-    """Return what a record says besides its outcome, by section; keys are dotted."""
+    """Return the entries of a record except its outcome, by section, with dotted keys."""
     hashes = {name: {name: record.hashes.get(name)} for name in ("data", "weights", "tokenizer", "parent")}
     config = {key: value for key, value in requested_columns(record.config, {}).items() if key != "seed"}
     ranks = {f"rank at {module_name}": rank for module_name, rank in record.ranks.items()}
@@ -78,7 +78,7 @@ def unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple
 
 
 def around(sections: Sections) -> dict[str, str]:
-    """Return what differs around a run and can change its numbers, each with the reason."""
+    """Return the differences in code, versions and machine that can change numbers, each with the reason."""
     result = {}
     if "code" in sections or uncommitted(sections):
         result["code"] = WHY["code"]
@@ -92,12 +92,12 @@ def around(sections: Sections) -> dict[str, str]:
 
 
 def uncommitted(sections: Sections) -> bool:
-    """Whether only one of the runs was made by committed code."""
+    """Whether `dirty` differs: one run used committed code, the other did not."""
     return "dirty" in sections.get("code", {})
 
 
 def verdict(sections: Sections, diff: RunDiff) -> str:
-    """Return in words whether the outcomes had to differ, and why they may."""
+    """Return in words whether different outcomes are expected, and the possible reasons."""
     request = [section for section in REQUESTED if section in sections]
     settings = around(sections)
     numbers = "the numbers are the same to the bit" if diff.identical else "the numbers differ"
@@ -118,7 +118,7 @@ def verdict(sections: Sections, diff: RunDiff) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value for people."""
+    """Return a value as text: `-` for None, integers with thousands separators."""
     if value is None or value == []:
         return MISSING
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,7 +1,7 @@
-"""The runs of a table in one small file (`xlora-bench archive`).
+"""Archive: the records of a table in one small file (`xlora-bench archive`).
 
-It holds of each run what `verify` needs to train it again and to compare: config, choices, hashes, code, versions,
-machine, the metrics of every epoch, and digests of predictions and trained tensors; no paths and no data.
+For each run it has what `verify` needs to retrain and compare it: config, choices, hashes, code, versions, machine,
+metrics of every epoch, and digests of predictions and trained tensors. It has no paths and no data.
 """
 
 import gzip
@@ -22,14 +22,14 @@ from xlora_bench.system.io import write_atomically
 log = logging.getLogger(__name__)
 
 ARCHIVE = "records.jsonl.gz"
-"""The usual name of an archive."""
+"""Default file name of an archive."""
 
 
 def runs_of_report(report: Path) -> list[RunArtifacts]:
-    """Return the recorded runs of a report, in its order, and the runs that they start from.
+    """Return the recorded runs of a report, in its order, followed by their parent runs.
 
     Raises:
-        ValueError: if the folder is no report, or a run's record is gone.
+        ValueError: if the folder is no report, or a run has no record any more.
     """
     table = report / "runs.csv"
     if not table.is_file():
@@ -39,10 +39,10 @@ def runs_of_report(report: Path) -> list[RunArtifacts]:
 
 
 def with_parents(run_ids: Sequence[str], *, results_dir: Path) -> list[RunArtifacts]:
-    """Return the runs of `run_ids` in a results folder, and of those that they start from, behind them."""
+    """Return the runs `run_ids` of a results folder, followed by their parent runs."""
     runs: dict[str, RunArtifacts] = {}
     wanted = list(run_ids)
-    for run_id in wanted:  # grows: a parent is appended
+    for run_id in wanted:  # the list grows: parents are appended
         if run_id not in runs:
             runs[run_id] = find_run(run_id, results_dir=results_dir)
             parent = runs[run_id].record.hashes.get("parent")
@@ -51,14 +51,14 @@ def with_parents(run_ids: Sequence[str], *, results_dir: Path) -> list[RunArtifa
 
 
 def write_archive(runs: Iterable[RunArtifacts], path: Path) -> None:
-    """Write the runs to `path`: gzip, one run per line as JSON."""
+    """Write the runs to `path`: gzip, one JSON line per run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{json.dumps(content_of(run), sort_keys=True, separators=(',', ':'))}\n" for run in runs)
     write_atomically(path, gzip.compress(lines.encode(), mtime=0))
 
 
 def content_of(run: RunArtifacts) -> dict[str, Any]:
-    """Return what an archive holds of a run: its record without paths, and digests of its files."""
+    """Return the archive entry of a run: its record without cosmetic config keys, and the digests of its files."""
     content = run.record.as_json()
     if Path(str(content["config"].get("model", {}).get("name", ""))).is_absolute():
         log.warning("run %s has its model in a folder of this machine: nobody else can verify it", run.record.run_id)
@@ -69,7 +69,7 @@ def read_archive(path: Path) -> dict[str, RunArtifacts]:
     """Return the runs in an archive, by run id.
 
     Raises:
-        ValueError: if the file is no archive.
+        ValueError: if the file is not an archive.
     """
     runs = []
     try:
@@ -83,10 +83,10 @@ def read_archive(path: Path) -> dict[str, RunArtifacts]:
 
 
 def find_recorded(run_name: str, *, location: Path) -> RunArtifacts:
-    """Return the run that a folder or a record file names, or an id in the results folder or summary `location`.
+    """Return the run named by a folder, a record file, or an id in `location` (results folder or archive).
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or several ids match.
     """
     if not location.is_file() or Path(run_name).exists():
         return find_run(run_name, results_dir=location)
@@ -98,7 +98,7 @@ def find_recorded(run_name: str, *, location: Path) -> RunArtifacts:
 
 
 def recorded_in(location: Path) -> dict[str, RunArtifacts]:
-    """Return the recorded runs of a report folder, a results folder or a summary, by their ids.
+    """Return the recorded runs of a report folder, a results folder or an archive, by run id.
 
     Raises:
         ValueError: if `location` is none of these.

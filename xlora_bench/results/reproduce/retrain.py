@@ -1,4 +1,4 @@
-"""Train a recorded run once more from its record alone, somewhere else."""
+"""Retrain a recorded run from its record, in another folder."""
 
 import copy
 import logging
@@ -30,14 +30,13 @@ def retrain(
     data_dir: Path | None,
     trust: Sequence[str] = (),
 ) -> RunArtifacts:
-    """Train a recorded run again with its results in `folder`, on as many threads as it had; return the new run.
+    """Train a recorded run again in results folder `folder`, with the recorded number of threads; return the new run.
 
-    A run that starts from another has that one, `recorded` by its id, trained again first. The record itself and its
-    folder are not touched, and nothing is logged to W&B. The record may name classes of this package and of the modules
-    in `trust`.
+    A parent run, looked up by `recorded(run_id)`, is retrained first. The old record and its folder stay unchanged, and
+    nothing is logged to W&B. The record may name classes of this package and of the modules in `trust`.
 
     Raises:
-        ValueError: if the record names anything else, or the data is not there, or not what it was.
+        ValueError: if the record names other classes, or its data is missing or has another fingerprint.
     """
     request = resolve_again(run.record, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
     with threads(run.record.machine.get("threads")):
@@ -53,7 +52,7 @@ def resolve_again(
     data_dir: Path | None,
     trust: Sequence[str] = (),
 ) -> RunRequest:
-    """Return the run of `record` as `resolve` would, but from the recorded config."""
+    """Return the run request of `record`, as `resolve` does, but from the recorded config; parents included."""
     config = config_for(record, folder=folder, data_dir=data_dir)
     of = f"run {record.run_id}"
     check_recorded(config, tuple(BASES), of=of, trust=trust)
@@ -71,12 +70,12 @@ def resolve_again(
             f"{request.corpus.fingerprint[:12]}, recorded is {str(record.hashes.get('data'))[:12]}; give --data-dir"
         )
     if request.run.id != record.run_id:
-        log.warning("run %s is now named %s: what names a run has changed since", record.run_id, request.run.id)
+        log.warning("run %s now has the id %s: the hashed config keys have changed", record.run_id, request.run.id)
     return request
 
 
 def config_for(record: Record, *, folder: Path, data_dir: Path | None) -> dict[str, Any]:
-    """Return the recorded config with its results in `folder`, silent, and with the data where it is here."""
+    """Return the recorded config with `folder` as results folder, local data, a CSV logger and no progress bar."""
     config = copy.deepcopy(record.config)
     paths = config.get("paths") or {}
     config["paths"] = {
@@ -92,7 +91,11 @@ def config_for(record: Record, *, folder: Path, data_dir: Path | None) -> dict[s
 
 
 def data_location(recorded: str | None, *, given: Path | None, run_id: str) -> str | None:
-    """Return the data folder to use: the given one, else the recorded one (None: the Hub)."""
+    """Return the data folder to use: the given one, else the recorded one (None: the Hub).
+
+    Raises:
+        ValueError: if the recorded folder does not exist.
+    """
     if given is not None:
         return str(given.expanduser())
     if recorded is not None and not Path(recorded).expanduser().is_dir():
@@ -102,7 +105,7 @@ def data_location(recorded: str | None, *, given: Path | None, run_id: str) -> s
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Let torch use `number` threads within a `with` block."""
+    """Set the number of torch threads within a `with` block (None: unchanged)."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

@@ -1,4 +1,4 @@
-"""One recorded run with what its folder holds besides the record: predictions and trained tensors."""
+"""Artifacts of a recorded run: record, predictions, trained tensors, and their digests."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ FILES = {"predictions": "predictions.parquet", "tensors": "adapter.safetensors"}
 
 @dataclass(frozen=True, kw_only=True)
 class RunArtifacts:
-    """A record, the `folder` of its run (None: only a summary of it is left) and digests of what the folder held."""
+    """A record, the `folder` of its run (None: read from an archive), and the digests that the archive recorded."""
 
     record: Record
     folder: Path | None
@@ -29,20 +29,20 @@ class RunArtifacts:
 
     @cached_property
     def predictions(self) -> pd.DataFrame | None:
-        """One row per epoch, split and example, if they are there."""
+        """Predictions, one row per (epoch, split, example); None if there is no file."""
         path = self._path("predictions")
         return None if path is None else pd.read_parquet(path)
 
     @cached_property
     def tensors(self) -> "dict[str, Tensor] | None":
-        """What trained, after the last epoch, if it is there."""
+        """Trained tensors after the last epoch; None if there is no file."""
 
         path = self._path("tensors")
         return None if path is None else load_file(path)
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """Hashes of the content of predictions and trained tensors, of those that are known."""
+        """Hashes of predictions and trained tensors, from the files or else from the archive."""
         known = dict(self.recorded_digests)
         if self.predictions is not None:
             known["predictions"] = digest_of_frame(self.predictions)
@@ -56,19 +56,19 @@ class RunArtifacts:
 
 
 def read_run(folder: Path) -> RunArtifacts:
-    """Return the run in the folder of a run.
+    """Return the artifacts of the run in `folder`.
 
     Raises:
-        ValueError: if it holds no readable record.
+        ValueError: if it has no readable record.
     """
     return RunArtifacts(record=Record.read(folder / "record.json"), folder=folder)
 
 
 def find_run(run_name: str | Path, *, results_dir: Path | None = None) -> RunArtifacts:
-    """Return the run that a run's folder, its `record.json` or its id in `results_dir` names.
+    """Return the run named by its folder, its `record.json`, or the start of its id in `results_dir`.
 
     Raises:
-        ValueError: if there is no such run.
+        ValueError: if there is no such run, or several ids match.
     """
     path = Path(run_name)
     if path.name == "record.json":
@@ -81,13 +81,13 @@ def find_run(run_name: str | Path, *, results_dir: Path | None = None) -> RunArt
     if not matches:
         where = "" if results_dir is None else f", nor the id of a recorded run in {results_dir}"
         raise ValueError(
-            f"{run_name!s} is no folder with a record.json{where}; give CELL_FOLDER, or an id and --results-dir"
+            f"{run_name!s} is no folder with a record.json{where}; give a run's folder, or an id and --results-dir"
         )
     return read_run(matches[0].parent)
 
 
 def digest_of_frame(frame: pd.DataFrame) -> str:
-    """Return a hash of names, types and values of the columns, whatever wrote the file."""
+    """Return a hash of names, types and values of the columns, independent of the library that wrote the file."""
     digest = hashlib.sha256()
     for name in sorted(frame.columns):
         column = frame[name]

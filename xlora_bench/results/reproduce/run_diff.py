@@ -1,4 +1,4 @@
-"""How far two runs agree: their metrics, predictions and trained tensors, bit by bit."""
+"""Compare the outcomes of two runs bit by bit: metrics, predictions, trained tensors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ KEYS = ["epoch", "split", "idx"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunDiff:
-    """What differs between the outcomes of two runs; `compared` names what both have.
+    """Differences between the outcomes of two runs; `compared` names what both have.
 
-    `history_from` is the first epoch whose metrics differ, `largest` the largest difference per metric there.
-    Of the predictions of `rows` common (epoch, split, example), `predicted` differ, from `predictions_from` on, and
-    `logits` is the largest difference of a logit; `rows` is 0 where they are not of the same examples. `tensors` is
-    the largest difference of a trained entry (inf: other tensors). None stands for what cannot be said.
+    `history_from` is the first epoch whose metrics differ, `largest` has the absolute difference per metric there.
+    `rows` counts the common predictions (epoch, split, example), 0 if the examples differ. `predicted` of them differ,
+    first in epoch `predictions_from`; `logits` is the largest absolute difference of a logit. `tensors` is the largest
+    absolute difference of a trained entry (inf: other names or shapes). None: unknown or no difference.
     """
 
     statuses: tuple[str, str]
@@ -39,12 +39,12 @@ class RunDiff:
 
     @property
     def difference(self) -> float:
-        """The largest difference found anywhere; 0 if all is identical."""
+        """The largest difference of metrics, logits and tensors; 0 if identical, NaN if unknown."""
         known = [*self.largest.values(), *(value for value in (self.logits, self.tensors) if value is not None)]
         return 0.0 if self.identical else max((value for value in known if not math.isnan(value)), default=math.nan)
 
     def lines(self) -> list[str]:
-        """Return it in words."""
+        """Return the differences as sentences."""
         if self.identical:
             return [f"identical to the bit: {', '.join(self.compared)}"]
         sentences = [] if len(set(self.statuses)) == 1 else [f"status: {self.statuses[0]} and {self.statuses[1]}"]
@@ -71,7 +71,7 @@ class RunDiff:
 
 
 def run_diff(left: RunArtifacts, right: RunArtifacts) -> RunDiff:
-    """Return how the outcomes of two runs differ."""
+    """Compare the outcomes of two runs."""
     histories = [run.record.metrics.get("history", []) for run in (left, right)]
     history_from, largest = first_difference(*histories)
     statuses = (left.record.status, right.record.status)
@@ -92,7 +92,7 @@ def run_diff(left: RunArtifacts, right: RunArtifacts) -> RunDiff:
 def first_difference(
     left: Sequence[Mapping[str, Any]], right: Sequence[Mapping[str, Any]]
 ) -> tuple[int | None, dict[str, float]]:
-    """Return the first epoch whose metrics are not equal, and their differences there."""
+    """Return the first epoch with different metrics (None if all are equal), and the absolute differences there."""
     for one, other in zip(left, right, strict=False):
         differences = {name: difference(one.get(name), other.get(name)) for name in one.keys() | other.keys()}
         if any(differences.values()):
@@ -103,7 +103,7 @@ def first_difference(
 
 
 def difference(one: Any, other: Any) -> float:
-    """Return `|one - other|`: 0 for two equal values, two NaNs or equal infinities, inf for what has no distance."""
+    """Return `|one - other|`; 0 for two NaNs or equal values, inf if a value is missing, not a number or not finite."""
     if one == other or (pd.isna(one) and pd.isna(other)):
         return 0.0
     if any(not isinstance(value, int | float) or not math.isfinite(value) for value in (one, other)):
@@ -112,7 +112,7 @@ def difference(one: Any, other: Any) -> float:
 
 
 def compare_predictions(left: pd.DataFrame | None, right: pd.DataFrame | None) -> dict[str, Any]:
-    """Return the entries of `RunDiff` that predictions give."""
+    """Return the entries of `RunDiff` on predictions: `rows`, `predicted`, `predictions_from`, `logits`."""
     if left is None or right is None:
         return dict.fromkeys(("rows", "predicted", "predictions_from", "logits"))
     nothing = {"rows": 0, "predicted": None, "predictions_from": None, "logits": None}
@@ -134,7 +134,7 @@ def compare_predictions(left: pd.DataFrame | None, right: pd.DataFrame | None) -
 
 
 def tensor_difference(left: "Mapping[str, Tensor] | None", right: "Mapping[str, Tensor] | None") -> float | None:
-    """Return the largest difference of an entry; inf if they are not the same tensors, None if some are missing."""
+    """Return the largest absolute difference of an entry; inf if names or shapes differ, None if one is missing."""
     if left is None or right is None:
         return None
     if {name: tensor.shape for name, tensor in left.items()} != {name: tensor.shape for name, tensor in right.items()}:
@@ -143,7 +143,7 @@ def tensor_difference(left: "Mapping[str, Tensor] | None", right: "Mapping[str, 
 
 
 def tensor_gap(one: "Tensor", other: "Tensor") -> float:
-    """Return the largest difference of two tensors of one shape; NaN equals NaN."""
+    """Return `max |one - other|` of two tensors of one shape; NaN equals NaN."""
     apart = (one != other) & ~(one.isnan() & other.isnan())
     gaps = (one.double() - other.double()).abs()[apart].nan_to_num(math.inf)
     return float(gaps.max()) if gaps.numel() else 0.0

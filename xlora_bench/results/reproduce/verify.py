@@ -1,4 +1,4 @@
-"""Train a sample of recorded runs again, elsewhere, and compare bit by bit."""
+"""Verify: retrain a sample of recorded runs in temporary folders, and compare bit by bit."""
 
 import math
 import random
@@ -15,7 +15,7 @@ from xlora_bench.runs.record import OLD_COMMIT, SCHEMA, Record
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A recorded run, the same run trained again, and how the two differ; or the `error` that prevented it."""
+    """A recorded run, its retrained run `again`, and the report on both; or the `error` that prevented it."""
 
     recorded: RunArtifacts
     again: RunArtifacts | None = None
@@ -24,21 +24,21 @@ class Check:
 
     @property
     def identical(self) -> bool:
-        """Whether status, metrics of every epoch, predictions and trained tensors are the same to the bit."""
+        """Whether status, metrics of every epoch, predictions and trained tensors are bit-identical."""
         return self.report is not None and self.report.diff.identical
 
     @property
     def excused(self) -> bool:
-        """Whether another machine, other versions or other threads may explain a difference; other code may not."""
+        """Whether another machine, version or number of threads may explain a difference; other code is no excuse."""
         return self.report is not None and bool(around(self.report.sections).keys() - {"code"})
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the run is identical, or differs with an excuse."""
         return self.identical or (self.error is None and self.excused)
 
     def row(self) -> tuple[str, ...]:
-        """Return the row of the table."""
+        """Return the texts of the table row."""
         record = self.recorded.record
         start = (record.run_id, described(record), score(record))
         if self.again is None or self.report is None:
@@ -56,11 +56,11 @@ def verify(
     data_dir: Path | None,
     trust: Sequence[str] = (),
 ) -> list[Check]:
-    """Train each of `selected` again in a temporary folder and compare; an error in one does not stop the others.
+    """Retrain each of `selected` in a temporary folder and compare; an error in one does not stop the others.
 
     Raises:
-        ValueError: before anything is trained, if a record names what is neither a class of this package nor of a
-            module in `trust`.
+        ValueError: before any training, if a record is of an older schema, or names a class that is neither of this
+            package nor of a module in `trust`.
     """
     check_all(selected, trust=trust)
     checks = []
@@ -71,17 +71,17 @@ def verify(
 
 
 def check_all(selected: Sequence[RunArtifacts], *, trust: Sequence[str]) -> None:
-    """Check what the records of `selected` name."""
-    from xlora_bench.system.log_levels import set_log_levels  # noqa: PLC0415 - before the imports that talk
+    """Check the schema of the records of `selected`, and the classes that they name."""
+    from xlora_bench.system.log_levels import set_log_levels  # noqa: PLC0415 - before imports that print
 
     set_log_levels()
     from xlora_bench.training.trust import BASES, check_recorded  # noqa: PLC0415 - slow to import
 
-    groups = [group for group in BASES if group != "logger"]  # nothing is logged, and a summary has no loggers
+    groups = [group for group in BASES if group != "logger"]  # not used; archives have none
     for run in selected:
         if run.record.schema != SCHEMA:
             raise ValueError(
-                f"run {run.record.run_id} has a record of schema {run.record.schema}, whose numbers the code of today "
+                f"run {run.record.run_id} has a record of schema {run.record.schema}, whose numbers the present code "
                 f"does not repeat to the bit; verify it with the code of commit {OLD_COMMIT}"
             )
         check_recorded(run.record.config, groups, of=f"run {run.record.run_id}", trust=trust)
@@ -95,7 +95,7 @@ def checked(
     data_dir: Path | None,
     trust: Sequence[str] = (),
 ) -> Check:
-    """Train one run again and compare."""
+    """Retrain one run and compare it; an exception becomes the `error` of the check."""
     from xlora_bench.results.reproduce.retrain import retrain  # noqa: PLC0415 - slow to import
 
     try:
@@ -106,10 +106,10 @@ def checked(
 
 
 def chosen(runs: Mapping[str, RunArtifacts], *, given: Sequence[str], sample: int, seed: int) -> list[RunArtifacts]:
-    """Return the given runs, or a random sample of those that ended (done or collapsed).
+    """Return the `given` runs, or a random sample of the completed and collapsed ones.
 
     Raises:
-        ValueError: if a given run is not among them, or none has ended.
+        ValueError: if a given run is not among `runs`, or the sample is empty.
     """
     ended = sorted(run_id for run_id, run in runs.items() if run.record.status != "failed")
     if unknown := [run_id for run_id in given if run_id not in runs]:
@@ -122,7 +122,7 @@ def chosen(runs: Mapping[str, RunArtifacts], *, given: Sequence[str], sample: in
 
 
 def lookup(runs: Mapping[str, RunArtifacts], location: Path) -> Callable[[str], RunArtifacts]:
-    """Return what finds the run of a parent run: among `runs`, else in the results folder."""
+    """Return a function that finds a run by its id: in `runs`, else at `location`."""
 
     def find(run_id: str) -> RunArtifacts:
         return runs[run_id] if run_id in runs else find_recorded(run_id, location=location)
@@ -131,7 +131,7 @@ def lookup(runs: Mapping[str, RunArtifacts], location: Path) -> Callable[[str], 
 
 
 def described(record: Record) -> str:
-    """Return in a line what a run is."""
+    """Return one line that describes a run: model, task, adapter, init scheme, rank, seed."""
     choices = [
         str(record.choices[name]) for name in ("model", "task", "adapter", "init_scheme") if name in record.choices
     ]
@@ -140,7 +140,7 @@ def described(record: Record) -> str:
 
 
 def score(record: Record) -> str:
-    """Return the headline metric at its best epoch, with all its digits."""
+    """Return the headline metric at its best epoch with all digits, and the status unless it is `completed`."""
     value = (record.metrics.get("best") or {}).get(record.metrics.get("headline"))
     return (
         record.status
@@ -152,7 +152,7 @@ def score(record: Record) -> str:
 
 
 def compared_with(check: Check) -> str:
-    """Return what was compared and what had changed meanwhile without an effect."""
+    """Return what was compared, and which code, versions or machine entries changed without an effect."""
     assert check.report is not None
     settings = around(check.report.sections)
     return (

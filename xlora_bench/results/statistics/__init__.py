@@ -1,7 +1,7 @@
-"""What may be said about runs: of one group, of two methods on one task, of many methods over many tasks.
+"""Statistics of runs: of one group, of two methods on one task, of many methods over many tasks.
 
-Pure functions on numbers; `xlora_bench.results.comparison` reads the records and writes the sentences. How often
-each interval covers and each test errs is measured in `benchmarks/statistics_truth.py`, figures in
+Pure functions on numbers; `xlora_bench.results.comparison` applies them to records and writes the report. The coverage
+of the intervals and the error rates of the tests are simulated in `benchmarks/statistics_truth.py`; the results are in
 `docs/statistics.md`.
 """
 

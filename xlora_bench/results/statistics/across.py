@@ -1,6 +1,6 @@
-"""Many methods over many tasks: ranks, Friedman's test, and which pairs differ (Demšar 2006).
+"""Comparison of k methods over N tasks: mean ranks, Friedman's test, and tests of pairs (Demšar 2006).
 
-`scores` is always a frame with a row per task and a column per method, complete, higher is better.
+`scores` is always a frame (N tasks, k methods) without missing values; higher is better.
 """
 
 import math
@@ -18,13 +18,19 @@ LEAST_METHODS = 3
 
 
 def average_ranks(scores: pd.DataFrame) -> pd.Series:
-    """Return each method's mean rank over tasks, 1 is best, ties share theirs; best first."""
+    """Return the mean rank over tasks of each method, (k,), best first; rank 1 is best, ties get their mean rank.
+
+    Raises:
+        ValueError: if there are fewer than `LEAST_TASKS` tasks, or a score is missing.
+    """
     _check(scores, least=1)
     return scores.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
 
 
 def friedman_test(scores: pd.DataFrame) -> float:
-    """Return the p-value of the null that all methods rank alike (`scipy.stats.friedmanchisquare`).
+    """Return the p-value of Friedman's test; null hypothesis: all methods have equal ranks; 1 if every task is a tie.
+
+    Computed by `scipy.stats.friedmanchisquare` (chi-squared approximation).
 
     Raises:
         ValueError: if there are fewer than `LEAST_METHODS` methods or `LEAST_TASKS` tasks, or a score is missing.
@@ -37,7 +43,7 @@ def friedman_test(scores: pd.DataFrame) -> float:
 
 
 def nemenyi_test(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the p-value of every pair of methods by Nemenyi's test (`scikit_posthocs`), corrected for all pairs.
+    """Return the p-values (k, k) of all pairs by Nemenyi's test (`scikit_posthocs`), corrected for the number of pairs.
 
     Raises:
         ValueError: as `friedman_test`.
@@ -49,9 +55,10 @@ def nemenyi_test(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def critical_difference(methods: int, tasks: int, *, alpha: float = ALPHA) -> float:
-    """Return Nemenyi's q_alpha sqrt(k (k + 1) / (6 N)): mean ranks further apart than this differ.
+    """Return Nemenyi's critical difference `CD = q_alpha sqrt(k (k + 1) / (6 N))` for k `methods` and N `tasks`.
 
-    From three tasks on it is below k - 1, the most that mean ranks can be apart.
+    `q_alpha` is the studentized range quantile (infinite degrees of freedom) over sqrt(2). Two methods differ if their
+    mean ranks differ by more than CD. For N >= 3, CD is below k - 1, the largest possible difference.
     """
 
     q = float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
@@ -59,11 +66,13 @@ def critical_difference(methods: int, tasks: int, *, alpha: float = ALPHA) -> fl
 
 
 def wilcoxon_holm(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the p-value of every pair by Wilcoxon's signed-rank test over tasks, exact up to 50, by Holm's correction.
+    """Return the p-values (k, k) of all pairs by Wilcoxon's signed-rank test over tasks, adjusted by Holm's method.
+
+    `scipy.stats.wilcoxon(method="auto")`; p = 1 for a pair without any difference.
 
     Raises:
-        ValueError: if there are fewer than two methods, a score is missing, or there are so few tasks that no
-        p-value can reach 0.05.
+        ValueError: if there are fewer than two methods or `LEAST_TASKS` tasks, a score is missing, or there are so few
+            tasks that no adjusted p-value can reach 0.05.
     """
 
     _check(scores, least=2)

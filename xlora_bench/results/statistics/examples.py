@@ -1,7 +1,6 @@
-"""Two methods on the same examples: what can be said from stored predictions, run by run and over seeds.
+"""Comparison of two methods on the same n examples, from stored predictions.
 
-`examples` is always one set of n labelled examples, in one order; `first` and `second` hold the predictions of two
-methods, one row per shared seed.
+`first` and `second` are the predictions of the two methods, in the same order of examples, one row per shared seed.
 """
 
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class ByExample:
-    """A difference of a metric, mean over seeds.
+    """Intervals of the difference of a metric, mean over seeds.
 
-    `these_runs` resamples the examples and keeps the runs: other examples, these trained models.
-    `seeds_and_examples` lets both vary: other examples and other seeds; None for one seed. `p` is its two-sided
-    p-value.
+    `these_runs` accounts for other examples with the same trained models. `seeds_and_examples` accounts for other
+    examples and other seeds (None for one seed); `p` is its two-sided p-value.
     """
 
     these_runs: Interval
@@ -31,7 +29,9 @@ class ByExample:
 
 
 def mcnemar_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> float:
-    """Return the exact McNemar p-value (`statsmodels`) of two runs' class predictions (n,) being equally often right.
+    """Return the p-value of the exact McNemar test (`statsmodels`) on class predictions (n,) of two runs.
+
+    Null hypothesis: both runs have the same accuracy.
 
     Raises:
         ValueError: if the three are not of one shape (n,) with n >= 1.
@@ -44,10 +44,10 @@ def mcnemar_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> f
 
 
 def mcnemar_over_seeds(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> float:
-    """Return one p-value for McNemar tests of S pairs of runs, (S, n) each: twice their median, at most 1.
+    """Combine the McNemar p-values of S pairs of runs, (S, n) each: `min(1, 2 median(p_1, ..., p_S))`; S = 1: `p_1`.
 
-    Valid however the S tests depend on each other, as they do by sharing examples (Rüger 1978; Vovk and Wang
-    2020). For one pair it is its p-value. It speaks of these trained runs, not of other seeds.
+    Valid under any dependence of the S tests, which share their examples (Rüger 1978; Vovk and Wang 2020). It is a
+    statement about these trained runs, not about other seeds.
 
     Raises:
         ValueError: as `mcnemar_test`.
@@ -60,12 +60,13 @@ def mcnemar_over_seeds(first: np.ndarray, second: np.ndarray, labels: np.ndarray
 def resampled_scores(
     metric: str, runs: np.ndarray, labels: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> np.ndarray:
-    """Return `metric` (R, 1 + resamples) of R runs' predictions (R, n): as measured, then on resampled examples.
+    """Return `metric` (R, 1 + resamples) of R runs with predictions (R, n): column 0 measured, the rest bootstrapped.
 
-    All runs are scored on the same resamples, so differences between columns of two results are paired.
+    The bootstrap draws n examples with replacement. All runs, and calls with equal `seed`, use the same resamples, so
+    that their differences are paired.
 
     Raises:
-        ValueError: if shapes differ, or the metric is not known.
+        ValueError: if the shapes do not match, or the metric is unknown.
     """
     _check(runs, runs, labels)
     blocks = [np.ones((1, len(labels))), *draws(len(labels), resamples=resamples, seed=seed)]
@@ -73,15 +74,16 @@ def resampled_scores(
 
 
 def compare_by_example(first: np.ndarray, second: np.ndarray, *, examples: int, level: float = LEVEL) -> ByExample:
-    """Return the intervals of first minus second from their `resampled_scores`, (S, 1 + B) each, paired by seed.
+    """Return the intervals of `first - second` from their `resampled_scores`, (S, 1 + B) each, paired by seed.
 
-    `these_runs` is the percentile interval of the mean over seeds. `seeds_and_examples` treats seeds and examples
-    as crossed: variance = s^2 / S of the seeds' differences + the mean covariance, over resampled examples, of the
-    differences of two different seeds (what examples add whatever the seed; what belongs to a seed and an example
-    together is in s^2 already); t with Satterthwaite's degrees of freedom between S - 1 and n - 1.
+    `these_runs`: percentile interval of the bootstrapped mean over seeds. `seeds_and_examples`: t-interval with crossed
+    seeds and examples. Its variance is `v = v_s + v_e`. `v_s = s^2 / S`, with `s^2` the variance of the S measured
+    differences. `v_e` is the mean covariance over resamples of the differences of two different seeds, at least 0. The
+    seed-example interaction is part of `s^2`. Degrees of freedom by Satterthwaite:
+    `v^2 / (v_s^2 / (S - 1) + v_e^2 / (n - 1))`, n = `examples`.
 
     Raises:
-        ValueError: if the shapes differ or there are no resamples.
+        ValueError: if the shapes differ, or there are fewer than two resamples.
     """
 
     if first.shape != second.shape or first.ndim != 2 or first.shape[1] < 3:

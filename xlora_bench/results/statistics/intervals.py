@@ -1,4 +1,4 @@
-"""Intervals of a mean over seeds and of a mean difference between two methods with the same seeds."""
+"""Confidence intervals of a mean over seeds, and of a mean difference of two methods paired by seed."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from xlora_bench.results.statistics.pairs import Scores, finite, paired
 Method = Literal["t", "bca"]
 LEVEL = 0.95
 BCA_FROM = 20
-"""Seeds below which a BCa interval of a mean misses the truth far more often than its level says."""
+"""Number of seeds below which the BCa interval of a mean covers much less than its level."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """`estimate` and the bounds of its interval at `level`, from `n` values by `method`."""
+    """`estimate` and its interval `[low, high]` at confidence `level`, from `n` values by `method`."""
 
     estimate: float
     low: float
@@ -31,14 +31,14 @@ class Interval:
 
 
 def mean_interval(values: object, *, level: float = LEVEL, method: Method = "t", resamples: int = 9999) -> Interval:
-    """Return the interval of the mean of n independent runs, n >= 2.
+    """Return the interval of the mean of n >= 2 independent runs; a single point if all values are equal.
 
-    `t`: mean +- t_{n-1} s / sqrt(n), s with ddof 1, the default. `bca`: bias-corrected and accelerated bootstrap
-    (Efron 1987, `scipy.stats.bootstrap`, fixed seed), which covers far less than its level below `BCA_FROM` values
-    (measured: 83 % with five seeds, 93 % with twenty; `docs/statistics.md`).
+    `t` (default): `mean ± t_{n-1} s / sqrt(n)`, s with ddof 1. `bca`: bias-corrected and accelerated bootstrap
+    (Efron 1987, `scipy.stats.bootstrap`, fixed seed), whose coverage is far below its level for fewer than `BCA_FROM`
+    values (simulated: 83 % with five seeds, 93 % with twenty; `docs/statistics.md`).
 
     Raises:
-        ValueError: if there are fewer than two values, one is not finite, or an argument is not known.
+        ValueError: if there are fewer than two values, one is not finite, or `level` or `method` is wrong.
     """
     array = finite(values, at_least=2)
     if not 0 < level < 1:
@@ -58,7 +58,7 @@ def mean_interval(values: object, *, level: float = LEVEL, method: Method = "t",
 def difference_interval(
     first: Scores, second: Scores, *, level: float = LEVEL, method: Method = "t", resamples: int = 9999
 ) -> Interval:
-    """Return the interval of the mean of first minus second over the seeds that both have.
+    """Return the `mean_interval` of `first - second` over the seeds that both have.
 
     Raises:
         ValueError: as `paired` and `mean_interval`.

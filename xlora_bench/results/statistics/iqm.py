@@ -1,8 +1,8 @@
-"""The interquartile mean of all runs of a method over tasks and seeds, with a stratified bootstrap interval.
+"""Interquartile mean (IQM) of all runs of a method over tasks and seeds, with a stratified bootstrap interval.
 
-Agarwal et al. 2021. Tasks are the strata: runs are resampled within each, so the interval speaks of these tasks
-and other seeds. Of n runs n - 1 are drawn (Rao and Wu 1988): drawing n would understate the variance of a stratum
-by (n - 1) / n, which with five seeds is not little.
+Agarwal et al. 2021. The strata are the tasks: runs are resampled within each task, so the interval is for these tasks
+and other seeds. Of n runs of a task, n - 1 are drawn (Rao and Wu 1988), because drawing n would understate the variance
+of a stratum by the factor (n - 1) / n.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,11 @@ RESAMPLES = 2000
 
 
 def interquartile_mean(values: object) -> float:
-    """Return the mean of what is left of `values` without their lowest and highest quarter."""
+    """Return the mean of `values` without their lowest and highest quarter (`scipy.stats.trim_mean`, 0.25).
+
+    Raises:
+        ValueError: if there is no value, or one is not finite.
+    """
 
     return float(stats.trim_mean(finite(values), 0.25))
 
@@ -26,7 +30,9 @@ def interquartile_mean(values: object) -> float:
 def iqm_interval(
     runs: Mapping[Name, object], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Return the interquartile mean over all tasks' runs (task -> scores, or differences paired by seed).
+    """Return the IQM of the pooled `runs` (task -> scores, or differences paired by seed) and its percentile interval.
+
+    Each of the `resamples` draws n_t - 1 of the n_t runs of each task with replacement and takes the IQM of all.
 
     Raises:
         ValueError: if there is no task, or a task has fewer than `LEAST_RUNS` runs.

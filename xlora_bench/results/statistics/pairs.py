@@ -1,4 +1,4 @@
-"""Runs of two methods with the same seed: what head, batches and data order they share cancels in their difference."""
+"""Pairs of runs of two methods with the same seed: shared effects (head init, data order) cancel in the difference."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import pandas as pd
 
 Name = TypeVar("Name", bound=Hashable)
 Scores = Mapping[Hashable, float]
-"""Seed -> score of the runs of one method that are done."""
+"""Seed -> score of the completed runs of one method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """`first` and `second` of shape (n,) at the n shared `seeds`; the seeds that only one of the two has."""
+    """Scores `first` and `second`, (n,) each, at the n shared `seeds`; seeds that only one of the two has."""
 
     seeds: list[Hashable]
     first: np.ndarray
@@ -34,7 +34,7 @@ class Pairs:
 
 
 def paired(first: Scores, second: Scores) -> Pairs:
-    """Return the runs of two methods at the seeds that both have, in the order of the first.
+    """Pair the scores of two methods at the seeds that both have, in the order of the first.
 
     Raises:
         ValueError: if a score is not a finite number, or no seed is shared.
@@ -59,12 +59,12 @@ def paired(first: Scores, second: Scores) -> Pairs:
 def done_scores(
     frame: pd.DataFrame, group_keys: pd.Series, *, value: str = "score"
 ) -> dict[Hashable, dict[Hashable, float]]:
-    """Return place -> seed -> score of a tidy frame's runs that are done; `group_keys` names the group of each row.
+    """Return group -> seed -> score of the completed runs of a tidy frame; `group_keys` has the group of each row.
 
-    A place without a done run is there, and empty.
+    A group without a completed run has an empty dict.
 
     Raises:
-        ValueError: if two done runs of one place have the same seed, because then nothing pairs.
+        ValueError: if two completed runs of a group have the same seed, because they cannot be paired.
     """
     result: dict[Hashable, dict[Hashable, float]] = {key: {} for key in group_keys}
     scores = pd.to_numeric(frame[value], errors="coerce")
@@ -89,7 +89,7 @@ def finite(values: object, *, of: str = "values", at_least: int = 1) -> np.ndarr
     if len(array) < at_least:
         raise ValueError(f"{len(array)} {of} are too few: at least {at_least} are needed; run more seeds")
     if not np.isfinite(array).all():
-        raise ValueError(f"the {of} {array.tolist()} must be finite numbers: leave out runs that are not done")
+        raise ValueError(f"the {of} {array.tolist()} must be finite numbers: leave out runs that are not completed")
     return array
 
 

@@ -1,8 +1,7 @@
-"""How large a difference n seeds can find, and how many seeds a difference would need.
+"""Power: the difference that n seeds can detect, and the number of seeds that a difference needs.
 
-For the paired t-test of the differences (`statsmodels.stats.power.TTestPower`, two-sided): the effect is the mean
-difference over the standard deviation of the differences. The deviation of a few seeds is itself uncertain, so
-these are orders of magnitude.
+For the two-sided paired t-test (`statsmodels.stats.power.TTestPower`); effect size = mean / standard deviation of the
+differences. The standard deviation of a few seeds is itself uncertain, so the results are orders of magnitude.
 """
 
 import math
@@ -17,16 +16,16 @@ from xlora_bench.results.statistics.permutation_test import ALPHA, pairs_needed
 
 POWER = 0.8
 MANY = 1000
-"""More seeds than this are not counted."""
+"""Largest number of seeds that is considered."""
 
 
 def detectable_difference(
     differences: object, *, alpha: float = ALPHA, power: float = POWER, comparisons: int = 1
 ) -> float:
-    """Return the true difference that as many seeds would find with probability `power` (minimum detectable effect).
+    """Return the true difference that a test with n = len(`differences`) seeds finds with probability `power`.
 
-    `comparisons` with the same reference share `alpha` (Bonferroni). inf below `pairs_needed()` seeds, which find
-    nothing in an exact test.
+    It is the effect size with that power (minimum detectable effect) x the standard deviation of `differences`, at
+    level `alpha / comparisons` (Bonferroni). inf if n is below `pairs_needed`: an exact test cannot reject.
 
     Raises:
         ValueError: if there are fewer than two differences, or one is not finite.
@@ -51,10 +50,9 @@ def detectable_difference(
 def seeds_to_separate(
     differences: object, *, alpha: float = ALPHA, power: float = POWER, comparisons: int = 1
 ) -> float:
-    """Return how many seeds would separate a difference as large and as noisy as this one; inf beyond `MANY`.
+    """Return the smallest number of seeds with power >= `power` for the observed effect size; inf beyond `MANY`.
 
-    Never below the number from which an exact test can reach `alpha` at all (`pairs_needed`). `comparisons` with the
-    same reference share `alpha` (Bonferroni).
+    The level is `alpha / comparisons` (Bonferroni). At least `pairs_needed`, where an exact test can reach `alpha`.
 
     Raises:
         ValueError: if there are fewer than two differences, or one is not finite.
@@ -78,7 +76,7 @@ def seeds_to_separate(
 
 
 def failure_interval(failed: int, runs: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's interval of the chance that a run fails or collapses, `failed` of `runs` having done so.
+    """Return Wilson's interval of the probability that a run fails or collapses, given `failed` of `runs`.
 
     Raises:
         ValueError: if there is no run or `failed` is not between 0 and `runs`.
@@ -91,7 +89,7 @@ def failure_interval(failed: int, runs: int, *, level: float = 0.95) -> tuple[fl
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
-    """Return the power of the paired t-test; by the mean over chi-squared where scipy's noncentral t is nan."""
+    """Return the power of the paired t-test; if scipy's noncentral t is NaN, by numerical mean over chi-squared."""
 
     reached = float(TTestPower().power(effect, n, alpha))
     if not math.isnan(reached):

@@ -1,6 +1,6 @@
-"""The task metrics on resampled examples: each example enters a metric as often as it was drawn.
+"""Task metrics on bootstrap resamples: each example is weighted by the number of times it was drawn.
 
-Equal to `xlora_bench.data.metrics` on the repeated rows, for all resamples at once.
+Equal to `xlora_bench.data.metrics` on the repeated rows, but vectorised over resamples.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 CHUNK = 4_000_000
-"""Numbers of one block of draws held at a time."""
+"""Largest number of elements of one block of draws."""
 
 
 def draws(n: int, *, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Yield blocks (b, n) of how often each of n examples is drawn in n draws with replacement."""
+    """Yield blocks (b, n) of counts: how often each of n examples is drawn in n draws with replacement."""
     rng, left = np.random.default_rng(seed), resamples
     while left > 0:
         rows = min(left, max(1, CHUNK // n))
@@ -22,10 +22,10 @@ def draws(n: int, *, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
 
 
 def weighted_score(metric: str, predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return `metric` (b,) of one run's predictions (n,) with example i entering `counts[:, i]` times, (b, n).
+    """Return `metric` (b,) of predictions (n,), with example i weighted by `counts[:, i]`, `counts` (b, n).
 
     Raises:
-        ValueError: if the metric is none of the tasks'.
+        ValueError: if the metric is unknown.
     """
     if metric not in _METRICS:
         raise ValueError(f"metric (={metric!r}) must be one of {', '.join(_METRICS)}")
@@ -67,7 +67,7 @@ def _spearman(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -
 
 
 def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the mean rank (b, n), from the middle, of each example among the drawn ones; ties share theirs."""
+    """Return the centred rank (b, n) of each example among the drawn ones; ties get their mean rank."""
     distinct, index = np.unique(values, return_inverse=True)
     order = np.argsort(index, kind="stable")
     starts = np.searchsorted(index[order], np.arange(len(distinct)))

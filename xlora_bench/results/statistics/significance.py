@@ -1,4 +1,4 @@
-"""Which method of a column is better than all others, if any: that one may be printed bold."""
+"""Significance: the method of a column that is significantly better than all others, if any (printed bold)."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from xlora_bench.results.statistics.permutation_test import ALPHA, pairs_needed,
 
 @dataclass(frozen=True, kw_only=True)
 class Rival:
-    """The best against one other: the pairs by seed, the mean difference over them and its p-value."""
+    """The best method against one other: number of pairs by seed, mean difference, and p-value."""
 
     name: Hashable
     n: int
@@ -21,14 +21,13 @@ class Rival:
 
 
 def significant_from_rest(scores_by_method: Mapping[Name, Scores], *, alpha: float = ALPHA) -> Name | None:
-    """Return the method with the highest mean if it is separable from every other, else None.
+    """Return the method with the highest mean if it is significantly better than every other, else None.
 
-    Every other method is compared over the seeds that it shares with the best: the difference must be positive and
-    the exact sign-flip test must have p <= alpha. All comparisons must hold at once, so the largest p decides and a
-    correction for their number would only cost power (an intersection-union test); that the best is picked by its
-    scores costs nothing either (Gutmann and Maymin 1987; Hung and Fithian 2019), which the simulation with eight
-    methods confirms (`docs/statistics.md`). Methods without a done run are
-    passed over. None with fewer than two methods, or than `pairs_needed()` shared seeds.
+    Each other method is compared over the seeds that it shares with the best: the mean difference must be positive, and
+    the exact sign-flip test must have p <= alpha. All comparisons must hold at once (an intersection-union test), so no
+    correction for their number is needed. Nor is one needed because the scores choose the best method (Gutmann and
+    Maymin 1987; Hung and Fithian 2019); a simulation with eight methods confirms it (`docs/statistics.md`). Methods
+    without a completed run are ignored. None for fewer than two methods, or fewer than `pairs_needed()` shared seeds.
 
     Raises:
         ValueError: if a score is not a finite number.
@@ -42,14 +41,14 @@ def significant_from_rest(scores_by_method: Mapping[Name, Scores], *, alpha: flo
 
 
 def describe_significance(scores_by_method: Mapping[Name, Scores], *, alpha: float = ALPHA) -> str:
-    """Return in one sentence whether the best is separable from the rest, and why not if it is not.
+    """Return one sentence: whether the best is significantly better ("separable") than all others, or why not.
 
     Raises:
         ValueError: if a score is not a finite number.
     """
     scores = {name: runs for name, runs in scores_by_method.items() if runs}
     if len(scores) < 2:
-        return "Nothing is separable: fewer than two methods have a run that is done."
+        return "Nothing is separable: fewer than two methods have a completed run."
     best = _best(scores)
     others = [_rival(name, scores[best], runs) for name, runs in scores.items() if name != best]
     few = [other for other in others if smallest_p(other.n) > alpha]
@@ -58,7 +57,7 @@ def describe_significance(scores_by_method: Mapping[Name, Scores], *, alpha: flo
     close = [other for other in others if other.difference <= 0 or other.p > alpha]
     if not close:
         without = [method_name(name) for name in scores_by_method if name not in scores]
-        rest = f", save {_and(without)} without a done run" if without else ""
+        rest = f", except {_and(without)} without a completed run" if without else ""
         p = max(other.p for other in others)
         return f"{method_name(best)} is separable from every other method{rest} (largest p = {p:.3g})."
     names = _and(method_name(other.name) for other in close)

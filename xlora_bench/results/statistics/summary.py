@@ -1,4 +1,4 @@
-"""What may be said about a group of runs that differ only in their seed."""
+"""Summary of groups of runs that differ only in their seed."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,10 @@ import pandas as pd
 
 
 def summarise(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Return `mean`, `std`, `n`, `n_collapsed`, `n_failed` and `n_missing` of `value`, one row per group.
+    """Return `mean`, `std`, `n`, `n_collapsed`, `n_failed` and `n_missing` of `value`, one row per group of `by`.
 
-    The std has ddof = 1 and is NaN for one run. Mean and spread are those of the `n` runs that are done; a
-    collapsed run is counted beside them and never averaged in, so a mean is only honest together with its
-    `n_collapsed`.
+    `mean` and `std` (ddof 1, NaN for one run) are over the `n` completed runs with a value. Collapsed runs are counted,
+    not averaged, so report `mean` together with `n_collapsed`.
     """
     done = (frame["status"] == "completed") & frame[value].notna()
     counted = frame.assign(

@@ -1,4 +1,4 @@
-"""The mean over all tasks of a paper, seed by seed, as one more task of the frame."""
+"""Averages over the tasks of a paper, one per seed, added to the frame as task `average`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ WORST_FIRST = ("missing", "failed", "collapsed", "completed")
 
 
 def with_averages(frame: pd.DataFrame, *, axes: Sequence[str], tasks: Sequence[str]) -> pd.DataFrame:
-    """Return `frame` and a row of task `average` for every seed at every place that has all `tasks`.
+    """Return `frame` plus a row of task `average` for each method, column and seed that has all `tasks`.
 
-    Its score is their mean; it is done if all are, else as its worst task.
+    Its score is the mean over the tasks. Its status is `completed` if all tasks are, else the worst of them.
     """
     if len(tasks) < 2 or "task" not in axes:
         return frame

@@ -1,4 +1,4 @@
-"""From the tidy frame to a table: the axes, the groups over seeds, what stands out, what was published."""
+"""Build a table from the tidy frame: axes, groups over seeds, bold entries, published numbers, notes."""
 
 import dataclasses
 from collections.abc import Hashable, Mapping
@@ -24,10 +24,10 @@ RowColumn = tuple[Key, Key]
 def build_table(
     frame: pd.DataFrame, *, title: str, paper: Paper | None = None, aggregation: Aggregation | None = None
 ) -> Table:
-    """Return the table of a tidy frame (see `collect`), on the axes that vary or on those of a `paper`.
+    """Return the table of a tidy frame (see `collect`), on the varying axes or on those of a `paper`.
 
-    Its scores are the frame's `score` (see `selection.under`), aggregated as the paper did unless told otherwise;
-    trials of a tuning are left out.
+    The scores are the frame's `score` (see `selection.under`). Their aggregation is `aggregation`, else the paper's,
+    else the mean. Tuning trials are left out.
 
     Raises:
         ValueError: if the frame has no row.
@@ -73,7 +73,7 @@ def _selection(frame: pd.DataFrame) -> str:
 
 
 def _axes(frame: pd.DataFrame, paper: Paper | None) -> PivotAxes:
-    """Return the axes; what differs besides the paper's becomes a column: no mean mixes two settings."""
+    """Return the axes; with a paper, other varying keys become columns, so that no mean mixes two settings."""
     if paper is None:
         return find_pivot_axes(frame)
     known = [name for name in paper.axes if name in frame]
@@ -81,7 +81,7 @@ def _axes(frame: pd.DataFrame, paper: Paper | None) -> PivotAxes:
 
 
 def _groups(frame: pd.DataFrame, axes: PivotAxes) -> dict[RowColumn, list[int]]:
-    """Return the positions of the rows of `frame` at each place of the table."""
+    """Return the row positions of `frame` by table cell (row key, column key)."""
     split = len(axes.rows)
     groups: dict[RowColumn, list[int]] = {}
     for position, row_column in enumerate(keys(frame, axes.names)):
@@ -110,7 +110,7 @@ def _measured(
 
 
 def _scores(seed_runs: pd.DataFrame) -> dict[Hashable, float]:
-    """Return the scores of the done runs by seed; a seed that comes twice keeps both, the later under a new name."""
+    """Return the scores of the completed runs by seed; a repeated seed gets a negative number as its key."""
     done = seed_runs[(seed_runs["status"] == "completed") & seed_runs["score"].notna()]
     result: dict[Hashable, float] = {}
     for seed, score in zip(done["seed"], done["score"], strict=True):
@@ -119,7 +119,7 @@ def _scores(seed_runs: pd.DataFrame) -> dict[Hashable, float]:
 
 
 def _averages_last(columns: list[Key], axes: PivotAxes) -> list[Key]:
-    """Return the columns with the average behind the tasks of its model."""
+    """Return the columns with each average after the tasks of its model."""
     if "task" not in axes.columns:
         return columns
     row_column = axes.columns.index("task")
@@ -128,7 +128,7 @@ def _averages_last(columns: list[Key], axes: PivotAxes) -> list[Key]:
 
 
 def _with_averaged_centers(entries: dict[RowColumn, TableCell], axes: PivotAxes) -> dict[RowColumn, TableCell]:
-    """Return `entries` with the centre of an average the mean of its tasks' centres, as papers have it."""
+    """Set the centre of each average to the mean of its tasks' centres, as papers do."""
     if "task" not in axes.columns:
         return entries
     at = axes.columns.index("task")
@@ -167,7 +167,7 @@ def _with_published(
 
 
 def _parts_of(seed_runs: dict[RowColumn, list[int]], row: Key, column: Key, axes: PivotAxes) -> list[list[int]]:
-    """Return the runs at a place; at an average, those of all tasks."""
+    """Return the row positions of a table cell; for an average, those of all its tasks."""
     if "task" not in axes.columns or column[axes.columns.index("task")] != AVERAGE:
         return [seed_runs.get((row, column), [])]
     at = axes.columns.index("task")
@@ -177,7 +177,7 @@ def _parts_of(seed_runs: dict[RowColumn, list[int]], row: Key, column: Key, axes
 
 
 def _other_models(paper: Paper, axes: PivotAxes, columns: list[Key]) -> list[Key]:
-    """Return the published columns to show beside a measured model that has none of its own."""
+    """Return the published columns of other models to show, if a measured model has no published numbers."""
     row_column = axes.columns.index("model") if "model" in axes.columns else None
     if row_column is None or {column[row_column] for column in columns} <= set(paper.models):
         return []
@@ -194,7 +194,7 @@ def _without(key: Key, row_column: int) -> Key:
 
 
 def _with_published_rows(rows: list[Key], paper: Paper) -> list[Key]:
-    """Return the published rows, then those that were only measured."""
+    """Return the published rows, then the rows that were only measured."""
     return list(dict.fromkeys([*paper.published_rows, *rows]))
 
 
@@ -215,10 +215,10 @@ def _with_bold(
 def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: PivotAxes, labels: Mapping[str, str]) -> list[str]:
     meaning = next(text for name, text in MEANING.items() if name == _selection(frame))
     notes = [
-        f"{meaning}: {SPREADS[aggregation][1]} over (n) done runs, one per seed; runs that collapsed or failed are"
+        f"{meaning}: {SPREADS[aggregation][1]} over (n) completed runs, one per seed; runs that collapsed or failed are"
         " counted, not averaged.",
-        "Bold: ahead of every other of its column by the exact paired test over shared seeds (p <= 0.05), for which"
-        " six seeds are the fewest.",
+        "Bold: better than every other of its column by the exact paired test over shared seeds (p <= 0.05), which"
+        " needs at least six seeds.",
     ]
     bad = frame[frame["status"].isin(["collapsed", "failed"])]
     bad = bad.assign(reason=[str(reason or "no reason recorded") for reason in bad["reason"]])

@@ -1,4 +1,4 @@
-"""What a table mixes that its columns do not show: code, data, weights or library versions."""
+"""Consistency checks of a table: notes if its runs mix code, data, weights or library versions."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ import pandas as pd
 from xlora_bench.results.frame.pivot_axes import is_missing, keys
 
 NAMED = 8
-"""How many runs a note names before it counts the rest."""
+"""Number of run ids in a note; the rest is counted."""
 
 
 def consistency_notes(frame: pd.DataFrame) -> list[str]:
     """Return one note for each of code, data, weights and versions in which comparable runs differ.
 
-    Data may differ between tasks and their options, weights between models; code and versions may not.
+    Data must be equal for equal task and task options, weights for equal model, code and versions for all runs.
     """
     task = [name for name in frame.columns if name == "task" or name.startswith("task.")]
     model = [name for name in frame.columns if name == "model" or name.startswith("model.")]
@@ -27,7 +27,7 @@ def consistency_notes(frame: pd.DataFrame) -> list[str]:
 
 
 def _code(frame: pd.DataFrame) -> pd.Series:
-    """Return the commit of each run, and whether the code differed from it."""
+    """Return, for each run, its commit as text, with a mark if the code differed from it."""
     commits = keys(frame, ["code/commit", "code/dirty"])
     texts = [None if commit is None else f"{commit[:9]}{' with changes' if dirty else ''}" for commit, dirty in commits]
     return pd.Series(texts, index=frame.index, dtype=object)
@@ -51,7 +51,7 @@ def _note(frame: pd.DataFrame, name: str, *, within: Sequence[str], what: str) -
 
 
 def _runs(runs: Sequence[str], is_most: bool) -> str:
-    """Return the runs by name; of the most common value, and beyond the first few, their number."""
+    """Return the first run ids and the number of the others; for the most common value only the number."""
     if is_most:
         return f"{len(runs)} runs"
     more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""

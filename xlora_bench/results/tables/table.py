@@ -1,4 +1,4 @@
-"""A table: runs grouped by what differs between them, with spread, failures and published numbers."""
+"""A table of measured and published numbers, with its output formats."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,9 +38,9 @@ COMPARED = "Measured against published"
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Row keys, column keys, the entry at each pair; columns in `published_only` were not measured.
+    """Row keys, column keys, and the entry of each pair; columns in `published_only` were not measured.
 
-    Places that were both measured and published are listed once more, with their difference or why there is none.
+    Entries that are measured and published are listed again, with their difference or the reason for no comparison.
     """
 
     title: str
@@ -92,7 +92,7 @@ class Table:
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
 
     def to_latex(self) -> str:
-        """Return the table as LaTeX for `booktabs`, a line of the head per column axis."""
+        """Return the table as LaTeX for `booktabs`, with one header line per column axis."""
         shape = "l" * len(self.axes.rows) + "r" * len(self.columns)
         lines = [
             r"\begin{table}",
@@ -110,11 +110,11 @@ class Table:
         return "\n".join([*lines, *notes, r"\end{table}", ""])
 
     def to_csv(self) -> str:
-        """Return the table as CSV: one line per entry, full precision."""
+        """Return the table as CSV: one line per entry, numbers at full precision."""
         return self.to_frame().to_csv(index=False)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one line per entry, full precision."""
+        """Return a frame with one row per entry, numbers at full precision."""
         about = {"metric": self.headline, "selection": self.selection}
         lines = [
             {**dict(zip(self.axes.names, (*row, *column), strict=True)), **about, **entry.numbers(self.aggregation)}
@@ -123,7 +123,7 @@ class Table:
         return pd.DataFrame(lines)
 
     def compared(self) -> list[list[str]]:
-        """Return a line of texts for each place that was measured and published."""
+        """Return one line of texts for each entry that is measured and published."""
         row_columns = [(row, column) for row in self.rows for column in self.columns]
         both = [
             row_column
@@ -149,7 +149,7 @@ class Table:
             yield from (r"\bottomrule", r"\end{tabular}")
 
     def _parts(self) -> Iterator[tuple[str, list[Key]]]:
-        """Yield the columns by the value of the first of several column axes, which names them."""
+        """Yield (title, columns) for each value of the first column axis; one part if there is no second axis."""
         if len(self.axes.columns) < 2:
             yield "", self.columns
             return
@@ -191,7 +191,7 @@ def _show(value: Any) -> str:
 
 
 def _label(axis: str, value: Any) -> str:
-    """Return a column's label: a choice names itself, a number needs the name of its key."""
+    """Return a column label: a group choice alone, a config value with its key, such as `rank 8`."""
     _, dot, key = axis.rpartition(".")
     return f"{key} {_show(value)}" if dot else _show(value)
 

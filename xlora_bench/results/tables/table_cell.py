@@ -1,4 +1,4 @@
-"""What stands at one place of a table: the runs, what was published, and whether the two may be compared."""
+"""One cell of a table: measured runs, the published number, and whether the two may be compared."""
 
 import math
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from xlora_bench.results.statistics import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class TableCell:
-    """`n` done runs with their centre, spread and interval; what became of the others; what was published.
+    """Centre, spread and interval of `n` completed runs, counts of the other runs, and the published number.
 
-    `refused` holds the reasons not to compare the measured with the published number.
+    `refused` has the reasons not to compare the measured with the published number.
     """
 
     center: float = math.nan
@@ -30,26 +30,26 @@ class TableCell:
 
     @property
     def runs(self) -> int:
-        """All runs of the place, also those without a score."""
+        """The number of all runs, including those without a score."""
         return self.n + self.collapsed + self.failed + self.missing
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published; None if either is not there, or if they are not comparable."""
+        """Measured minus published; None if either is missing or they are not comparable."""
         if self.published is None or self.refused or not self.n:
             return None
         return self.center - self.published.value
 
     @property
     def inside(self) -> bool | None:
-        """Whether the published value lies in the measured interval; None where that cannot be said."""
+        """Whether the published value lies in the measured interval; None without a difference or an interval."""
         if self.difference is None or self.interval is None or self.published is None:
             return None
         return self.published.value in self.interval
 
     @property
     def measured(self) -> str:
-        """Centre, spread and number of the done runs as text; empty if there is none."""
+        """Centre, spread and number of the completed runs as text; empty if there is none."""
         if not self.n:
             return ""
         spread = f" ± {self.spread:.4f}" if self.n > 1 else ""
@@ -57,7 +57,7 @@ class TableCell:
 
     @property
     def remarks(self) -> str:
-        """The runs that gave no score, and the published value in brackets, as text."""
+        """Counts of runs without a score, and the published value in brackets, as text."""
         counts = {"collapsed": self.collapsed, "failed": self.failed, "missing": self.missing}
         texts = [f"{count} {name}" for name, count in counts.items() if count]
         if self.published is not None:
@@ -65,7 +65,7 @@ class TableCell:
         return ", ".join(texts) if texts or self.n else "-"
 
     def compared(self) -> list[str]:
-        """Return published, measured, difference, interval, whether inside, and reasons, as texts."""
+        """Return the texts of: published, measured, difference, interval, whether inside, why refused."""
         published = "" if self.published is None else self.published.text
         if self.difference is None:
             what = "refused" if self.refused else "-"
@@ -78,7 +78,7 @@ class TableCell:
         return [published, self.measured, f"{self.difference:+.4f}", interval, inside, ""]
 
     def numbers(self, aggregation: Aggregation) -> dict[str, Any]:
-        """Return everything at full precision, by name."""
+        """Return all values at full precision, by name."""
         interval, published = self.interval, self.published
         return {
             "separable_best": self.bold,

@@ -1,1 +1,1 @@
-"""The cost of runs before they start: steps, tokens, seconds."""
+"""Cost estimates before a sweep starts: steps, tokens, seconds; `--dry-run`."""

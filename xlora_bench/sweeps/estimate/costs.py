@@ -1,4 +1,4 @@
-"""What a run costs before it runs: steps, tokens and seconds; the runs of a sweep in the order of their costs."""
+"""Estimated cost of a run (steps, tokens, seconds), and the order of the jobs of a sweep by cost."""
 
 import logging
 import statistics
@@ -16,11 +16,11 @@ from xlora_bench.sweeps.estimate.sizes import Encoder, Rows, encoder_of, rows_of
 log = logging.getLogger(__name__)
 
 DECISIVE = ("task", "model", "trainer", "adapter", "paths")
-"""Keys that change how long a run takes; of `adapter` only which it is."""
+"""Keys that change the duration of a run; of `adapter`, only the choice counts, not its options."""
 EFFICIENCY = 0.5
-"""Share of a plain matrix product's speed that a training step reaches: attention, norms and optimizer are the rest."""
+"""Speed of a training step as a share of a plain matrix product's; attention, norms and optimizer are slower."""
 FIXED_SECONDS = 2.0
-"""Of a run in a process that has run one before, before its first step and after its last."""
+"""Overhead before the first and after the last step, in a process that has trained a run before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,11 @@ class Cost:
 
 
 def cost_of(config: Mapping[str, Any], rows: Rows | None, encoder: Encoder | None, *, measured: float | None) -> Cost:
-    """Return the cost of a run on `rows`; `measured` are the training tokens per second of earlier runs, if any.
+    """Return the cost of a run on `rows`; `measured`: training tokens per second of earlier runs, if any.
 
-    `seconds = fixed + (passes n_train + n_eval) epochs tokens flops / (efficiency x speed)`, with two passes for a
-    frozen base (forward, gradients of the activations), `flops` those of an encoder's forward pass per token.
+    With `T` the training and `E` the evaluation tokens of all epochs, and `p = passes_of(config)`:
+    `seconds = FIXED_SECONDS + (T + E / p) / measured`, or without earlier runs
+    `seconds = FIXED_SECONDS + (p T + E) flops_per_token / (EFFICIENCY flops_per_second)`.
     """
     if rows is None:
         return Cost(steps=None, tokens=None, seconds=None)
@@ -54,9 +55,9 @@ def cost_of(config: Mapping[str, Any], rows: Rows | None, encoder: Encoder | Non
 
 
 def passes_of(config: Mapping[str, Any]) -> float:
-    """Return how many forward passes a training step is worth: a frozen weight costs no gradient of its own.
+    """Return the cost of a training step in forward passes: 1 if only the head trains, 3 if all trains, else 2.
 
-    One if the head alone trains, three if everything does, else two.
+    A backward pass costs one forward pass for the activations' gradients, and one for the weights' unless frozen.
     """
     trainable = config["adapter"].get("trainable")  # patterns of a baseline; a variant has none
     if trainable is None:
@@ -66,7 +67,7 @@ def passes_of(config: Mapping[str, Any]) -> float:
 
 @cache
 def flops_per_second(rounds: int = 7) -> float:
-    """Return the fp32 speed of a matrix product of an encoder's shape, the median of some, on torch's threads."""
+    """Measure the fp32 FLOP/s of a matrix product of an encoder's shape on torch's threads, median of `rounds`."""
     import torch  # noqa: PLC0415 - slow to import
 
     left, right = torch.randn(512, 768), torch.randn(768, 3072)
@@ -79,10 +80,10 @@ def flops_per_second(rounds: int = 7) -> float:
 
 
 def training_flops(config: DictConfig) -> float:
-    """Return the floating-point operations of training the run of `config`.
+    """Return the FLOPs of training the run of `config`, evaluation excluded: `passes x tokens x flops_per_token`.
 
     Raises:
-        ValueError: if there is no size for its task or model.
+        ValueError: if the size of its task or model is not known.
     """
     plain = {name: cast("dict[str, Any]", OmegaConf.to_container(config[name], resolve=True)) for name in DECISIVE}
     rows, encoder = rows_of(plain), encoder_of(plain["model"])
@@ -93,10 +94,10 @@ def training_flops(config: DictConfig) -> float:
 
 
 def longest_first(jobs: Sequence[Sequence[str]], *, config: DictConfig, loader: ConfigLoader) -> list[int]:
-    """Return the indices of `jobs` in the order in which to start them: by falling cost, equal ones as given.
+    """Return the indices of `jobs` by falling training FLOPs; equal ones keep the given order.
 
-    A long job that starts last keeps one worker busy while the others wait. Where one has no estimate, or all are the
-    same, the order is the given one.
+    A long job started last would keep one worker busy while the others are idle. The given order is returned if a job
+    has no estimate.
     """
     kinds = [tuple(override for override in overrides if _decides(override)) for overrides in jobs]
     given = list(range(len(jobs)))
@@ -104,7 +105,7 @@ def longest_first(jobs: Sequence[Sequence[str]], *, config: DictConfig, loader: 
         return given
     try:
         flops = {kind: training_flops(loader.load_sweep_config(config, list(kind))) for kind in dict.fromkeys(kinds)}
-    except Exception as error:  # the job itself says it better
+    except Exception as error:  # the job will raise it itself
         log.debug("the jobs have no estimate: %s", error)
         return given
     return sorted(given, key=lambda index: -flops[kinds[index]])

@@ -1,4 +1,4 @@
-"""`--dry-run`: the runs of a sweep, or the one of a single run, and what they would cost; nothing is trained."""
+"""`--dry-run`: list the runs of a sweep (or a single run) with their estimated costs; nothing is trained."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from xlora_bench.sweeps.planning.phases import Phases
 from xlora_bench.sweeps.reporting.progress import duration
 
 OUTSIDE = ("paths", "logger", "hydra")
-"""Groups of keys that say nothing about a run."""
+"""Key groups that are not shown, because they do not change a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A line of the list: a run, its role in the sweep, its cost, and the source of its sizes."""
+    """A listed run: its role in the sweep, its cost, whether it is recorded, and the sources of sizes and speed."""
 
     role: str
     overrides: Overrides
@@ -38,7 +38,7 @@ class Listed:
 
     @property
     def start(self) -> str:
-        """What makes this run's parent from it: the groups, which name it, or else all."""
+        """The changes of `start_from`: those of config groups if there are any, else all."""
         text = self.overrides.get(START_FROM)
         changes = listed(text) if text else []
         groups = [line for line in changes if "." not in line.partition("=")[0]]
@@ -46,7 +46,7 @@ class Listed:
 
 
 def dry_run(config: DictConfig, loader: ConfigLoader, *, arguments: Sequence[str]) -> None:
-    """Print the runs that the command line stands for, their totals, and what the numbers rest on."""
+    """Print the runs of the command line, their totals, and the sources of the estimates."""
     phases = Phases(config, loader, arguments=arguments)
     listed_runs = list_runs(phases, results_dir=Path(config.paths.results_dir).expanduser())
     terminal = console()
@@ -56,9 +56,9 @@ def dry_run(config: DictConfig, loader: ConfigLoader, *, arguments: Sequence[str
 
 
 def list_runs(phases: Phases, *, results_dir: Path) -> list[Listed]:
-    """Return the runs of a sweep in their order, parents first, each once.
+    """Return the parents that are not runs of the sweep (each once), then the runs of the sweep in their order.
 
-    The values of a tuned run come from its trials: it is listed at the cost of the fixed one.
+    A tuned run is listed with the cost of its fixed run, because its values are not known before the trials.
     """
     finished, composer = FinishedRuns(results_dir), phases.grid.composer
     lines: list[Listed] = []
@@ -92,7 +92,7 @@ def _listed(role: str, overrides: Overrides, composer: Composer, finished: Finis
 
 
 def _parents(overrides: Overrides, composer: Composer) -> Iterator[Overrides]:
-    """Yield the parents of a run, the first ancestor first."""
+    """Yield all ancestors of a run, the most distant first."""
     changes = composer.resolved(overrides).get(START_FROM)
     if changes:
         parent = from_lines(parent_overrides(as_lines(overrides), start_from=changes))
@@ -105,7 +105,7 @@ def _parents(overrides: Overrides, composer: Composer) -> Iterator[Overrides]:
 
 
 def table_of(listed_runs: Sequence[Listed], phases: Phases) -> Table:
-    """Return a line per run: its role, what varies, and its cost."""
+    """Return a table with one line per run: role, varying keys, and cost."""
     varying = varying_keys([as_lines(run.overrides) for run in listed_runs])
     keys = dict.fromkeys(key for run in listed_runs for key in run.overrides)
     shown = [key for key in keys if key in varying and key.partition(".")[0] not in (*OUTSIDE, START_FROM)]
@@ -123,7 +123,7 @@ def table_of(listed_runs: Sequence[Listed], phases: Phases) -> Table:
 
 
 def summary_of(listed_runs: Sequence[Listed]) -> list[str]:
-    """Return the totals of the runs that would be trained, and what they rest on."""
+    """Return the totals of the runs without a record, and the sources of the estimates, as lines of text."""
     new = [run for run in listed_runs if not run.recorded]
     steps, tokens = (sum(getattr(run.cost, name) or 0 for run in new) for name in ("steps", "tokens"))
     seconds = [run.cost.seconds for run in new]

@@ -1,4 +1,4 @@
-"""What a results folder holds already: which runs need no training, and how fast models trained."""
+"""Recorded runs of a results folder: which runs need no training, and the measured training speed of models."""
 
 import logging
 import statistics
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class FinishedRuns:
-    """The records of a results folder, matched by config: the data need not be at hand."""
+    """Records of a results folder, indexed by config hash without the data, which may not be on this machine."""
 
     def __init__(self, results_dir: Path) -> None:
         self._data: dict[str, set[str | None]] = {}
@@ -26,12 +26,12 @@ class FinishedRuns:
                 log.warning("%s", error)
 
     def has(self, config: Mapping[str, Any], *, data: str | None) -> bool:
-        """Whether the run of `config` need not be trained; `data` is the fingerprint of its data, if at hand."""
+        """Whether the run of `config` has a record; `data` is its data fingerprint (None: any data matches)."""
         result = self._data.get(config_hash(config, data=""), set())
         return bool(result) if data is None else data in result
 
     def speed(self, config: Mapping[str, Any]) -> float | None:
-        """Return the median training tokens per second of runs of the same model, trained alike."""
+        """Return the median training tokens per second of runs with the same model and `passes_of`, if any."""
         speeds = self._speeds.get(_kind(config))
         return statistics.median(speeds) if speeds else None
 

@@ -1,4 +1,4 @@
-"""How large tasks and models are: read where they are at hand, else from `sizes.yaml`."""
+"""Sizes of tasks and models: read from files on this machine if possible, else from `sizes.yaml`."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from xlora_bench.models.pretrained import Pretrained
 log = logging.getLogger(__name__)
 
 SAMPLE = 1000
-"""Training rows that are tokenised to know their mean length."""
+"""Number of training rows that are tokenised to estimate the mean length."""
 
 KEYS = (("num_hidden_layers", "n_layers"), ("hidden_size", "dim"), ("intermediate_size", "hidden_dim"))
 
@@ -33,21 +33,21 @@ def published() -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """The shape of an encoder of `layers` blocks of attention and two linear maps."""
+    """Shape of an encoder: `layers` blocks of attention (width `d`) and a feed-forward part (`d -> inner -> d`)."""
 
     layers: int
     width: int
     inner: int
 
     def flops_per_token(self, length: float) -> float:
-        """Return those of a forward pass: `2 (4 d^2 + 2 d f) + 4 n d` per layer, n the sentence's tokens."""
+        """Return `layers (2 (4 d^2 + 2 d f) + 4 n d)`: forward pass, `d = width`, `f = inner`, `n = length` tokens."""
         linear = 2 * (4 * self.width**2 + 2 * self.width * self.inner)
         return self.layers * (linear + 4 * length * self.width)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows that a run trains on and evaluates on each epoch, the mean tokens of one, and the source of these."""
+    """Number of rows trained on and evaluated per epoch, mean tokens per row, and the source of these numbers."""
 
     train: int
     evaluated: int
@@ -57,7 +57,7 @@ class Rows:
 
 
 def encoder_of(model: Mapping[str, Any]) -> Encoder | None:
-    """Return the shape of a config's model: from its files if they are here, else from the table, else None."""
+    """Return the shape of a config's model from its `config.json`, else from `sizes.yaml`, else None."""
     name = str(model.get("name"))
     try:
         shape = json.loads((Path(Pretrained(name=name).location()) / "config.json").read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def encoder_of(model: Mapping[str, Any]) -> Encoder | None:
 
 
 def rows_of(config: Mapping[str, Any]) -> Rows | None:
-    """Return the rows of a config's task; None if its data is not on this machine and it is none of GLUE's."""
+    """Return the rows of a config's task from its data, else from the published GLUE sizes, else None."""
     task: TextTask = instantiate(config["task"])
     folder = config["paths"]["data_dir"]
     if task.name in synthetic.GRAMMARS or folder is not None:
@@ -97,7 +97,7 @@ def _read(task: TextTask, folder: Path | None) -> Rows:
 
 
 def _published_rows(task: TextTask) -> Rows | None:
-    """Return the published sizes of one of GLUE's tasks, cut to the limits of `task`."""
+    """Return the published sizes of a GLUE task, cut to the limits of `task`; None for any other task."""
     entry = published()["glue"].get(task.name)
     if entry is None:
         return None

@@ -1,4 +1,4 @@
-"""`hydra/launcher=parallel`: the runs of a sweep in worker processes, everything else as in the serial run."""
+"""`hydra/launcher=parallel`: a Hydra launcher that runs the jobs of a sweep in worker processes."""
 
 import atexit
 import pickle
@@ -20,14 +20,14 @@ from xlora_bench.sweeps.launchers.workers import Pool, chained, portable, start_
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What every job of a sweep needs, in any process."""
+    """Context shared by all jobs of a sweep, sent to each worker."""
 
     hydra_context: HydraContext
     task_function: TaskFunction
     config: DictConfig
 
     def job_config(self, number: int, overrides: Sequence[str]) -> DictConfig:
-        """Return the config of job `number`."""
+        """Return the config of job `number`, composed from its overrides."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = number
@@ -36,14 +36,14 @@ class Sweep:
 
 
 class ParallelLauncher(Launcher):
-    """Runs jobs in `workers` processes of `threads` threads each; `choose_slots` says what null stands for.
+    """Runs jobs in `workers` processes of `threads` threads each; see `choose_slots` for null.
 
-    Jobs start longest first, end in any order, and are returned in the order given. One that fails leaves the others
-    alone; one whose worker dies is tried once more. Workers stay between jobs and between launches, so that what a run
-    loaded serves the next.
+    Jobs start in the order of falling estimated cost, and are returned in the given order. A failed job does not stop
+    the others. A job whose worker dies is retried once. Workers are kept between jobs and launches, so that later runs
+    reuse their in-process caches.
 
     Raises:
-        ValueError: at launch, if the threads of all workers would be more than the cores.
+        ValueError: at launch, if `workers` or `threads` is below 1, or workers x threads is more than the cores.
     """
 
     def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
@@ -53,12 +53,12 @@ class ParallelLauncher(Launcher):
         self._pool: Pool | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives before the first launch; meanwhile the workers' imports begin."""
+        """Store context and config; start the fork server, whose imports run in the background."""
         start_fork_server()
         self._sweep = Sweep(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs and return how they ended, in their order."""
+        """Run the jobs; return their `JobReturn`s in the given order."""
         from xlora_bench.sweeps.estimate.costs import longest_first  # noqa: PLC0415 - slow to import
 
         assert self._sweep is not None
@@ -78,7 +78,7 @@ class ParallelLauncher(Launcher):
                 returned = isinstance(outcome, JobReturn)
                 ended[order[index]] = received(outcome) if returned else failed(sweep, *jobs[index], outcome)
         except BaseException:
-            pool.close()  # Ctrl-C: every run goes on from its last whole epoch when it is started again
+            pool.close()  # Ctrl-C, too: a run resumes from its last whole epoch
             raise
         return [ended[index] for index in sorted(ended)]
 
@@ -92,7 +92,7 @@ class ParallelLauncher(Launcher):
 
 
 def run_in_worker(shared: bytes, number: int, overrides: list[str]) -> JobReturn:
-    """Run one job as Hydra's own launcher does; an error of the job comes back as `portable` makes it."""
+    """Run one job as Hydra's basic launcher does; an error of the job is returned in the form of `portable`."""
     sweep = _enter(shared)
     job_config = sweep.job_config(number, overrides)
     HydraConfig.instance().set_config(job_config)
@@ -104,19 +104,19 @@ def run_in_worker(shared: bytes, number: int, overrides: list[str]) -> JobReturn
         job_subdir_key="hydra.sweep.subdir",
     )
     if job_return.status != JobStatus.COMPLETED:
-        job_return.return_value = portable(job_return._return_value)  # the public property raises it
+        job_return.return_value = portable(job_return._return_value)  # the public property would raise it
     return job_return
 
 
 def received(job_return: JobReturn) -> JobReturn:
-    """Return what `run_in_worker` sent, its error as it was raised."""
+    """Return the result of `run_in_worker`, with its error chained again."""
     if job_return.status != JobStatus.COMPLETED:
         job_return.return_value = chained(job_return._return_value)
     return job_return
 
 
 def failed(sweep: Sweep, number: int, overrides: list[str], error: Exception) -> JobReturn:
-    """Return the failure of a job that could not report itself how it ended, and call the callbacks."""
+    """Return a FAILED `JobReturn` for a job whose worker could not report; call `on_job_end` for it."""
     config = sweep.job_config(number, overrides)
     folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
@@ -132,7 +132,7 @@ def failed(sweep: Sweep, number: int, overrides: list[str], error: Exception) ->
 
 @lru_cache(maxsize=1)
 def _enter(shared: bytes) -> Sweep:
-    """Make this process, a worker, know what the process that started the sweep knows."""
+    """Restore Hydra's global state of the main process in this worker; return the sweep."""
     sweep, state = pickle.loads(shared)
     setup_globals()
     Singleton.set_state(state)

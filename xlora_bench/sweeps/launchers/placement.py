@@ -1,4 +1,4 @@
-"""Worker placement: how many workers a sweep has, and on which cores and devices each runs."""
+"""Worker placement: the number of workers of a sweep, and the cores and the device of each."""
 
 import os
 from pathlib import Path
@@ -13,16 +13,16 @@ from xlora_bench.sweeps.launchers.workers import WorkerSlot
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
 USUAL = Encoder(layers=12, width=768, inner=3072)
-"""What a model is taken for whose own config is not at hand."""
+"""Assumed for a model whose config is not on this machine."""
 GIB = 2**30
 
 
 def choose_slots(config: DictConfig, *, workers: int | None, threads: int | None) -> list[WorkerSlot]:
-    """Return a slot per worker for the sweep of `config`, and print one line that says what was chosen.
+    """Return one slot per worker for the sweep of `config`, and print the choice in one line.
 
-    `threads` None is 1: it must not depend on the machine or the number of runs, because a run's last digits depend on
-    it. `workers` None is one per GPU, or else as many as the cores and the free memory carry. The pool starts a worker
-    when there is a run for it, so never more than there are runs.
+    `threads` None means 1, because the last digits of a run depend on the number of threads, so it must not vary with
+    the machine. `workers` None means one per GPU, or without GPUs as many as cores and free memory allow. The pool
+    starts workers on demand, so there are never more than runs.
 
     Raises:
         ValueError: if a number is below 1, or more threads would run than there are cores.
@@ -41,16 +41,16 @@ def choose_slots(config: DictConfig, *, workers: int | None, threads: int | None
 
 
 def workers_in_memory(config: DictConfig) -> int:
-    """Return how many workers fit into the free memory, each with 1 GiB and three times its encoder's fp32 weights."""
+    """Return the number of workers that fit into free memory, each with 1 GiB + 3 x the encoder's fp32 weights."""
     encoder = (encoder_of(config.model) if "model" in config else None) or USUAL
     weights = 4 * encoder.layers * (4 * encoder.width**2 + 2 * encoder.width * encoder.inner)
     return int(psutil.virtual_memory().available // (GIB + 3 * weights))
 
 
 def slots(workers: int, threads: int, *, devices: list[str]) -> list[WorkerSlot]:
-    """Return a slot per worker; they are bound to disjoint cores only if together they fill all of them.
+    """Return one slot per worker; workers are bound to disjoint cores only if together they use every core.
 
-    Otherwise the system places them: it knows which cores other programs, or another sweep, leave free.
+    Otherwise the operating system places them, because it knows which cores other programs leave free.
 
     Raises:
         ValueError: if a number is below 1, or more threads would run than there are cores.
@@ -77,13 +77,13 @@ def slots(workers: int, threads: int, *, devices: list[str]) -> list[WorkerSlot]
 
 
 def count_cores() -> int:
-    """Return the physical cores that this process may use: of its affinity, within its container's quota."""
+    """Return the number of physical cores in this process's affinity, at most the CPU quota of its container."""
     physical = _physical_cores()
     return min(joblib.cpu_count(), len(physical)) if physical else joblib.cpu_count(only_physical_cores=True)
 
 
 def visible_devices() -> list[str]:
-    """Return the GPUs as `CUDA_VISIBLE_DEVICES` names them."""
+    """Return the ids of the GPUs, as `CUDA_VISIBLE_DEVICES` names them."""
     import torch  # noqa: PLC0415 - slow to import
 
     count = torch.cuda.device_count()
@@ -92,7 +92,7 @@ def visible_devices() -> list[str]:
 
 
 def _physical_cores() -> list[frozenset[int]]:
-    """Return the usable CPUs of each physical core; empty where the system has no affinity."""
+    """Return the usable CPUs of each physical core; empty on a system without CPU affinity."""
     if not hasattr(os, "sched_getaffinity"):
         return []
     usable = os.sched_getaffinity(0)

@@ -1,9 +1,9 @@
-"""Worker processes that stay, on cores of their own: one that dies takes its own job with it and no other.
+"""Pool of persistent worker processes, each with its own cores or device; a dead worker affects only its own job.
 
-A standard process and a pipe per worker: forked from a server that has imported what a run needs, where that can be
-(`start_fork_server`), else spawned. The executors of joblib and `concurrent.futures` hide which worker
-has which job: a dead worker breaks the whole pool there, loky also replaces a worker whose memory has grown, and
-neither gives each worker its own cores or device.
+Each worker is one process with one pipe. It is forked from a server with the imports done (`start_fork_server`), where
+possible, else spawned. The executors of joblib and `concurrent.futures` are not used: they hide which worker has which
+job, so that a dead worker breaks the whole pool; loky also replaces a worker whose memory has grown; neither gives each
+worker its own cores or device.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 
 Call = Callable[[], Any]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
-"""What numerical libraries read when they are imported."""
+"""Variables for the number of threads, which numerical libraries read at import."""
 ATTEMPTS = 2
 
 
 class WorkerLostError(RuntimeError):
-    """The process of a job ended before the job did."""
+    """The worker process ended before its job did."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSlot:
-    """Where a worker runs: its `threads`, the `cpus` it is bound to (None: any), its GPU (None: those there are)."""
+    """Resources of a worker: `threads`, the `cpus` it is bound to (None: any), its GPU `device` (None: all)."""
 
     threads: int
     cpus: frozenset[int] | None = None
@@ -48,22 +48,22 @@ class WorkerSlot:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a worker has in its environment; in one that is spawned, before anything is imported."""
+        """Environment variables of the worker; in a spawned one they are set before any import."""
         device = {} if self.device is None else {"CUDA_VISIBLE_DEVICES": self.device}
         return {name: str(self.threads) for name in THREADS} | device
 
     @property
     def context(self) -> BaseContext:
-        """How its worker starts: what uses a GPU must not be forked, and macOS's own libraries cannot be."""
+        """Start method: forkserver on Linux without a GPU, else spawn (forks break CUDA and macOS libraries)."""
         forks = self.device is None and sys.platform == "linux"
         return multiprocessing.get_context("forkserver" if forks else "spawn")
 
 
 def start_fork_server() -> None:
-    """Let the server from which workers are forked import what a run needs, once for all of them, from now on.
+    """Start the fork server, which imports all that a run needs once for all workers; no effect where workers spawn.
 
-    Its numerical libraries have no threads of their own, which would be lost in a fork; it ends with this process.
-    Without it each worker imports for itself. Nothing is done where workers are spawned.
+    Its numerical libraries run with one thread, because a fork would lose their other threads. It ends with this
+    process. Without this call, each worker does its own imports.
     """
     slot = WorkerSlot(threads=1)
     if slot.context.get_start_method() == "forkserver":
@@ -73,7 +73,7 @@ def start_fork_server() -> None:
 
 
 class Worker:
-    """A process that computes one call at a time and stays; it ends with its parent, however that ends."""
+    """A persistent process that computes one call at a time; it ends whenever its parent ends, even when killed."""
 
     def __init__(self, slot: WorkerSlot) -> None:
         self.slot = slot
@@ -84,16 +84,16 @@ class Worker:
         theirs.close()
 
     def send(self, call: Call) -> None:
-        """Send a call; if the process is gone, `receive` says so."""
+        """Send a call; if the process has ended, `receive` raises the error."""
         with contextlib.suppress(OSError):
             self.connection.send_bytes(cloudpickle.dumps(call))
 
     def receive(self) -> Any:
-        """Return what the call returned.
+        """Wait for the call and return its value.
 
         Raises:
             WorkerLostError: if the process ended.
-            BaseException: what the call raised, with its causes; its traceback is a note.
+            BaseException: the exception of the call, with its causes; the worker's traceback is added as a note.
         """
         try:
             answer = self.connection.recv_bytes()
@@ -106,14 +106,14 @@ class Worker:
         return value
 
     def close(self) -> None:
-        """End the process at once; what runs leave behind is whole at every moment."""
+        """Kill the process at once; this is safe because runs write their files atomically."""
         self._process.kill()
         self._process.join()
         self.connection.close()
 
 
 class Pool:
-    """Workers on `slots`, started when there is a job for them and kept until `close`."""
+    """Workers on `slots`, started on demand and kept until `close`."""
 
     def __init__(self, slots: Sequence[WorkerSlot]) -> None:
         self.slots = list(slots)
@@ -122,9 +122,9 @@ class Pool:
         self._busy: dict[Connection, tuple[Worker, int]] = {}
 
     def run(self, calls: Sequence[Call], *, names: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield (index in `calls`, value or the exception that it raised) as the calls end.
+        """Yield (index in `calls`, value or raised exception) in the order in which the calls end.
 
-        A call whose worker dies is tried once more in a new worker, and is a `WorkerLostError` then.
+        A call whose worker dies is retried once in a new worker; the second time its outcome is a `WorkerLostError`.
         """
         lost = [0] * len(calls)
         waiting = list(reversed(range(len(calls))))
@@ -141,7 +141,7 @@ class Pool:
                 yield index, outcome
 
     def close(self) -> None:
-        """End all workers at once."""
+        """Kill all workers."""
         for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
             worker.close()
         self._free, self._idle, self._busy = list(reversed(self.slots)), [], {}
@@ -152,7 +152,7 @@ class Pool:
         self._busy[worker.connection] = (worker, index)
 
     def _ended(self) -> Iterable[tuple[int, Any]]:
-        """Wait until a call ends; return those that have, their workers being ready for the next."""
+        """Wait until at least one call ends; return the ended calls, and mark their workers as idle."""
         ended: list[tuple[int, Any]] = []
         ready = wait(list(self._busy))
         for connection in [each for each in self._busy if each in ready]:
@@ -173,14 +173,14 @@ class Pool:
 
 
 def serve(connection: Connection, slot: WorkerSlot, environment: dict[str, str]) -> None:
-    """Compute what comes through `connection`, in the process of a worker, until the other end is closed."""
+    """Main loop of a worker process: compute the calls received from `connection` until its other end is closed."""
     if slot.cpus is not None:
         os.sched_setaffinity(0, slot.cpus)
     os.environ.clear()
-    os.environ.update(environment)  # a fork server has that of its start
+    os.environ.update(environment)  # a fork server has the environment of its own start
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(slot.threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError):
         while True:
@@ -188,7 +188,7 @@ def serve(connection: Connection, slot: WorkerSlot, environment: dict[str, str])
 
 
 def portable(error: BaseException) -> list[BaseException]:
-    """Return `error` and its causes as exceptions that survive pickling, the traceback as a note of the first."""
+    """Return `error` and its causes as picklable exceptions; the first one has the traceback as a note."""
     text = "".join(traceback.format_exception(error))
     causes: list[BaseException] = []
     cause: BaseException | None = error
@@ -231,7 +231,7 @@ def _end_with_parent() -> None:
 
 
 def _ending(code: int) -> str:
-    """Return how a process ended, from its exit code, and what may help."""
+    """Return how a process ended, from its exit code, with advice if it was killed."""
     if code == -signal.SIGKILL:
         return "its process was killed (SIGKILL); if memory ran out, take fewer workers: hydra.launcher.workers=1"
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -1,4 +1,4 @@
-"""The configs of many runs: Hydra composes each choice of groups once, the other overrides go onto a copy."""
+"""Composer of the configs of a sweep: Hydra composes each group choice once; other overrides are applied to copies."""
 
 import copy
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ Choice = tuple[str, ...]
 
 
 class Composer:
-    """What the runs of a sweep with the primary `config` hold, as `load_sweep_config` would compose them."""
+    """Configs of runs with the primary `config`, cached by overrides; equal to those of Hydra's `load_sweep_config`."""
 
     def __init__(self, config: DictConfig, loader: ConfigLoader) -> None:
         self._config = config
@@ -30,7 +30,7 @@ class Composer:
         self._signatures: dict[Choice, str] = {}
 
     def config(self, overrides: Mapping[str, str]) -> DictConfig:
-        """Return the config of a run without Hydra's own node; not to be written to.
+        """Return the config of a run without the node `hydra`; do not modify it, it is cached.
 
         Raises:
             ConfigCompositionException: if an override does not fit the config.
@@ -50,11 +50,11 @@ class Composer:
         return cast("dict[str, Any]", OmegaConf.to_container(self.config(overrides), resolve=True))
 
     def choices(self, overrides: Mapping[str, str]) -> dict[str, Any]:
-        """Return the choice of every group."""
+        """Return the choice of every config group."""
         return self._base(as_lines(overrides))[1]
 
     def value(self, overrides: Mapping[str, str], key: str) -> Any:
-        """Return a group's choice or the value of a dotted key, `ABSENT` if the run has no such key."""
+        """Return a group's choice or the value of a dotted key; `ABSENT` if the config has no such key."""
         choices = self.choices(overrides)
         if key in choices:
             return choices[key]
@@ -64,7 +64,7 @@ class Composer:
         return OmegaConf.to_container(result, resolve=True) if OmegaConf.is_config(result) else result
 
     def signature(self, overrides: Mapping[str, str]) -> tuple[str, str, str | None]:
-        """Return what two runs share that are one: everything but their cosmetic keys, and their names."""
+        """Return what equal runs have in common: config hash without seed and data, group choices, and seed."""
         rest = {name: text for name, text in overrides.items() if name != "seed"}
         index = tuple(as_lines(rest))
         if index not in self._signatures:

@@ -1,4 +1,4 @@
-"""The runs of a sweep: the Cartesian product of its lists, then the rules of `grid:`."""
+"""Grid of a sweep: the Cartesian product of its override lists, changed by the rules of `grid:`."""
 
 import difflib
 import itertools
@@ -18,12 +18,12 @@ from xlora_bench.sweeps.planning.compose import Composer
 log = logging.getLogger(__name__)
 
 DEEPEST = 4
-"""How many runs may stand between a run and the one that starts from the pretrained weights."""
+"""Longest chain of parents between a run and the one that starts from the pretrained weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridPoint:
-    """A run after the rules: its place `raw` in the Cartesian product, and its `overrides`."""
+    """A run of the grid: its point `raw` of the Cartesian product, and its `overrides` after the rules."""
 
     raw: Overrides
     overrides: Overrides
@@ -31,14 +31,16 @@ class GridPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Excluded:
-    """A run that a rule leaves out, and why."""
+    """A run that a rule excludes, and the reason."""
 
     overrides: Overrides
     reason: str
 
 
 class Grid:
-    """The runs of the sweep of a primary `config`, narrowed by the `arguments` of the command line.
+    """The runs of the sweep of a primary `config`; `arguments` of the command line replace its lists.
+
+    A key given on the command line is not changed by rules. `grid_points` are the distinct runs, `excluded` the others.
 
     Raises:
         ValueError: if a rule is malformed, or names a key that no run has.
@@ -58,7 +60,7 @@ class Grid:
         self.grid_points = self.distinct(grid_points)
 
     def distinct(self, grid_points: Iterable[GridPoint]) -> list[GridPoint]:
-        """Return the drafts without those that are the same run as an earlier one.
+        """Return the grid points without those that are the same run as an earlier one.
 
         Raises:
             ConfigCompositionException: if a run cannot be composed.
@@ -69,14 +71,14 @@ class Grid:
         return list(result.values())
 
     def lines(self, grid_point: GridPoint) -> list[str]:
-        """Return the overrides of a draft as Hydra's launchers take them, its parent spelled out."""
+        """Return the overrides of a grid point for Hydra's launchers, with its parent spelled out (`with_parent`)."""
         return as_lines(self.with_parent(grid_point).overrides)
 
     def with_parent(self, grid_point: GridPoint, *, depth: int = 0) -> GridPoint:
-        """Return `grid_point` with `start_from` holding all that makes its parent from it, whatever rules were at work.
+        """Return `grid_point` with a `start_from` that lists all differences of its parent, those by rules included.
 
         Raises:
-            ValueError: if the parent is left out, is several runs, or has no end of parents of its own.
+            ValueError: if the parent is excluded by a rule, is several runs, or has too many ancestors (`DEEPEST`).
         """
         text = self.composer.value(grid_point.overrides, START_FROM)
         if text in (None, ABSENT):
@@ -96,7 +98,7 @@ class Grid:
         return GridPoint(raw=grid_point.raw, overrides={**own, START_FROM: as_text(as_lines(ordered))})
 
     def parent(self, grid_point: GridPoint) -> GridPoint:
-        """Return the run that `grid_point` starts from: its place in the grid, changed, and the rules again."""
+        """Return the parent: apply the changes of `start_from` to `grid_point.raw`, then the rules."""
         changes = from_lines(self.changes(grid_point.overrides))
         raw = {key: value for key, value in grid_point.raw.items() if key != START_FROM} | changes
         result = list(self._apply(raw, given_keys=self.given_keys - {START_FROM} | set(changes)))
@@ -108,16 +110,16 @@ class Grid:
         return result[0]
 
     def changes(self, overrides: Overrides) -> list[str]:
-        """Return the overrides that make a run's parent, as the run states them."""
+        """Return the overrides listed in `start_from` of a run."""
         value = self.composer.value(overrides, START_FROM)
         return listed(as_text(value))
 
     def values(self, grid_point: GridPoint, keys: Iterable[str]) -> tuple[str, ...]:
-        """Return the values of some keys of a draft as text, to tell groups of drafts apart."""
+        """Return the values of `keys` at a grid point as text (`-`: no such key), by which grid points are grouped."""
         return tuple(_show(self.composer.value(grid_point.overrides, key)) for key in keys)
 
     def warn_of_idle_rules(self) -> None:
-        """Warn of a rule that no run and no parent matches, unless it is the command line that narrowed the sweep."""
+        """Warn of each rule that no run or parent matches, unless the command line sets a key of its `when`."""
         for rule in self.rules:
             if rule.number not in self._reached and not self.given_keys & set(rule.when):
                 log.warning("%s matches no run: when %s", rule.name, dict(rule.when))
@@ -130,7 +132,7 @@ class Grid:
                 yield result
 
     def _apply(self, raw: Overrides, *, given_keys: set[str]) -> Iterator[GridPoint | Excluded]:
-        """Yield what the rules make of one run of the product."""
+        """Apply the rules to one run of the product; yield the resulting runs and the excluded ones."""
         runs = [dict(raw)]
         for rule in self.rules:
             after: list[Overrides] = []
@@ -162,7 +164,7 @@ class Grid:
 
 
 def known_keys(composer: Composer, overrides: Overrides) -> list[str]:
-    """Return the groups and the dotted keys of a run's config."""
+    """Return the config groups and the dotted keys of a run's config."""
     return [*composer.choices(overrides), *_dotted(composer.resolved(overrides))]
 
 
@@ -174,17 +176,17 @@ def _dotted(node: Mapping[str, object], prefix: str = "") -> Iterator[str]:
 
 
 def _changed(run: Overrides, rule: Rule, given_keys: set[str]) -> list[Overrides]:
-    """Return the runs that `set` and `each` make of one; what the command line says stays."""
+    """Return the runs that `set` and `each` of a rule make of one run; keys given on the command line stay."""
     settled = {**run, **{key: as_text(value) for key, value in rule.set.items() if key not in given_keys}}
     axes = [[(key, as_text(value)) for value in values] for key, values in rule.each.items() if key not in given_keys]
     return [{**settled, **dict(chosen)} for chosen in itertools.product(*axes)]
 
 
 def _product(lines: list[str], loader: ConfigLoader) -> list[Overrides]:
-    """Return the runs of the Cartesian product; of a repeated key the last list counts.
+    """Return the runs of the Cartesian product; the last list wins if a key is repeated.
 
     Raises:
-        ValueError: for a sweep that is not a list of values.
+        HydraException: for a sweep override that is not a list of values.
     """
     axes: dict[str, list[str]] = {}
     for override in OverridesParser.create(config_loader=loader).parse_overrides(lines):

@@ -1,4 +1,4 @@
-"""What each job of a sweep tells the others: one small file, because jobs may run in other processes."""
+"""Jobs of a sweep: planned runs, and one small file per ended job, because jobs may run in other processes."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from xlora_bench.system.io import write_atomically
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """How job `number` ended; `run` is None if it failed before its identity was known."""
+    """How job `number` ended; `run_id` is None if it failed before the config hash was known."""
 
     number: int
     overrides: list[str]
@@ -22,21 +22,21 @@ class Job:
     reused: bool
 
     def write(self, folder: Path) -> None:
-        """Write the job into the sweep's folder of jobs."""
+        """Write the job to `<folder>/<number>.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / f"{self.number}.json", json.dumps(asdict(self)) + "\n")
 
     @property
     def group(self) -> tuple[str, ...]:
-        """The overrides without the seed: what jobs of one mean have in common."""
+        """The overrides without the seed, equal for all jobs of one mean over seeds."""
         return tuple(override for override in self.overrides if not override.startswith("seed="))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """A run that a sweep is going to run: its overrides, and what it is in a sweep with `tuning:`.
+    """A planned run of a sweep: its overrides, and its roles in a sweep with `tuning:`.
 
-    `tuning` holds `trial`, or `fixed` and `tuned`, both where the best trial has the values that were fixed.
+    `tuning` holds `trial`, or `fixed`, `tuned` or both: both if the best trial has the fixed values.
     """
 
     overrides: tuple[str, ...]
@@ -50,13 +50,13 @@ def read_jobs(folder: Path) -> dict[int, Job]:
 
 
 def clear_jobs(folder: Path) -> None:
-    """Remove what an earlier sweep left in this folder of jobs."""
+    """Delete the job files of an earlier sweep."""
     for path in folder.glob("[0-9]*.json"):
         path.unlink()
 
 
 def varying_keys(runs: Sequence[Sequence[str]]) -> set[str]:
-    """Return the keys in which the runs of a sweep differ; all of them for a single run."""
+    """Return the override keys in which runs differ; all keys for a single run."""
     values: dict[str, set[str]] = {}
     for overrides in runs:
         for override in overrides:

@@ -1,4 +1,4 @@
-"""What a sweep runs, one launch after the other: its runs, or its trials and then its runs."""
+"""Phases of a sweep: one launch of its runs, or with `tuning:` a launch of the trials, then one of the runs."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from xlora_bench.sweeps.planning.tuning import make_tuner
 
 
 class Phases:
-    """The launches of the sweep of a primary `config`, narrowed by the `arguments` of the command line.
+    """The launches of the sweep of a primary `config` with the command line `arguments`.
 
-    `runs` and `notes` hold all that is known so far: which values are the best is known after the trials.
+    `runs` and `notes` hold what is known so far; the tuned values are known only after the trials.
 
     Raises:
         ValueError: if `grid` or `tuning` is wrong, or no run is left.
@@ -37,7 +37,7 @@ class Phases:
         self.grid.warn_of_idle_rules()
 
     def run(self, jobs: Path) -> Iterator[list[PlannedRun]]:
-        """Yield the runs of each launch; `jobs` is the folder in which the jobs say how they ended."""
+        """Yield the runs of each launch; `jobs` is the folder of the job files."""
         if self.tuner is None:
             yield self.runs
             return
@@ -50,7 +50,7 @@ class Phases:
 
 
 def left_out(grid: Grid) -> list[str]:
-    """Return a line per run that a rule left out, in the keys that vary, seeds taken together."""
+    """Return one line per excluded run: varying keys and reason; runs that differ only in the seed share a line."""
     excluded_lines = [as_lines(excluded.overrides) for excluded in grid.excluded]
     shown = varying_keys([*excluded_lines, *(as_lines(grid_point.overrides) for grid_point in grid.grid_points)]) - {
         "seed"

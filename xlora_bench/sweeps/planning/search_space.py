@@ -1,4 +1,4 @@
-"""What a tuning may try: the values of one method, from a grid or drawn at random."""
+"""Search space of `tuning:`: the values to try for one method, from a grid or by random draws."""
 
 import itertools
 import math
@@ -14,10 +14,10 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The values of the keys that are tuned, for the runs that match `when`: a list or `{low:, high:, log:}` each.
+    """Tuned keys (`axes`) for the runs that match `when`; each axis is a list or a range `{low:, high:, log:}`.
 
     Raises:
-        ValueError: if a key has neither, or an empty or impossible range.
+        ValueError: if there is no axis, or an axis is neither, or is empty.
     """
 
     when: Mapping[str, Sequence[Any]]
@@ -36,17 +36,17 @@ class Space:
 
     @classmethod
     def parse(cls, node: Any) -> "Space":
-        """Return a rule of `tuning.space`: an optional `when`, and the keys that it tunes."""
+        """Parse a rule of `tuning.space`: an optional `when`, and the axes by key."""
         if not isinstance(node, Mapping) or not isinstance(node.get("when", {}), Mapping):
             raise ValueError(f"a rule of `tuning.space` (={node}) must map the keys to tune to their values")
         when = {key: value if isinstance(value, list) else [value] for key, value in node.get("when", {}).items()}
         return cls(when=when, axes={key: value for key, value in node.items() if key != "when"})
 
     def grid(self, trials: int) -> list[Values]:
-        """Return every point of the grid.
+        """Return every point of the grid (Cartesian product of the lists).
 
         Raises:
-            ValueError: if there are more or fewer than `trials`, or an axis is a range.
+            ValueError: if their number is not `trials`, or an axis is a range.
         """
         if ranges := [key for key, axis in self.axes.items() if isinstance(axis, Mapping)]:
             raise ValueError(f"`{ranges[0]}` in `tuning.space` is a range: a grid needs lists, or say search: random")
@@ -59,10 +59,12 @@ class Space:
         return points
 
     def draw(self, trials: int, *, seed: int) -> list[Values]:
-        """Return `trials` points that `seed` alone decides, at the same quantiles for every method.
+        """Return `trials` random points: a sample of the grid, or with a range, quantiles drawn by (seed, key, trial).
+
+        Every method gets the same quantiles, because they depend on nothing else.
 
         Raises:
-            ValueError: if lists hold fewer points than that.
+            ValueError: if all axes are lists and their grid has fewer points than `trials`.
         """
         if any(isinstance(axis, Mapping) for axis in self.axes.values()):
             return [self._point(trial, seed=seed) for trial in range(trials)]
@@ -85,7 +87,7 @@ def _uniform(seed: int, key: str, trial: int) -> float:
 
 
 def _at(axis: Any, quantile: float) -> Any:
-    """Return the value of an axis at a quantile in [0, 1), to three digits."""
+    """Return the value of an axis at a quantile in [0, 1): an integer for integer bounds, else to three digits."""
     if isinstance(axis, list):
         return axis[int(quantile * len(axis))]
     low, high = axis["low"], axis["high"]

@@ -1,4 +1,4 @@
-"""`tuning:`, the same number of trials for every method, on a seed and on rows that the reported runs never see."""
+"""`tuning:`: the same number of trials for every method, on a seed and held-out rows that no reported run uses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from xlora_bench.sweeps.planning.jobs import Job, PlannedRun
 from xlora_bench.sweeps.planning.search_space import Space, Values
 
 Group = tuple[str, ...]
-"""The values of `tuning.by` that runs tuned together share."""
+"""Values of the keys `tuning.by`; runs with equal values are tuned together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How much may be tried, and where: `trials` per combination of `by`, on `holdout` training rows and on `seed`.
+    """Options of `tuning:`: `trials` per combination of `by`, scored on `holdout` held-out training rows with `seed`.
 
     Raises:
         ValueError: if an option is outside its range.
@@ -44,12 +44,12 @@ class Tuning:
 
     @property
     def keys(self) -> set[str]:
-        """The keys that are tuned, for any method."""
+        """All tuned keys of all spaces."""
         return {key for space in self.space for key in space.axes}
 
     @classmethod
     def parse(cls, node: Mapping[str, Any]) -> "Tuning":
-        """Return the `tuning` node of a config."""
+        """Parse the `tuning` node of a config."""
         known, needed = set(cls.__dataclass_fields__), {"seed", "holdout", "trials", "space"}
         if wrong := sorted((set(node) - known) | (needed - set(node))):
             raise ValueError(f"missing or unknown in `tuning`: {', '.join(wrong)}; it holds {', '.join(sorted(known))}")
@@ -62,11 +62,14 @@ class Tuning:
 
 
 class Tuner:
-    """The trials of a sweep, and the runs to report once their scores are known.
+    """The trials of a sweep, and after them the reported runs.
+
+    A group is a set of runs with the same values of `tuning.by`. It has `tuning.trials` trials; the tuned runs take the
+    values of the trial with the highest score.
 
     Raises:
-        ValueError: if the tuning seed is among the reported ones, a tuned key is set on the command line, no space is
-            meant for a run, or the budget does not fit a space.
+        ValueError: if `tuning.seed` is a reported seed, a tuned key is set on the command line, no space or several
+            match a group, a key of `by` is in no run, or `trials` does not fit a space.
     """
 
     def __init__(self, tuning: Tuning, grid: Grid) -> None:
@@ -82,9 +85,9 @@ class Tuner:
         self.trials = [self._trial(self._groups[group][0], values) for group, values in self._in_order()]
 
     def reported(self, jobs: Mapping[int, Job]) -> list[PlannedRun]:
-        """Return every reported run, as configured and with the values of its group's best trial.
+        """Return every reported run: as configured (fixed), and with the values of its group's best trial (tuned).
 
-        Without jobs the values are not known yet: the runs as configured stand for both.
+        With empty `jobs` the values are not known yet: each fixed run then stands for both.
         """
         best = self._best(jobs)
         self.notes = self._told(best) if jobs else []
@@ -103,7 +106,7 @@ class Tuner:
         ]
 
     def _best(self, jobs: Mapping[int, Job]) -> dict[Group, Values | None]:
-        """Return the values of the best trial that is done, the first of equals; None where none is."""
+        """Return, by group, the values of its completed trial with the highest score (first of equals), or None."""
         best: dict[Group, tuple[float, Values]] = {}
         for number, (group, values) in enumerate(self._in_order()):
             job = jobs.get(number)
@@ -114,7 +117,7 @@ class Tuner:
         return {group: best[group][1] if group in best else None for group in self._groups}
 
     def _told(self, best: Mapping[Group, Values | None]) -> list[str]:
-        """Return what the report must say of the tuning."""
+        """Return the notes on the tuning for the report."""
         of = ", ".join(self.tuning.by)
         notes = [
             f"Tuned: the best of {self.tuning.trials} trials ({self.tuning.search}) per {of}, on seed "
@@ -134,7 +137,7 @@ class Tuner:
         return self._grid.values(grid_point, self.tuning.by)
 
     def _trial(self, grid_point: GridPoint, values: Values) -> PlannedRun:
-        """Return the trial of `values` on the tuning seed and rows, for a run that stands for its group."""
+        """Return the trial of `values` for the group of `grid_point`, on the tuning seed and the held-out rows."""
         seed = {"seed": as_text(self.tuning.seed)}
         holdout = {"task.holdout": as_text(self.tuning.holdout)}
         trial = GridPoint(
@@ -157,7 +160,7 @@ class Tuner:
         return spaces[0].draw(self.tuning.trials, seed=self.tuning.seed)
 
     def _space(self, grid_point: GridPoint) -> Space:
-        """Return the first rule of the space that matches a run."""
+        """Return the first space whose `when` matches a run."""
         for space in self.tuning.space:
             if matches(space.when, lambda key: self._grid.composer.value(grid_point.overrides, key)):
                 return space
@@ -166,7 +169,7 @@ class Tuner:
         )
 
     def _check_by(self) -> None:
-        """A key that some methods alone have tells theirs apart; one that no run has is a mistake."""
+        """Raise a ValueError for a key of `tuning.by` that no run has; a key that only some methods have is fine."""
         composer, grid_points = self._grid.composer, self._grid.grid_points
         for key in self.tuning.by:
             if all(composer.value(grid_point.overrides, key) is ABSENT for grid_point in grid_points):
@@ -187,7 +190,7 @@ class Tuner:
 
 
 def make_tuner(config: DictConfig, grid: Grid) -> Tuner | None:
-    """Return the tuner that the `tuning` node of a config asks for, None without one."""
+    """Return the tuner of the config node `tuning`; None without the node."""
     node = config.get("tuning")
     if node is None:
         return None

@@ -1,4 +1,4 @@
-"""The Hydra callback that follows a sweep: a line per run, and the table at the end."""
+"""Hydra callback of a sweep: a progress line per run, and the table at the end."""
 
 import atexit
 import dataclasses
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 
 class SweepReport(Callback):
-    """Prints the progress of a sweep and ends it with its table, in `<results_dir>/reports/<its name>/`.
+    """Prints the progress of a sweep; at the end writes its table to `<results_dir>/reports/<sweep name>/`.
 
-    Jobs may run in other processes, to which Hydra sends copies of this object: they talk through a file per
-    job. A job says which run it trained by `run.json` (`{"run": id}`) in its output folder.
+    Jobs may run in other processes, each with a copy of this object; the copies share state through one file per job.
+    A job writes the id of its run to `run.json` (`{"run_id": id}`) in its output folder.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class SweepReport(Callback):
         self._job_started = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Find the runs of the sweep and make sure that its table comes however it ends; a dry run has none."""
+        """Plan the sweep, and register its table for the exit of the process; do nothing for a dry run."""
         if str(config.hydra.sweeper.get("_target_")).endswith(".DryRunSweeper"):
             return
         with _only_warning("this sweep goes without progress and table"):
@@ -49,24 +49,25 @@ class SweepReport(Callback):
             clear_jobs(self._plan.jobs)
             if older := older_records(self._plan.results_dir):
                 _say(f"{len(older)} older records (schema 1) are not reused; `xlora-bench table` and `diff` read them")
-            # Hydra leaves a sweep with a failed job without calling on_multirun_end.
+            # After a failed job, Hydra ends the sweep without calling on_multirun_end.
             atexit.register(self._report)
 
     def follow(self, runs: Sequence[PlannedRun], *, notes: Sequence[str] = ()) -> None:
-        """Take the runs that the sweeper is going to run, all it knows of, and what the table must say of them."""
+        """Set the planned runs (all that the sweeper knows so far) and the notes for the table."""
         if self._plan is not None:
             self._plan = dataclasses.replace(self._plan, runs=list(runs), notes=list(notes))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the time, to tell this job's run from an earlier one, and which sweep this process runs."""
+        """Store the start time, by which a reused record is recognised, and set the sweep name of the process."""
         self._job_started = time.time()
         if self._plan is not None:
             enter_sweep(self._plan.name)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Print the line of this run; after the last, the table, before Hydra raises a job's error.
+        """Print the progress line of this run; after the last run, print the table, before Hydra raises a job's error.
 
-        Hydra keeps what a job returned until the sweep ends: its configs, 200 KB a run, nobody reads again.
+        The configs in `job_return` (200 KB per run) are dropped: Hydra keeps it until the sweep ends, and nothing reads
+        them.
         """
         leave_sweep()
         if self._plan is None:
@@ -76,7 +77,7 @@ class SweepReport(Callback):
         with _only_warning("no progress line for this run"):
             ended_job = _ended(config, job_return, plan.results_dir, started=self._job_started)
             plan.jobs.mkdir(parents=True, exist_ok=True)
-            with FileLock(plan.jobs / "lock"):  # jobs that end together have their lines one after the other
+            with FileLock(plan.jobs / "lock"):  # one progress line at a time
                 ended_job.write(plan.jobs)
                 ended = read_jobs(plan.jobs)
                 job = ended[int(config.hydra.job.num)]
@@ -86,11 +87,11 @@ class SweepReport(Callback):
             self._report()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table."""
+        """Print the table, unless it was printed already."""
         self._report()
 
     def _report(self) -> None:
-        """Print and write the table, once, in the process that started the sweep."""
+        """Print and write the table once, only in the process that started the sweep."""
         if self._plan is None or self._plan.process != os.getpid():
             return
         plan, self._plan = self._plan, None
@@ -101,7 +102,7 @@ class SweepReport(Callback):
 
 @contextmanager
 def _only_warning(consequence: str) -> Iterator[None]:
-    """Turn an error into a warning: what is said about a sweep must not stop it or hide its own errors."""
+    """Turn an error into a warning: an error of the report must not stop the sweep or hide errors of its jobs."""
     try:
         yield
     except Exception as error:
@@ -113,7 +114,7 @@ def _say(line: str) -> None:
 
 
 def _report(plan: Plan) -> None:
-    # scipy, statsmodels and matplotlib take 2 s: workers import this module, and only the sweep's end needs them
+    # scipy, statsmodels and matplotlib take 2 s to import; workers import this module but do not need them
     from xlora_bench.results.protocols.selection import with_selections  # noqa: PLC0415 - slow to import
     from xlora_bench.results.reports.report import write_report  # noqa: PLC0415 - slow to import
     from xlora_bench.results.reports.trials import write_trials  # noqa: PLC0415 - slow to import
@@ -133,10 +134,10 @@ def _report(plan: Plan) -> None:
 
 
 def _ended(config: DictConfig, job_return: JobReturn, results_dir: Path, *, started: float) -> Job:
-    """Return how a job ended, from its record where there is one and from the error it raised."""
+    """Return how a job ended, from the error it raised or from the record of its run."""
     error = None
     if job_return.status != JobStatus.COMPLETED:
-        raised = job_return._return_value  # the public property raises it
+        raised = job_return._return_value  # the public property would raise it
         error = f"{type(raised).__name__}: {raised}".splitlines()[0]
     run = _run(Path(config.hydra.runtime.output_dir))
     record, reused = None, False

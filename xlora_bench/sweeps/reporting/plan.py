@@ -1,4 +1,4 @@
-"""A sweep as planned, its name, folders and runs; and what became of it, as a frame."""
+"""Plan of a sweep: its name, folders and runs; and its runs as a data frame at the end."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is known when a sweep starts; `runs` is empty if only the sweeper knows what it will run."""
+    """What is known when a sweep starts; `runs` is empty until a sweeper other than Hydra's basic one sets it."""
 
     name: str
     title: str
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def wandb_settings(self) -> dict[str, Any]:
-        """Where the logger of this sweep sends its runs, as arguments of `wandb.init`."""
+        """Arguments of `wandb.init` for the sweep's table: project, entity and mode of its logger, group and folder."""
         logger = self.config.logger
         settings = {key: logger.get(key) for key in ("project", "entity", "mode") if logger.get(key) is not None}
         return {**settings, "group": self.name, "dir": self.report}
@@ -64,7 +64,7 @@ def make_plan(config: DictConfig) -> Plan:
     """Return the plan of the sweep that Hydra is about to start.
 
     Raises:
-        ValueError: if the config's `paper` is not one.
+        ValueError: if the config's `paper` is not a valid paper.
     """
     loader = GlobalHydra.instance().config_loader()
     overrides = list(filter_overrides(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
@@ -86,10 +86,9 @@ def make_plan(config: DictConfig) -> Plan:
 
 
 def sweep_frame(plan: Plan) -> pd.DataFrame:
-    """Return the tidy frame of exactly this sweep's runs, in the order of its jobs.
+    """Return the tidy frame of this sweep's runs, in the order of the jobs, one row per run (and per tuning role).
 
-    A run without a record is there with the status `failed` (its job raised) or `missing` (its job never
-    ended).
+    A run without a record has the status `failed` (its job raised an error) or `missing` (its job did not end).
     """
     jobs = read_jobs(plan.jobs)
     recorded = collect(plan.results_dir, [job.run_id for job in jobs.values() if job.run_id is not None])
@@ -103,7 +102,7 @@ def sweep_frame(plan: Plan) -> pd.DataFrame:
             label = {} if kind is None else {"tuning": kind}
             if job is None or row is None:
                 result[f"{number} {kind}"] = {**_without_record(plan, job, list(run.overrides)), **label}
-            else:  # the run may have been trained under another name
+            else:  # `choices` of this sweep: the record may have others
                 result[json.dumps([job.run_id, job.choices, kind])] = {**row, **job.choices, **label}
         if job is not None and row is not None and job.status == "failed" and row["status"] != "failed":
             notes.append(f"Failed: {job.run_id}: {job.error}; the table shows its earlier record")
@@ -113,7 +112,7 @@ def sweep_frame(plan: Plan) -> pd.DataFrame:
 
 
 def _name(config: DictConfig, overrides_text: list[str]) -> str:
-    """Return the sweep's name: its config's and, if the command line changes it, a hash of what it says."""
+    """Return the sweep's name: the config name, plus a hash of the non-cosmetic overrides, if any."""
     config_name = str(config.hydra.job.config_name).rpartition("/")[2]
     stem = "sweep" if config_name == "config" else config_name
     digest = hashlib.sha256("\n".join(sorted(overrides_text)).encode()).hexdigest()[:8]
@@ -121,13 +120,13 @@ def _name(config: DictConfig, overrides_text: list[str]) -> str:
 
 
 def _is_cosmetic(key: str) -> bool:
-    """Whether two sweeps that differ in `key` have the same runs."""
+    """Whether two sweeps that differ only in `key` have the same runs."""
     group = key.partition(".")[0]
     return group not in ("grid", "tuning", "budget") and (key in COSMETIC or group in COSMETIC)
 
 
 def _runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
-    """Return the runs of Hydra's own sweeper; empty if the sweeper tells them itself or chooses as it goes."""
+    """Return the runs of Hydra's basic sweeper; empty for other sweepers, which report their runs themselves."""
     sweeper = config.hydra.sweeper
     if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
         return []
@@ -135,14 +134,14 @@ def _runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
     parser = OverridesParser.create(config_loader=loader)
     try:
         (runs,) = basic_sweeper().split_arguments(parser.parse_overrides(arguments), None)
-    except HydraException as error:  # the sweeper is about to say so itself
+    except HydraException as error:  # the sweeper will raise it itself
         log.debug("the runs of the sweep are not known: %s", error)
         return []
     return [PlannedRun(overrides=tuple(filter_overrides(run))) for run in runs]
 
 
 def _without_record(plan: Plan, job: Job | None, overrides: list[str]) -> dict[str, Any]:
-    """Return the row of a run without a record: what was asked for, and why there is nothing else."""
+    """Return the row of a run without a record: requested columns, status and reason."""
     overrides_text = job.overrides if job else overrides
     status, reason = (
         ("failed", f"{' '.join(overrides_text)}: {job.error}") if job else ("missing", "its job did not end")

@@ -1,4 +1,4 @@
-"""One line on the terminal per finished run of a sweep."""
+"""Progress of a sweep: one terminal line per ended run."""
 
 import statistics
 from collections.abc import Collection, Sequence
@@ -7,9 +7,9 @@ from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, varying_keys
 
 
 def progress_line(job: Job, *, ended: Collection[Job], runs: Sequence[PlannedRun], elapsed: float) -> str:
-    """Return `run k of n`, what the job was, how it ended, its group's running mean, time gone and to go.
+    """Return `run k of n`, varying overrides, outcome, mean over the seeds so far, elapsed and remaining time.
 
-    `ended` are all jobs so far, this one among them; `runs` are all runs, empty if not known.
+    `ended` are all ended jobs, including `job`; `runs` are all planned runs, empty if not known.
     """
     position = f"run {len(ended)} of {len(runs) or '?'}"
     shown = varying_keys([run.overrides for run in runs])
@@ -19,7 +19,7 @@ def progress_line(job: Job, *, ended: Collection[Job], runs: Sequence[PlannedRun
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in its two largest units."""
+    """Return a duration in at most two units: `1 h 05 min`, `3 min 20 s`, `7 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -44,7 +44,7 @@ def _running_mean(job: Job, ended: Collection[Job]) -> str:
 
 
 def _time_left(ended: Collection[Job], runs: int, elapsed: float) -> str:
-    """Return the time for the runs to come, at the pace of those trained now; unknown before the first."""
+    """Return the remaining time: runs left x (elapsed / runs trained in this sweep); empty before the first one."""
     trained = sum(not job.reused for job in ended)
     if not runs or len(ended) >= runs or not trained:
         return ""

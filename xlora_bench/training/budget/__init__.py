@@ -1,1 +1,1 @@
-"""Budgets on equal footing: the rank (and targets) at which a variant costs what it may cost."""
+"""Budgets: solve for the rank (and targets) at which a variant has a given parameter count or FLOPs per step."""

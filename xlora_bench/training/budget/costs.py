@@ -1,4 +1,4 @@
-"""What a method costs on a model: trained entries, and FLOPs of one training step."""
+"""Costs of a method on a model: trained entries, and FLOPs of one training step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from xlora_bench.training.budget.target_shapes import Shape, TargetModule, rank_
 
 ByRank = Callable[[int], int]
 ModelFactory = Callable[[], nn.Module]
-"""Makes the model on the meta device, anew: methods change it."""
+"""Makes a new model on the meta device; a new one each time, because a method modifies its model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """How a batch passes one adapted weight: its tokens, and whether the input needs a gradient."""
+    """One adapted weight in one step: target, factor shape, number of tokens, whether the input needs a gradient."""
 
     target: TargetModule
     shape: Shape
@@ -29,12 +29,12 @@ class LayerCost:
     needed: bool
 
     def flops(self, rank: int) -> int:
-        """Return the FLOPs of factors of this rank, forward and backward, in the order of contraction that layers take.
+        """Return the FLOPs of the factors at this rank, forward and backward, as adapted layers contract them.
 
-        For `N` tokens and factors `up (out, k)`, `down (k, in)`. Factored: forward `2 N k (in + out)`; backward
-        `2 N k out` for the gradient of each of up and the hidden `(N, k)`, `2 N k in` for down and for the input, where
-        needed. As one dense sum: `2 k in out` to make it and for the gradient of each trained factor, `2 N in out` for
-        its own gradient.
+        For `N` tokens and factors `B (out, k)`, `A (k, in)`. Factored: forward `2 N k (in + out)`; backward `2 N k out`
+        each for the gradients of `B` and of the hidden `(N, k)`, `2 N k in` each for those of `A` and of the input,
+        if needed. Dense sum `W + s B A`: `2 k in out` for the product and for the gradient of each trained factor,
+        `2 N in out` for the gradient of the sum.
         """
         out, inner, width = self.target.out_features, self.target.in_features, self.shape.width * rank
         B = torch.empty(out, width, device="meta", requires_grad=self.shape.B)
@@ -48,7 +48,7 @@ class LayerCost:
 
 
 def adapter_entries(adapter: Adapter, model: nn.Module, *, targets: Targets, init_scheme: InitScheme) -> ByRank:
-    """Return the closed form of the trained entries of one of our variants, head excluded, by `adapter.rank`."""
+    """Return the closed-form count of trained entries of a variant as a function of `adapter.rank`, head excluded."""
     target_modules = target_modules_of(model, targets)
     for target in one_of_each_aspect(target_modules):
         shape_at(adapter, init_scheme, target)
@@ -66,11 +66,14 @@ def adapter_entries(adapter: Adapter, model: nn.Module, *, targets: Targets, ini
 def adapter_flops(
     adapter: Adapter, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, batch: int, length: int
 ) -> ByRank:
-    """Return the FLOPs of a step of `(batch, length)` tokens with one of our variants, by `adapter.rank`.
+    """Return the FLOPs of a step of `(batch, length)` tokens with a variant, as a function of `adapter.rank`.
 
-    Matrix products alone, 2 a multiply-add: those of the frozen model with gradients from the first adapted layer on,
-    as torch counts them, plus those of the factors. Work that does not grow with the tokens (DoRA's norms, making an
-    orthogonal factor from its parameters) is left out.
+    Only matrix products count, 2 FLOPs per multiply-add: those of the frozen model with gradients from the first
+    adapted layer on, as torch counts them, plus those of the factors. Work that does not grow with the number of tokens
+    (DoRA's norms, the parametrization of an orthogonal factor) is not counted.
+
+    Raises:
+        ValueError: if a target is not a linear layer, or the variant cannot adapt it.
     """
     layer_costs: list[LayerCost] = []
     trained = nn.Parameter(torch.zeros((), device="meta"))
@@ -97,7 +100,7 @@ def adapter_flops(
         ) -> Tensor:
             tokens = inputs[0].numel() // target.in_features
             layer_costs.append(LayerCost(target=target, shape=shape, tokens=tokens, needed=inputs[0].requires_grad))
-            return output + trained  # no product: gradients flow from here on, as they would from an adapter
+            return output + trained  # not a matrix product; makes gradients start here, as an adapter would
 
         layer.register_forward_hook(note)
     base = counted_flops(model, batch=batch, length=length)
@@ -123,7 +126,7 @@ def other_flops(
 
 
 def counted_flops(model: nn.Module, *, batch: int, length: int) -> int:
-    """Return the FLOPs of forward and backward, as torch counts them on the meta device."""
+    """Return the FLOPs of forward and backward, counted by torch's FlopCounterMode on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - only for budgets of FLOPs
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
@@ -134,7 +137,7 @@ def counted_flops(model: nn.Module, *, batch: int, length: int) -> int:
 def applied(
     method: Method, model: nn.Module, *, targets: Targets, init_scheme: InitScheme
 ) -> tuple[nn.Module, set[int]]:
-    """Return the model with a baseline or a peft method applied on the meta device, and the ids of head parameters."""
+    """Apply a baseline or a peft method on the meta device; return the model and the `id()`s of its head parameters."""
     names = head_parameter_names(model)
     head = [parameter for name, parameter in model.named_parameters() if name in names]
     try:
@@ -151,7 +154,7 @@ def applied(
 
 
 def logits_of(model: nn.Module, *, batch: int, length: int) -> Tensor:
-    """Return the model's logits for a batch of one length; some architectures run on meta only with a mask."""
+    """Return the logits of a batch without padding; some architectures run on the meta device only with a mask."""
     tokens = torch.zeros(batch, length, dtype=torch.long)
     try:
         output = model(input_ids=tokens)
@@ -162,7 +165,7 @@ def logits_of(model: nn.Module, *, batch: int, length: int) -> Tensor:
 
 
 def trained_biases(adapter: Adapter, model: nn.Module, target_modules: Sequence[TargetModule]) -> list[nn.Parameter]:
-    """Return the biases of the base that train beside the deltas."""
+    """Return the biases of the base model that `adapter.bias` trains in addition to the deltas."""
     head = head_parameter_names(model)
     if adapter.bias == "all":
         return [p for name, p in model.named_parameters() if name.endswith(".bias") and name not in head]
@@ -178,7 +181,7 @@ def head_size(model: nn.Module) -> int:
 
 
 def one_of_each_aspect(target_modules: Sequence[TargetModule]) -> list[TargetModule]:
-    """Return a square, a tall and a wide weight, where there are such: a variant may not fit all of them."""
+    """Return one square, one tall and one wide target, if present: a variant may not support all of them."""
     aspects = {
         (target.out_features > target.in_features, target.out_features < target.in_features): target
         for target in target_modules

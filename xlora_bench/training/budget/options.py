@@ -1,4 +1,4 @@
-"""What a budget may say."""
+"""Options of the config node `budget`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,11 +9,11 @@ UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What one run may cost: `trainable_params` entries or `flops_per_step`, as a number or as `300k`, `1.5T`.
+    """Target cost of one run: `trainable_params` (entries) or `flops_per_step`, as a number or as `300k`, `1.5T`.
 
-    `count_head` says whether the task head, which always trains, is part of `trainable_params`. A step is forward and
-    backward of `task.batch_size` examples of `length` tokens (None: `task.max_length`), 2 FLOPs a multiply-add.
-    `tolerance` is relative. `targets` are target groups to choose from, the first that reaches the budget wins.
+    `count_head` says whether `trainable_params` includes the task head, which always trains. A step is forward and
+    backward of `task.batch_size` examples of `length` tokens (None: `task.max_length`), 2 FLOPs per multiply-add.
+    `tolerance` is relative. `targets` lists target groups; the first one that meets the budget is used.
 
     Raises:
         ValueError: if an option is outside its range, or two budgets are given at once.
@@ -52,21 +52,21 @@ class Budget:
 
     @property
     def key(self) -> str | None:
-        """The quantity that is bounded."""
+        """The budgeted quantity: `trainable_params`, `flops_per_step`, or None if neither is set."""
         return next((key for key in ("trainable_params", "flops_per_step") if getattr(self, key) is not None), None)
 
     @property
     def wanted(self) -> float:
-        """Its value."""
+        """The budget as a number."""
         return number(getattr(self, str(self.key)), str(self.key))
 
     def within(self, value: float) -> bool:
-        """Whether `value` is as near to the budget as it has to be."""
+        """Whether `|value - wanted| <= tolerance * wanted`."""
         return abs(value - self.wanted) <= self.tolerance * self.wanted
 
 
 def number(value: float | str, key: str) -> float:
-    """Return a number that may have a unit: `300k` is 300,000."""
+    """Parse a number that may end in k, M, G or T: `300k` is 300,000."""
     text = str(value).strip()
     try:
         return float(text[:-1]) * UNITS[text[-1]] if text[-1:] in UNITS else float(text)
@@ -75,7 +75,7 @@ def number(value: float | str, key: str) -> float:
 
 
 def with_budget(node: Mapping[str, Any] | None, *, choices: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return the choices that name a job of a sweep: with its budget, and without targets that the budget chooses."""
+    """Return the group choices that label a job: add the budget, drop `targets` if the budget chooses them."""
     node = node or {}
     key = next((key for key in ("trainable_params", "flops_per_step") if node.get(key) is not None), None)
     if key is None:

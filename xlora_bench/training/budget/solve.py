@@ -1,4 +1,4 @@
-"""Write the rank that a budget asks for into the config, before the run gets its name."""
+"""Budget solver: set the rank (and targets) in the config, before the config hash is computed."""
 
 import copy
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetSolution:
-    """The cost nearest to the budget on one group of targets; `rank` is None where the rank does not change it."""
+    """The cost nearest to the budget on one target group; `rank` is None if the cost does not depend on it."""
 
     targets: str
     rank: int | None
@@ -41,14 +41,14 @@ class BudgetSolution:
 
 
 def solve_budget(config: DictConfig, *, choices: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
-    """Set `adapter.rank` (and `targets`) of `config` so that the run meets `config.budget`; return its choices.
+    """Set `adapter.rank` (and `targets`) of `config` to meet `config.budget`; return the updated group choices.
 
-    Call it before interpolations are resolved: `adapter.alpha: ${adapter.rank}` follows the solved rank. The run is
-    the one that has this rank by hand. Without a budget nothing happens.
+    Call it before interpolations are resolved, so that `adapter.alpha: ${adapter.rank}` follows the solved rank. The
+    config hash equals that of a run with the same rank set by hand. Without a budget, `config` stays unchanged.
 
     Raises:
-        ValueError: if the budget cannot be met within its tolerance (the nearest reachable cost is named, on these
-            targets and on others), or a rank is set on the command line too.
+        ValueError: if the budget cannot be met within its tolerance (the message names the nearest cost on these and
+            on other targets), or the command line also sets a rank.
     """
     node = config.get("budget")
     budget = Budget.parse(OmegaConf.to_container(node, resolve=True) if node is not None else None)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def solve_budget(config: DictConfig, *, choices: Mapping[str, str], overrides: S
 
 
 def write(config: DictConfig, result: BudgetSolution, *, changed: bool) -> None:
-    """Put the solution into the config."""
+    """Write the solution into the config."""
     if result.rank is not None:
         config.adapter.rank = result.rank
     if changed:
@@ -77,7 +77,7 @@ def write(config: DictConfig, result: BudgetSolution, *, changed: bool) -> None:
 
 
 def nearest(config: DictConfig, budget: Budget, name: str, targets: Any) -> BudgetSolution:
-    """Return the rank whose cost is nearest to the budget on the target group called `name`."""
+    """Return the rank with the cost nearest to the budget on target group `name`, by bisection over ranks."""
     trial = copy.deepcopy(config)
     trial.targets = targets
     cost, highest = cost_by_rank(trial, budget)
@@ -91,7 +91,7 @@ def nearest(config: DictConfig, budget: Budget, name: str, targets: Any) -> Budg
 
 
 def cost_by_rank(trial: DictConfig, budget: Budget) -> tuple[ByRank, int | None]:
-    """Return what the config costs by its rank, and its highest rank; None for a method without ranks."""
+    """Return the cost as a function of the rank, and the highest rank (None for a method without a rank)."""
     plain = resolved(trial)
     named = ("model", "adapter", "init_scheme", "targets", "task")
     model, method, init_scheme, targets, task = (instantiate(plain[name]) for name in named)
@@ -119,10 +119,10 @@ def cost_by_rank(trial: DictConfig, budget: Budget) -> tuple[ByRank, int | None]
 
 
 def fitting(config: DictConfig, budget: Budget, names: Sequence[str]) -> list[BudgetSolution]:
-    """Return what is reached on each of the target groups that the variant can adapt.
+    """Return the solution on each of the target groups `names` that the variant can adapt.
 
     Raises:
-        ValueError: the reason, if it can adapt none of them.
+        ValueError: if it can adapt none of them, with the reason of the first.
     """
     result, reasons = [], []
     for name in names:
@@ -137,7 +137,7 @@ def fitting(config: DictConfig, budget: Budget, names: Sequence[str]) -> list[Bu
 
 
 def unreachable(config: DictConfig, budget: Budget, solutions: Sequence[BudgetSolution], *, adapter: str) -> ValueError:
-    """Return the error that names the nearest reachable cost here and on all groups of targets."""
+    """Return the error with the nearest reachable cost among `solutions` and on all other target groups."""
 
     def distance(one: BudgetSolution) -> float:
         return abs(one.cost - budget.wanted)
@@ -160,10 +160,10 @@ def unreachable(config: DictConfig, budget: Budget, solutions: Sequence[BudgetSo
 
 
 def group(name: str) -> DictConfig:
-    """Return the config of a group of targets.
+    """Return the config of target group `name`.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is no such group.
     """
     path = CONFIGS / "targets" / f"{name}.yaml"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What a variant costs is decided by the shapes it adapts; they are read off a model without weights."""
+"""Shapes of the target weights, read from a model on the meta device; the costs of a variant follow from them."""
 
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ PROBE_SIZES = (8, 16)
 
 @dataclass(frozen=True, kw_only=True)
 class TargetModule:
-    """One weight `(out, in)` that gets a delta, its module's name and the entries of its bias."""
+    """One weight `(out, in)` that gets a delta: module name, sizes, and the number of entries of its bias (0: none)."""
 
     module_name: str
     out_features: int
@@ -28,9 +28,9 @@ class TargetModule:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The factors that a delta applies: their width over the rank, and which of them get gradients.
+    """The factors of a delta: `width` (columns of `B` per unit of rank), and whether `B` and `A` get gradients.
 
-    `fused` ones are a plain product without dropout, which a layer may also apply as one dense sum.
+    `fused`: the delta is additive and has no dropout, so that a layer may also apply it as one dense sum `W + s B A`.
     """
 
     width: int
@@ -40,7 +40,7 @@ class Shape:
 
 
 def meta_model(pretrained: Pretrained, *, num_labels: int) -> nn.Module:
-    """Return the classifier on the meta device: every shape, no weight."""
+    """Return the classifier on the meta device: shapes without weights."""
     from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: PLC0415 - slow to import
 
     try:
@@ -54,7 +54,7 @@ def meta_model(pretrained: Pretrained, *, num_labels: int) -> nn.Module:
 
 
 def target_modules_of(model: nn.Module, targets: Targets) -> list[TargetModule]:
-    """Return the weights that `targets` names in `model`, in its order."""
+    """Return the weights that `targets` selects, in the order of `targets.names(model)`."""
     target_modules = []
     for module_name in targets.names(model):
         layer = adapted_type(model.get_submodule(module_name))(model.get_submodule(module_name))  # type: ignore[misc]
@@ -67,17 +67,17 @@ def target_modules_of(model: nn.Module, targets: Targets) -> list[TargetModule]:
 
 
 def highest_rank(target_modules: list[TargetModule]) -> int:
-    """Return the highest rank that every weight can take."""
+    """Return the highest rank that fits every weight: the minimum of all `out` and `in`."""
     return min(min(target.out_features, target.in_features) for target in target_modules)
 
 
 def rank_at(adapter: Adapter, target: TargetModule, rank: int) -> int:
-    """Return the rank of one weight: `rank`, or its own by `adapter.rank_pattern`."""
+    """Return the rank of one weight: that of `adapter.rank_pattern` if a pattern matches, else `rank`."""
     return int(pattern_value(adapter.rank_pattern, target.module_name, rank))
 
 
 def shape_at(adapter: Adapter, init_scheme: InitScheme, target: TargetModule) -> Shape:
-    """Return what the deltas of `adapter` are like at `target`, from a delta of a small weight of the same aspect.
+    """Return the factor shape at `target`, probed on a small weight of the same aspect (square, tall or wide).
 
     Raises:
         ValueError: if the variant cannot adapt such a weight, or the init scheme does not fit it.

@@ -1,4 +1,4 @@
-"""A checkpoint after every epoch that a kill cannot spoil, and the adapter of the best one."""
+"""Atomic checkpoint after every epoch, and the adapter of the best epoch."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ class EpochCheckpoint(lightning.Callback):
 
     @property
     def path(self) -> Path:
-        """Where the checkpoint of the last whole epoch lies."""
+        """Path of the checkpoint of the last whole epoch."""
         return self.folder / "checkpoint" / "last.ckpt"
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
-        """Save what trains and the trainer's state; skip an epoch that ended in a collapse."""
+        """Save the trained tensors and the trainer's state; save nothing after a collapse."""
         if pl_module.collapse is not None:
             return
         evaluations = pl_module.evaluations

@@ -1,4 +1,4 @@
-"""What a run costs: seconds, throughput, peak memory."""
+"""Costs of a run: seconds, throughput, peak memory."""
 
 import time
 from typing import Any
@@ -9,9 +9,9 @@ import torch
 
 
 class Costs(lightning.Callback):
-    """Sums training and evaluation time, samples and tokens over all epochs, those before a restart included.
+    """Sums training and evaluation seconds, samples and tokens over all epochs, including those before a restart.
 
-    Peak memory is the allocator's on a GPU, else the largest resident size of the process seen at a batch's end.
+    Peak memory in bytes: on a GPU that of torch's allocator, else the largest resident size at the end of a batch.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class Costs(lightning.Callback):
         self._eval_in_epoch = 0.0
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Reset the GPU's high-water mark, which is the process's, not the run's."""
+        """Reset the GPU's peak memory, which torch counts per process, not per run."""
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock of an epoch."""
+        """Start the timer of an epoch."""
         self._epoch_start, self._eval_in_epoch = time.perf_counter(), 0.0
 
     def on_train_batch_end(
@@ -38,7 +38,7 @@ class Costs(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Count the batch and look at the memory."""
+        """Add samples and tokens of the batch; update the peak memory."""
         self.sums["samples"] += len(batch["labels"])
         self.sums["tokens"] += int(batch["tokens"])
         if torch.cuda.is_available():
@@ -47,29 +47,29 @@ class Costs(lightning.Callback):
             self.peak_memory_bytes = max(self.peak_memory_bytes, psutil.Process().memory_info().rss)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock of an evaluation."""
+        """Start the timer of an evaluation."""
         self._eval_start = time.perf_counter()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop it; an evaluation runs within its epoch."""
+        """Add the time of an evaluation, which is part of its epoch's time."""
         self._eval_in_epoch += time.perf_counter() - self._eval_start
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Add the epoch up."""
+        """Add the seconds of the epoch, split into training and evaluation."""
         self.sums["eval_seconds"] += self._eval_in_epoch
         self.sums["train_seconds"] += time.perf_counter() - self._epoch_start - self._eval_in_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+        """Return the sums for the checkpoint."""
         return {**self.sums, "peak_memory_bytes": self.peak_memory_bytes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the sums of the run that was stopped."""
+        """Continue from the sums of the interrupted run."""
         self.sums = {key: state_dict[key] for key in self.sums}
         self.peak_memory_bytes = state_dict["peak_memory_bytes"]
 
     def summary(self) -> dict[str, float]:
-        """Return the record's cost entries."""
+        """Return the cost entries of the record: seconds, rates per training second, peak memory in bytes."""
         seconds = self.sums["train_seconds"]
         rates = {f"{unit}_per_second": self.sums[unit] / seconds if seconds else 0.0 for unit in ("samples", "tokens")}
         times = {key: self.sums[key] for key in ("train_seconds", "eval_seconds")}

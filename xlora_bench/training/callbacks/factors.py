@@ -1,4 +1,4 @@
-"""How the factors of every delta move."""
+"""Monitor of the factors: norms and updates of every delta during training."""
 
 import csv
 from pathlib import Path
@@ -16,13 +16,15 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 
 class FactorMonitor(lightning.Callback):
-    """Writes a row per adapted module and observed optimizer step to `factors.csv` in `folder`.
+    """Writes to `factors.csv` in `folder` one row per delta and observed step (every `every_n_steps` optimizer steps).
 
-    Every `every_n_steps` steps, with `B (out, r)` and `A (r, in)` the current factors and `s` the scaling:
-    `norm_B`, `norm_A` (Frobenius), `grad_norm`: the gradient norm of the delta's parameters before the step, and
-    the step's exact split `d(B A) = d_B A_old + B_new d_A`: `update_B`, `update_A`, `update` are the
-    Frobenius norms of the two parts and of their sum, times `s`. Products are never formed densely. Works for every
-    adapter that has deltas; means over the modules go to the loggers.
+    With current factors `B (out, r)`, `A (r, in)` and scaling `s`, the columns are: `norm_B`, `norm_A` (Frobenius);
+    `grad_norm`, the norm of the gradients of the delta's parameters before the step; `update_B`, `update_A`, `update`,
+    `s` times the Frobenius norms of the two terms and of the sum in `d(B A) = d_B A_old + B_new d_A`, which is exact.
+    No dense product is formed. The loggers get the means over modules.
+
+    Raises:
+        ValueError: if `every_n_steps` is less than 1.
     """
 
     def __init__(self, folder: Path, *, every_n_steps: int = 50) -> None:
@@ -34,7 +36,7 @@ class FactorMonitor(lightning.Callback):
         self._grad_norms: dict[str, float] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
-        """Drop the rows past the checkpoint from which the run goes on."""
+        """Delete the rows after the step of the checkpoint that the run resumes from; all rows without a checkpoint."""
         kept = []
         if self.path.exists() and trainer.ckpt_path is not None:
             with self.path.open(newline="") as file:
@@ -45,7 +47,7 @@ class FactorMonitor(lightning.Callback):
     def on_before_optimizer_step(  # type: ignore[override]
         self, trainer: lightning.Trainer, pl_module: Classifier, optimizer: Optimizer
     ) -> None:
-        """Remember factors and gradient norms as they are before the step."""
+        """Store factors and gradient norms before an observed step."""
         if (trainer.global_step + 1) % self.every_n_steps:
             return
         self._before = current_factors(pl_module.model)
@@ -56,7 +58,7 @@ class FactorMonitor(lightning.Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: lightning.Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Split the step that was just taken."""
+        """Write the rows of an observed step, and log the means."""
         if not self._before:
             return
         after, scalings = current_factors(pl_module.model), deltas(pl_module.model)
@@ -83,13 +85,13 @@ class FactorMonitor(lightning.Callback):
 
 @torch.no_grad()
 def current_factors(model: torch.nn.Module) -> Factors:
-    """Return copies of the current factors of every delta of `model`, by module name."""
+    """Return copies of the current `(B, A)` of every delta of `model`, by module name."""
     factors = {name: delta.current_factors() for name, delta in deltas(model).items()}
     return {name: (B.detach().clone(), A.detach().clone()) for name, (B, A) in factors.items()}
 
 
 def split_of_update(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], scaling: float) -> dict[str, float]:
-    """Return norms of the new factors and of the two parts of the step (see `FactorMonitor`)."""
+    """Return the norms of the new factors and of the two terms of the update (see `FactorMonitor`)."""
     (B_old, A_old), (B_new, A_new) = old, new
     d_B, d_A = B_new - B_old, A_new - A_old
     whole = (torch.cat((d_B, B_new), dim=1), torch.cat((A_old, d_A)))

@@ -1,4 +1,4 @@
-"""Dropout masks that depend on (seed, epoch) alone."""
+"""Dropout masks that depend only on (seed, epoch)."""
 
 import lightning
 import torch
@@ -7,7 +7,7 @@ from xlora_bench.runs import seeds
 
 
 class EpochStreams(lightning.Callback):
-    """Starts each training epoch's random stream anew, so that a run resumed there is bit-identical."""
+    """Reseeds torch at the start of each training epoch, so that a resumed run is bit-identical."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

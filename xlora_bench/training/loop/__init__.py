@@ -1,1 +1,1 @@
-"""The LightningModule of a run, its optimizer, its evaluations and what of it is saved."""
+"""LightningModule of a run, its optimizer and schedule, its evaluations, and its saved tensors."""

@@ -1,4 +1,4 @@
-"""One evaluation: its metrics and its prediction for every example."""
+"""Evaluations of a run: metrics, and predictions for every example."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from xlora_bench.data import metrics
 from xlora_bench.data.task import TextTask
 
 Split = tuple[Tensor, Tensor, Tensor]
-"""`idx (n,)`, `logits (n, K)` and `labels (n,)` of one split, in the order of idx."""
+"""`idx (n,)`, `logits (n, K)` and `labels (n,)` of one split, sorted by idx."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The state of a run after `epoch` epochs."""
+    """Metrics and predictions after `epoch` epochs."""
 
     epoch: int
     metrics: dict[str, float]
@@ -27,7 +27,7 @@ class Evaluation:
     def of(
         cls, task: TextTask, *, epoch: int, splits: dict[str, Split], loss: Callable[[Tensor, Tensor], Tensor]
     ) -> Self:
-        """Score the predictions; `loss` is the main split's task loss, without any penalty."""
+        """Score the predictions; `loss(logits, labels)` is the task loss without penalties, on the first split."""
         scores = {
             name: metrics.compute(task, logits.numpy(), labels.numpy()) for name, (_, logits, labels) in splits.items()
         }
@@ -39,21 +39,21 @@ class Evaluation:
         )
 
     def summary(self) -> dict[str, float]:
-        """Return epoch and metrics in one dict, as the record's history has them."""
+        """Return epoch and metrics in one dict, an entry of the record's history."""
         return {"epoch": self.epoch, **self.metrics}
 
     def as_tensors(self) -> dict[str, Any]:
-        """Return plain containers and tensors, which a checkpoint can hold and `weights_only` can load."""
+        """Return plain containers and tensors, which `torch.load(weights_only=True)` accepts."""
         return {"epoch": self.epoch, "metrics": dict(self.metrics), "splits": dict(self.splits)}
 
     @classmethod
     def from_tensors(cls, saved: Mapping[str, Any]) -> Self:
-        """Return the evaluation that `as_tensors` saved."""
+        """Invert `as_tensors`."""
         return cls(epoch=saved["epoch"], metrics=dict(saved["metrics"]), splits=dict(saved["splits"]))
 
 
 def best_of(evaluations: Sequence[Evaluation], headline: str) -> Evaluation:
-    """Return the evaluation with the highest headline metric, the earliest of equals."""
+    """Return the evaluation with the highest headline metric; the earliest one wins a tie."""
     return max(evaluations, key=lambda evaluation: (evaluation.metrics[headline], -evaluation.epoch))
 
 

@@ -1,4 +1,4 @@
-"""The LightningModule: one adapted classifier under training, and the predictions of its evaluations."""
+"""LightningModule of a run: training step, evaluation, optimizer, checkpoint contents."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ from xlora_bench.training.loop.trained_state import trained_names
 
 
 class Classifier(lightning.LightningModule):
-    """Trains what requires gradients in `model`; checkpoints hold that and nothing of the frozen base.
+    """Trains the parameters of `model` that require gradients; checkpoints leave out the frozen base.
 
-    `evaluations` has one entry per evaluation so far: metrics and per-example predictions; checkpoints carry it along.
-    `collapse` says why the run cannot go on, or is None.
+    `evaluations` has one entry per evaluation so far (metrics, per-example predictions) and is saved in checkpoints.
+    `collapse` is the reason for which training stopped early, or None.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Classifier(lightning.LightningModule):
         return F.cross_entropy(logits.float(), labels)
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor | None:
-        """Return the task loss plus the method's penalty; stop the run where that is not a finite number."""
+        """Return the task loss plus the method's penalty; set `collapse` and stop if that is not finite."""
         loss = self.loss(forward(self.model, batch), batch["labels"])
         self.log("train/loss", loss, batch_size=len(batch["labels"]))
         penalty = self.method.penalty(self.model)
@@ -67,7 +67,7 @@ class Classifier(lightning.LightningModule):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the step, then let the method act on the parameters."""
+        """Take the step, then call the method's `post_optimizer_step`."""
         super().optimizer_step(*args, **kwargs)
         self.method.post_optimizer_step(self.model, self.global_step + 1)
 
@@ -76,12 +76,12 @@ class Classifier(lightning.LightningModule):
         self._outputs = [[] for _ in self.task.eval_splits]
 
     def validation_step(self, batch: dict[str, Any], index: int, dataloader_idx: int = 0) -> None:
-        """Collect the logits; penalties have no part in evaluation."""
+        """Collect idx, logits and labels of a batch; penalties are not evaluated."""
         logits = forward(self.model, batch).float()
         self._outputs[dataloader_idx].append((batch["idx"], logits, batch["labels"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Compute this evaluation's metrics over all examples and log them."""
+        """Compute and log the metrics over all examples, sorted by idx."""
         splits = {}
         for split, outputs in zip(self.task.eval_splits, self._outputs, strict=True):
             idx, logits, labels = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
@@ -92,24 +92,28 @@ class Classifier(lightning.LightningModule):
         self.log_dict({f"validation/{name}": float(value) for name, value in evaluation.metrics.items()})
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the optimizer and its schedule, stepped every optimizer step."""
+        """Return the optimizer and its schedule, which advances every optimizer step."""
         optimizer: Optimizer = self.optimizer_options.build(
             self.model,
             self.head,
             self.method.lr_ratios(self.model),
-            fused=str(self.trainer.precision).endswith("true"),  # Lightning cannot clip for a fused one otherwise
+            fused=str(self.trainer.precision).endswith("true"),  # else Lightning cannot clip gradients
         )
         schedule = self.schedule_options.build(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what trains; drop the frozen base."""
+        """Keep the trained tensors, drop the frozen base, add the evaluations."""
         kept = {f"model.{name}" for name in trained_names(self.model)}
         checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in kept}
         checkpoint["evaluations"] = [evaluation.as_tensors() for evaluation in self.evaluations]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back the evaluations; refuse a checkpoint of another variant."""
+        """Restore the evaluations.
+
+        Raises:
+            ValueError: if the checkpoint is of another variant: its tensors are not those that train here.
+        """
         kept = {f"model.{name}" for name in trained_names(self.model)}
         if kept != set(checkpoint["state_dict"]):
             raise ValueError("the checkpoint is of another variant: it does not hold exactly what trains here")

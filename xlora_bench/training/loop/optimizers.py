@@ -1,4 +1,4 @@
-"""Optimizers and schedules, built from plain options."""
+"""Optimizer and schedule of a run, as options that build the torch objects."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from transformers import SchedulerType, get_scheduler
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """AdamW over what requires gradients; the head may have its own learning rate.
+    """AdamW on the parameters that require gradients; `head_lr` (None: `lr`) is the learning rate of the head.
 
-    Weight decay spares biases and layer norms, as usual for transformers.
+    Biases and layer norms get no weight decay, as usual for transformers.
 
     Raises:
         ValueError: if a learning rate is not positive.
@@ -34,7 +34,7 @@ class AdamW:
     def build(
         self, model: nn.Module, head: Iterable[str], lr_ratios: Mapping[str, float], *, fused: bool = True
     ) -> Optimizer:
-        """Return the optimizer of `model`, whose head's parameters are named in `head`; `lr_ratios` multiply `lr`."""
+        """Return the optimizer; `head` has the names of the head's parameters, `lr_ratios` factors of `lr` by name."""
         head, spared = set(head), undecayed_names(model)
         head_lr = self.lr if self.head_lr is None else self.head_lr
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -51,7 +51,7 @@ class AdamW:
 
 
 def undecayed_names(model: nn.Module) -> set[str]:
-    """Return the names of biases and layer-norm parameters."""
+    """Return the names of biases and layer-norm parameters, which get no weight decay."""
     norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
     inside = tuple(f"{name}." for name in norms)
     return {
@@ -61,7 +61,7 @@ def undecayed_names(model: nn.Module) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A learning-rate schedule of `transformers.get_scheduler`, with `warmup` as a fraction of all steps.
+    """Learning-rate schedule `name` of `transformers.get_scheduler`; `warmup` is a fraction of all steps, rounded.
 
     Raises:
         ValueError: if `warmup` is outside [0, 1) or transformers has no schedule of that name.

@@ -1,4 +1,4 @@
-"""What a run has to keep of a model: everything that trains, and nothing of the frozen base."""
+"""Trained state: the tensors of a model that a run saves and loads, without the frozen base."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from xlora_bench.nn.layers import AdaptedLayer
 
 
 def trained_names(model: nn.Module) -> set[str]:
-    """Return the state-dict keys of what requires gradients and of the tensors that deltas keep (anchors, pivots)."""
+    """Return the state-dict keys of trainable parameters and of all delta tensors, fixed ones (anchors, pivots) too."""
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for path, module in model.named_modules():
         if isinstance(module, AdaptedLayer):
@@ -21,17 +21,17 @@ def trained_names(model: nn.Module) -> set[str]:
 
 
 def trained_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Return those tensors, each with its own storage."""
+    """Return the tensors at `trained_names`, each a contiguous copy."""
     names = trained_names(model)
     state = model.state_dict()
     return {name: state[name].detach().clone(memory_format=torch.contiguous_format) for name in sorted(names)}
 
 
 def load_trained_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load what `trained_state_dict` gave.
+    """Load the result of `trained_state_dict`.
 
     Raises:
-        ValueError: if the state does not hold exactly what trains here.
+        ValueError: if its keys are not exactly the `trained_names` of `model`.
     """
     names = trained_names(model)
     if names != set(state):
@@ -51,6 +51,6 @@ def save_trained(model: nn.Module, path: Path) -> None:
 
 
 def load_trained(model: nn.Module, path: Path) -> None:
-    """Load what `save_trained` wrote."""
+    """Load a file of `save_trained`; raises as `load_trained_state_dict`."""
 
     load_trained_state_dict(model, load_file(path))
