@@ -1,4 +1,4 @@
-"""Every adapter x init scheme x layer type keeps the promises of a variant, or is refused with the starts that fit.
+"""Each adapter x init scheme x layer type keeps the promises of a variant or is refused with the init schemes that fit.
 
 The pairs come from the YAML files: a new variant or start is tested the day its file appears. A new layer type is one
 line in `tests/helpers/nets.py`. One test is one case; it goes through all promises, each on a model of its own.
@@ -42,7 +42,7 @@ DISTINCT = [  # not pissa, olora, ...: lora with another start, and every start 
 PAIRS = list(itertools.product(DISTINCT, choices("init_scheme")))
 CASES = [(*pair, kind, "fp32") for pair in PAIRS for kind in KINDS]
 CASES += [(*pair, "linear", dtype) for pair in PAIRS for dtype in ("bf16", "fp16")]
-REFUSAL = "starts that fit: |needs a square weight, this one is"
+REFUSAL = "init schemes that fit: |needs a square weight, this one is"
 
 
 @cache

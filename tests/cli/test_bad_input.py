@@ -25,7 +25,7 @@ CASES = {
     "no such target": (["targets.modules=[qurey]"], ["'qurey' matches no module", "did you mean query"]),
     "start that does not fit": (
         ["adapter=lu", "init_scheme=svd_left"],
-        ["`init_scheme` (=svd_left) does not fit `adapter` (=lu)", "starts that fit: unit_diagonal"],
+        ["`init_scheme` (=svd_left) does not fit `adapter` (=lu)", "init schemes that fit: unit_diagonal"],
     ),
     "zero start": (["init_scheme=zero"], ["`init_scheme` (=zero) does not fit", "neither gets a gradient"]),
     "penalty without gradient": (

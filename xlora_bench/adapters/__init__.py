@@ -1,4 +1,4 @@
-"""Adapters: the LoRA variants. One small file each; `_target_` in `conf/adapter/<name>.yaml` is the registry."""
+"""LoRA variants, one file each. A variant is registered by `_target_` in `conf/adapter/<name>.yaml`."""
 
 from xlora_bench.adapters.asymmetric import Asymmetric
 from xlora_bench.adapters.base import Adapter

@@ -1,4 +1,4 @@
-"""Choose for each factor how it starts and whether it trains."""
+"""LoRA with a chosen init for each factor; each factor is trained or frozen."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ E_STD = 1e-5
 
 
 class Factor(NamedTuple):
-    """How one factor starts and whether it trains."""
+    """Init of one factor, and whether the factor trains."""
 
     init: str
     train: bool
@@ -33,17 +33,17 @@ class Factor(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Asymmetric(Adapter):
-    """`W' = W + s (B [E] A - B0 [E0] A0)`, each factor trained or frozen, from any of these starts.
+    """`W' = W + s (B [E] A - B0 [E0] A0)`; each factor has its own init and is trained or frozen.
 
-    `spec` joins one token for A, one for B and optionally one for E (r x r) by `_`, in any order: `h` marks a trained
-    factor ("hat"), as in `A_rand_hB_zero`. A starts from V or V_last (leading or last right singular vectors of the
-    pretrained W), `rand` (orthonormal rows), `he` (Kaiming uniform) or `zero`; B from U, U_last, `rand` (orthonormal
-    columns), `he`, `zero`; E from `I`, `rand` (N(0, 1e-10), as in LoRA-XS) or `zero`. The keys A, B, E
-    (`{init: ..., train: ...}`) say the same in structured form and win over `spec`. Parameters: `r in` for a trained A,
-    `r out` for B, `r^2` for E. Source: arXiv 2402.16842 (asymmetry); the middle factor: arXiv 2405.17604 (LoRA-XS).
+    `spec` joins one token each for `A (r, in)`, `B (out, r)` and optionally `E (r, r)` by `_`, in any order. `h`
+    ("hat") marks a trained factor, as in `A_rand_hB_zero`. Inits of A: V or V_last (leading or last right singular
+    vectors of W), `rand` (orthonormal rows), `he` (Kaiming uniform), `zero`. Inits of B: U, U_last, `rand` (orthonormal
+    columns), `he`, `zero`. Inits of E: `I`, `rand` (N(0, 1e-10), as in LoRA-XS), `zero`. The options A, B, E
+    (`{init: ..., train: ...}`) have the same content and take precedence. Parameters: `r in` for a trained A, `r out`
+    for B, `r^2` for E. Source: arXiv 2402.16842 (asymmetry); the middle factor: arXiv 2405.17604 (LoRA-XS).
 
     Raises:
-        ValueError: if the spec does not parse, an init does not belong to its factor, or nothing could ever learn.
+        ValueError: if the spec does not parse, an init does not fit its factor, or no factor could ever learn.
     """
 
     spec: str | None = "A_rand_hB_zero"
@@ -59,12 +59,12 @@ class Asymmetric(Adapter):
 
     @property
     def written(self) -> str:
-        """The spec as the user wrote it, for messages."""
+        """The options `spec`, A, B and E as given, for messages."""
         return f"`adapter.spec` (={self.spec!r}, A={self.A}, B={self.B}, E={self.E})"
 
     @property
     def plan(self) -> dict[str, Factor]:
-        """The factors by name: A, B and, where there is one, E."""
+        """The factors by name: A, B and optionally E."""
         factors = parse_spec(self.spec) if self.spec else {}
         for name, given in (("A", self.A), ("B", self.B), ("E", self.E)):
             if given is not None:
@@ -76,13 +76,13 @@ class Asymmetric(Adapter):
         return factors
 
     def default_init(self) -> InitScheme:
-        """Return the marker of a variant that brings its own start."""
+        """Return the builtin init: `spec` decides."""
         return BuiltinInit()
 
     def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
     ) -> InitialFactors:
-        """InitialFactors A and B as the plan says."""
+        """Return the initial factors A and B of `plan`."""
         out_features, in_features = weight.shape
         A = init_factor(
             self.plan["A"].init, rank, in_features, lambda part: svd(weight, rank=rank, part=part).Vh, generator
@@ -95,14 +95,14 @@ class Asymmetric(Adapter):
         return InitialFactors(B.T, A)
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Train the factors marked so."""
+        """Return the delta that trains the factors marked as trained."""
         rank = initial.A.shape[0]
         E = init_middle(self.plan["E"].init, rank, generator).to(weight.device) if "E" in self.plan else None
         trained = [name for name, factor in self.plan.items() if factor.train]
         return LowRankDelta(initial, scaling=scaling, trained=trained, E=E)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
-        """`r in` if A trains, `r out` if B trains, `r^2` if E trains."""
+        """Sum of `r in` if A trains, `r out` if B trains, `r^2` if E trains."""
         sizes = {"A": rank * in_features, "B": rank * out_features, "E": rank * rank}
         return sum(sizes[name] for name, factor in self.plan.items() if factor.train)
 
@@ -135,14 +135,14 @@ def structured(name: str, given: Mapping[str, str | bool]) -> Factor:
 
 
 def checked(name: str, factor: Factor) -> Factor:
-    """Return `factor`, if its init belongs to the factor called `name`."""
+    """Return `factor`; raise a ValueError if its init does not fit the factor called `name`."""
     if factor.init not in INITS[name]:
         raise ValueError(f"init {factor.init!r} does not fit factor {name} of `adapter.spec`: use one of {INITS[name]}")
     return factor
 
 
 def check_learns(plan: Mapping[str, Factor], written: str) -> None:
-    """Raise if no factor trains, a frozen factor is zero, or two zero factors block each other's gradients."""
+    """Raise a ValueError if no factor trains, a frozen factor is zero, or two factors are zero (no gradients)."""
     zero = [name for name, factor in plan.items() if factor.init == "zero"]
     if not any(factor.train for factor in plan.values()):
         raise ValueError(f"{written} trains nothing: mark at least one factor with h, as in A_rand_hB_zero")
@@ -152,12 +152,12 @@ def check_learns(plan: Mapping[str, Factor], written: str) -> None:
         )
     if len(zero) > 1:
         raise ValueError(
-            f"{written} starts {' and '.join(zero)} at zero, so none gets a gradient: start one of them otherwise"
+            f"{written} starts {' and '.join(zero)} at zero, so none gets a gradient: choose another init for one"
         )
 
 
 def init_factor(init: str, rank: int, columns: int, singular: Callable[[Part], Tensor], generator: Generator) -> Tensor:
-    """Return a factor as `rank` rows of length `columns`; `singular(part)` has singular vectors as its rows."""
+    """Return a factor `(rank, columns)`; `singular(part)` returns singular vectors as rows."""
     if init == "zero":
         return torch.zeros(rank, columns)
     if init == "rand":
@@ -168,7 +168,7 @@ def init_factor(init: str, rank: int, columns: int, singular: Callable[[Part], T
 
 
 def init_middle(init: str, rank: int, generator: Generator) -> Tensor:
-    """Return the middle factor `(r, r)`."""
+    """Return the initial middle factor `E0 (r, r)`."""
     if init == "I":
         return torch.eye(rank)
     return torch.zeros(rank, rank) if init == "zero" else E_STD * torch.randn(rank, rank, generator=generator)

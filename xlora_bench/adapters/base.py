@@ -1,4 +1,4 @@
-"""What a variant is: an `Adapter` (its options) builds a `Delta` (its trainable update) for each adapted weight."""
+"""Base class of the LoRA variants. An `Adapter` (options) builds a `Delta` (trainable update) per adapted weight."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,12 +17,12 @@ from xlora_bench.adapters.patterns import pattern_value
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(ABC):
-    """The options of a variant; `delta` makes its update for one weight.
+    """Options of a LoRA variant. `delta` builds the trainable update of one weight `(out, in)`.
 
     `scaling = alpha / rank`, or `alpha / sqrt(rank)` with `use_rslora`. `rank="auto"` takes, per weight, the smallest
-    rank that holds `energy_threshold` of the sum of squared singular values, clamped to `[rank_min, rank_max]`.
-    `rank_pattern` and `alpha_pattern` map module names (or their dotted endings) to other values. `dropout` is on the
-    adapter's input. `bias` says which biases of the model train too: none, all, or those of the adapted layers.
+    rank whose singular values hold `energy_threshold` of the sum of squares, clamped to `[rank_min, rank_max]`.
+    `rank_pattern` and `alpha_pattern` map module names (or their dotted endings) to other values. `dropout` is the
+    dropout probability of the adapter's input. `bias` says which biases train: none, all, or those of adapted layers.
 
     Raises:
         ValueError: if an option is outside its range.
@@ -40,7 +40,7 @@ class Adapter(ABC):
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
 
     supported_inits: ClassVar[tuple[str, ...] | None] = None
-    """Names of the init schemes that fit; None if all do whose factors can learn."""
+    """Names of the init schemes that fit. None: every scheme whose two factors are not both zero."""
     rank_limited: ClassVar[bool] = True
     """Whether a rank above `min(out, in)` is refused."""
 
@@ -58,27 +58,27 @@ class Adapter(ABC):
 
     @property
     def name(self) -> str:
-        """The variant's name in messages."""
+        """Name of the variant in messages."""
         return type(self).__name__.lower()
 
     def default_init(self) -> InitScheme:
-        """Return the start that this variant takes when none is chosen."""
+        """Return the init scheme that is used when none is chosen."""
         return KaimingInit()
 
     @abstractmethod
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Return the update of `weight (out, in)` that starts from the factors `start`."""
+        """Return the trainable update of `weight (out, in)`, with the factors `initial` at step 0."""
 
     @abstractmethod
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
-        """Return the closed form of the number of trained entries for one weight."""
+        """Return the number of trained entries for one weight, in closed form."""
 
     def lr_ratios(self, names: Iterable[str]) -> dict[str, float]:
-        """Return, for some of the parameter `names`, the factor of their learning rate; others train at the rate."""
+        """Return learning-rate multipliers by parameter name, for `names`; the multiplier of the others is 1."""
         return {}
 
     def build(self, weight: Tensor, *, init_scheme: InitScheme, generator: Generator, module_name: str = "") -> Delta:
-        """Return the anchored delta of `weight (out, in)`, which sits at `module_name` in the model.
+        """Return the delta of `weight (out, in)` of the module `module_name`, anchored: zero at step 0.
 
         Raises:
             ValueError: if the rank is above `min(out, in)` or the init scheme does not fit.
@@ -95,10 +95,10 @@ class Adapter(ABC):
         return delta
 
     def rank_of(self, weight: Tensor, module_name: str = "") -> int:
-        """Return the rank for `weight (out, in)` at `module_name`.
+        """Return the rank for `weight (out, in)` of the module `module_name`.
 
         Raises:
-            ValueError: if it is not in `[1, min(out, in)]`, or below 1 where the variant has no upper limit.
+            ValueError: if the rank is below 1, or above `min(out, in)` where the variant is `rank_limited`.
         """
         full_rank = min(weight.shape)
         rank = pattern_value(self.rank_pattern, module_name, self.rank)
@@ -116,10 +116,10 @@ class Adapter(ABC):
     def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
     ) -> InitialFactors:
-        """Return the starting factors; a variant that brings its own overrides this.
+        """Return the initial factors `B0 (out, r)` and `A0 (r, in)`. Variants with a builtin init override this.
 
         Raises:
-            ValueError: if both factors start at zero, so that neither would ever get a gradient.
+            ValueError: if both factors are zero: then neither ever gets a gradient.
         """
         initial = init_scheme.init_factors(weight, rank, scaling=scaling, generator=generator)
         if not (initial.B.any() or initial.A.any()):
@@ -127,18 +127,18 @@ class Adapter(ABC):
         return initial
 
     def check_fit(self, init_scheme: InitScheme) -> None:
-        """Raise a ValueError that says which starts fit, if `init_scheme` does not."""
+        """Raise a ValueError that lists the init schemes that fit, if `init_scheme` does not."""
         if init_scheme.name == "builtin" and "builtin" not in (self.supported_inits or ()):
-            raise self.misfit(init_scheme, "this variant has no start of its own")
+            raise self.misfit(init_scheme, "this variant has no builtin init")
         if self.supported_inits is not None and init_scheme.name not in self.supported_inits:
             raise self.misfit(init_scheme, "its factors have another structure")
 
     def misfit(self, init_scheme: InitScheme, reason: str) -> ValueError:
-        """Return the error for a start that does not fit, with the ones that do."""
+        """Return the error for an init scheme that does not fit; it lists those that do."""
         supported_inits = (
-            ", ".join(self.supported_inits) if self.supported_inits else "any start whose factors are not both zero"
+            ", ".join(self.supported_inits) if self.supported_inits else "any whose factors are not both zero"
         )
         return ValueError(
             f"`init_scheme` (={init_scheme.name}) does not fit `adapter` (={self.name}): {reason}; "
-            f"starts that fit: {supported_inits}"
+            f"init schemes that fit: {supported_inits}"
         )

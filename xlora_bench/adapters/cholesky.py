@@ -1,4 +1,4 @@
-"""One triangular factor and its transpose."""
+"""LoRA with one triangular factor and its transpose."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from xlora_bench.adapters.lu import LowerTrapezoid
 
 
 class CholeskyDelta(Delta):
-    """`s L diag(signs) L^T` with a lower-trapezoidal `L (n, r)`, made by `lora_B`."""
+    """`s L diag(signs) L^T` with a lower-trapezoidal `L (n, r)`, computed by `lora_B`."""
 
     signs: Tensor
 
@@ -32,12 +32,12 @@ class CholeskyDelta(Delta):
 class Cholesky(Adapter):
     """`W' = W + s (L L^T - L0 L0^T)` for square `W (n, n)`; `r n - r (r - 1) / 2` parameters.
 
-    The update is symmetric, and `L L^T` alone is positive semi-definite; `signed` alternates signs instead,
-    `L diag(1, -1, 1, ...) L^T`, so that directions of both signs can grow. `L = 0` has no gradient (the update is
-    quadratic in L), hence the non-zero start, which is subtracted. Source: X-LoRA, `struct` with `cholesky`.
+    The update is symmetric, and `L L^T` is positive semi-definite. `signed` uses alternating signs instead,
+    `L diag(1, -1, 1, ...) L^T`, so that eigenvalues of both signs are possible. The update is quadratic in L and has
+    no gradient at `L = 0`. So `L0` must not be zero. Source: X-LoRA, `struct` with `cholesky`.
 
     Raises:
-        ValueError: at a weight that is not square.
+        ValueError: from `build`, if the weight is not square.
     """
 
     signed: bool = False
@@ -45,11 +45,11 @@ class Cholesky(Adapter):
     supported_inits: ClassVar[tuple[str, ...] | None] = ("unit_diagonal", "orthonormal")
 
     def default_init(self) -> InitScheme:
-        """Initial factors from a unit diagonal and small other entries."""
+        """Return the init scheme with a unit diagonal and small other entries."""
         return UnitDiagonalInit()
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Train the free entries of L."""
+        """Return the delta that trains the free entries of L."""
         signs = torch.ones(initial.B.shape[1])
         if self.signed:
             signs[1::2] = -1.0
@@ -58,7 +58,7 @@ class Cholesky(Adapter):
     def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
     ) -> InitialFactors:
-        """Return the starting factors, of which only `B` is used."""
+        """Return the initial factors. Only `B` is used, as `L0`."""
         out_features, in_features = weight.shape
         if out_features != in_features:
             raise ValueError(

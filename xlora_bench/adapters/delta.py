@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class Delta(nn.Module, ABC):
-    """The update `s (B A - B0 A0)` of one frozen weight, seen as an `(out, in)` matrix.
+    """The trainable update `s (B A - B0 A0)` of one frozen weight `(out, in)`.
 
-    Subclasses hold the parameters and return in `current_factors` the `B (out, r)` and `A (r, in)` that they make.
-    `anchor` keeps the starting factors wherever their product is not zero, so that every delta is exactly zero at
-    step 0 and the frozen weight is never written. It is computed as `(B - B0) A + B0 (A - A0)`: equal,
-    without cancellation.
+    Subclasses hold the parameters. Their `current_factors` computes `B (out, r)` and `A (r, in)` from them. `anchor`
+    stores the initial factors `B0`, `A0` if `B0 A0` is not zero. So every delta is exactly zero at step 0, and the
+    frozen weight is never written. The update is computed as `(B - B0) A + B0 (A - A0)`, which is equal but avoids
+    cancellation.
     """
 
     additive: ClassVar[bool] = True
-    """Whether the update is `scaling * B @ A` and nothing else, so that a plain LoRA file can hold it."""
+    """Whether the update is `scaling * B @ A` and nothing else. A plain LoRA file can hold such an update."""
 
     B0: Tensor | None
     A0: Tensor | None
@@ -31,10 +31,10 @@ class Delta(nn.Module, ABC):
 
     @abstractmethod
     def current_factors(self) -> tuple[Tensor, Tensor]:
-        """Return `B (out, r)` and `A (r, in)` as they stand now, without the anchor."""
+        """Return the current `B (out, r)` and `A (r, in)`, without the anchor."""
 
     def anchor(self) -> None:
-        """Subtract the product of the factors as they stand now from the update, unless it is zero."""
+        """Store the current trained factors as `B0`, `A0`, so that the update is zero, unless one factor is zero."""
         with torch.enable_grad():
             B, A = self.current_factors()
         if B.any() and A.any():
@@ -54,24 +54,24 @@ class Delta(nn.Module, ABC):
 
     @property
     def rank(self) -> int:
-        """The rank r of the trained factors."""
+        """Rank r of `current_factors`."""
         return self.current_factors()[1].shape[0]
 
     def matrix(self) -> Tensor:
-        """Return the dense update `(out, in)`, scaling included; for merging and tests, not for training."""
+        """Return the dense update `s (B A - B0 A0)`, `(out, in)`; for merging and tests, not for training."""
         B, A = self.factors()
         return self.scaling * (B @ A)
 
     def row_scale(self, weight: Tensor) -> Tensor:
-        """Return what multiplies each row of `W + update`, `(out,)`; asked for only if the delta is not `additive`."""
+        """Return the factors of the rows of `W + update`, `(out,)`; called only if the delta is not `additive`."""
         return torch.ones(len(weight), device=weight.device)
 
     def penalty(self) -> Tensor | None:
-        """Return this delta's share of a regularisation term, weight included, or None."""
+        """Return this delta's regularisation term, already weighted, or None."""
         return None
 
     def post_optimizer_step(self, step: int) -> None:
-        """Act on the parameters after optimizer step number `step` (1, 2, ...), for instance a retraction."""
+        """Change the parameters after optimizer step number `step` (1, 2, ...), for instance by a retraction."""
 
     def rebuild_buffers(self, weight: Tensor) -> None:
-        """Make what state dicts leave out fit to a state that was just loaded, from the frozen `weight (out, in)`."""
+        """Recompute non-persistent buffers from the frozen `weight (out, in)` after a state dict was loaded."""

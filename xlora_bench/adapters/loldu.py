@@ -1,4 +1,4 @@
-"""The diagonal of the pretrained weight's LDU decomposition."""
+"""LoLDU: trains the diagonal of the LDU decomposition of the pretrained weight."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -16,7 +16,7 @@ ZStart = Literal["lu", "uniform", "normal", "constant", "s_uniform", "s_normal",
 
 
 class DiagonalDelta(Delta):
-    """`P L diag(sigma z - sigma0 z0) U`: zero at step 0 by construction, so it needs no anchor."""
+    """`P L_r diag(sigma z - sigma0 z0) U_r` with trained `z (r,)`. Zero at step 0 without an anchor."""
 
     permutation: Tensor
     factored: Tensor
@@ -38,7 +38,7 @@ class DiagonalDelta(Delta):
         self.register_buffer("scaled_z0", sigma * z)
 
     def take(self, parts: LDU, rank: int) -> None:
-        """Keep `P L_r` and `U_r`; they and the pivots they belong to are not saved: the weight determines them."""
+        """Store `P L_r`, `U_r` and their row order as non-persistent buffers: the weight determines them."""
         self.register_buffer(
             "lower", contiguous_copy(parts.L[torch.argsort(parts.permutation), :rank]), persistent=False
         )
@@ -46,12 +46,12 @@ class DiagonalDelta(Delta):
         self.register_buffer("factored", parts.permutation.clone(), persistent=False)
 
     def rebuild_buffers(self, weight: Tensor) -> None:
-        """Factor `weight` along the loaded pivots, if another LAPACK chose them."""
+        """Decompose `weight` again along the loaded permutation, if this machine's LAPACK chose another one."""
         if not torch.equal(self.permutation, self.factored):
             self.take(ldu_along(weight, self.permutation), len(self.z))
 
     def anchor(self) -> None:
-        """Do nothing: `current_factors` subtracts the start already."""
+        """Do nothing: `current_factors` already subtracts the initial value."""
 
     def current_factors(self) -> tuple[Tensor, Tensor]:
         """Return `P L_r (out, r)` and `diag(sigma z - sigma0 z0) U_r (r, in)`."""
@@ -62,10 +62,10 @@ class DiagonalDelta(Delta):
 class LoLDU(Adapter):
     """`W' = W + P L_r diag(sigma z - sigma0 z0) U_r` from `W = P L diag(D) U`; `r` parameters, `r + 1` with sigma.
 
-    `L_r`, `U_r` and P (an index vector) are frozen; z is trained, and sigma (start `alpha / r`) with `train_sigma`.
-    `z_init` is the start z0: the pivots (`lu`), `uniform` in +-|mean D| / 2, `normal` N(mean D, std D), `constant`
-    mean D, `s_uniform` in +-1, `s_normal` N(0, 1), `ones`, `zeros`. Since the start is subtracted, all eight leave the
-    output unchanged; they differ under weight decay and with `train_sigma` only. Source: arXiv 2410.13618 (LoLDU).
+    `L_r`, `U_r` and P (an index vector) are frozen. z is trained, and with `train_sigma` sigma too, whose initial value
+    is the scaling. `z_init` chooses z0: the pivots (`lu`), `uniform` in +-|mean D| / 2, `normal` N(mean D, std D),
+    `constant` mean D, `s_uniform` in +-1, `s_normal` N(0, 1), `ones`, `zeros`. The initial product is subtracted, so
+    the choice matters only with weight decay or `train_sigma`. Source: arXiv 2410.13618 (LoLDU).
     """
 
     z_init: ZStart = "lu"
@@ -79,17 +79,17 @@ class LoLDU(Adapter):
             raise ValueError(f"`adapter.z_init` (={self.z_init!r}) must be one of {', '.join(get_args(ZStart))}")
 
     def default_init(self) -> InitScheme:
-        """Initial factors from the LDU decomposition."""
+        """Return the init scheme of the LDU decomposition."""
         return LDUInit()
 
     def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
     ) -> InitialFactors:
-        """Return empty factors of the right rank: `delta` decomposes the weight itself."""
+        """Return uninitialised factors of the right rank: `delta` decomposes the weight itself."""
         return InitialFactors(weight.new_empty(weight.shape[0], rank), weight.new_empty(rank, weight.shape[1]))
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Train the first r diagonal entries."""
+        """Return the delta that trains the first r diagonal entries."""
         parts = ldu(weight, rank=initial.A.shape[0])
         z = start_z(parts.D.cpu(), self.z_init, generator)
         return DiagonalDelta(parts, z, sigma=scaling, train_sigma=self.train_sigma)
@@ -100,7 +100,7 @@ class LoLDU(Adapter):
 
 
 def start_z(pivots: Tensor, z_init: ZStart, generator: Generator) -> Tensor:
-    """Return the start of z `(r,)` for the first r `pivots`."""
+    """Return `z0 (r,)` for the first r `pivots`."""
     mean = pivots.mean()
     uniform = torch.rand(pivots.shape, generator=generator) * 2 - 1
     normal = torch.randn(pivots.shape, generator=generator)

@@ -12,7 +12,7 @@ from xlora_bench.adapters.init_schemes import InitialFactors
 
 
 class LowRankDelta(Delta):
-    """`s B [E] A` with `lora_B (out, r)`, `lora_A (r, in)`, optionally `lora_E (r, r)`; `trained` names what trains."""
+    """`s B [E] A` with `lora_B (out, r)`, `lora_A (r, in)`, optional `lora_E (r, r)`; `trained` lists what trains."""
 
     lora_A: Tensor
     lora_B: Tensor
@@ -29,12 +29,12 @@ class LowRankDelta(Delta):
                 self.register_parameter(f"lora_{name}", nn.Parameter(contiguous_copy(factor)))
 
     def current_factors(self) -> tuple[Tensor, Tensor]:
-        """Return `B (out, r)` and `A (r, in)`, or `E A` where there is a middle factor."""
+        """Return `B (out, r)` and `A (r, in)`; with a middle factor, `E A` in place of `A`."""
         return self.lora_B, self.lora_A if self.lora_E is None else self.lora_E @ self.lora_A
 
 
 def contiguous_copy(tensor: Tensor) -> Tensor:
-    """Return a contiguous copy with its own storage, so that nothing larger is kept alive or saved."""
+    """Return a contiguous copy with its own storage, so that no larger tensor is kept alive or saved."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
@@ -42,12 +42,12 @@ def contiguous_copy(tensor: Tensor) -> Tensor:
 class LoRA(Adapter):
     """`W' = W + s B A` with `B (out, r)` and `A (r, in)` trained; `r (out + in)` parameters.
 
-    Source: arXiv 2106.09685. With the starts svd_both and qr it is PiSSA (arXiv 2404.02948) and OLoRA
-    (arXiv 2406.01775); those rewrite `W`, here the starting product is subtracted instead.
+    Source: arXiv 2106.09685. With `init_scheme=svd_both` it is PiSSA (arXiv 2404.02948), with `qr` it is OLoRA
+    (arXiv 2406.01775). Both papers rewrite `W`; here `s B0 A0` is subtracted from the update instead.
     """
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Train both factors from `start`."""
+        """Return the delta that trains both factors."""
         return LowRankDelta(initial, scaling=scaling)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:

@@ -1,4 +1,4 @@
-"""LoRA with a higher learning rate for B."""
+"""LoRA+: LoRA with a higher learning rate for B."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,5 +24,5 @@ class LoRAPlus(LoRA):
             raise ValueError(f"`adapter.lr_ratio` (={self.lr_ratio}) must be positive")
 
     def lr_ratios(self, names: Iterable[str]) -> dict[str, float]:
-        """Return `lr_ratio` for every B."""
+        """Return `lr_ratio` for every B among the parameter `names`."""
         return {name: self.lr_ratio for name in names if name.endswith(".lora_B")}

@@ -1,4 +1,4 @@
-"""LoRA with an extremely small trained core."""
+"""LoRA-XS: trains only an `(r, r)` matrix between frozen factors."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,9 +13,10 @@ from xlora_bench.adapters.lora import LoRA, LowRankDelta
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAXS(LoRA):
-    """`W' = W + s B (R - R0) A`, B and A frozen at leading singular triplets of W, R trained; `r^2` parameters.
+    """`W' = W + s B (R - R0) A` with trained `R (r, r)`; `r^2` parameters.
 
-    R starts from `N(0, 1e-10)`; its start is subtracted. Source: arXiv 2405.17604 (LoRA-XS).
+    B and A are frozen at singular triplets of W, by default the leading ones. `R0` is N(0, 1e-10).
+    Source: arXiv 2405.17604.
     """
 
     supported_inits: ClassVar[tuple[str, ...] | None] = (
@@ -27,11 +28,11 @@ class LoRAXS(LoRA):
     )
 
     def default_init(self) -> InitScheme:
-        """Initial factors from `B = U_r Sigma_r`, `A = V_r^T`."""
+        """Return the init scheme `B = U_r Sigma_r / s`, `A = V_r^T`."""
         return SVDInit(sigma="left")
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Train the core alone."""
+        """Return the delta that trains R alone."""
         core = init_middle("rand", initial.A.shape[0], generator).to(weight.device)
         return LowRankDelta(initial, scaling=scaling, trained=("E",), E=core)
 

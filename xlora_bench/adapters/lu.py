@@ -1,4 +1,4 @@
-"""Triangular factors."""
+"""LoRA with triangular (trapezoidal) factors."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,9 +12,9 @@ from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, UnitDi
 
 
 class LowerTrapezoid(nn.Module):
-    """A lower-trapezoidal `(rows, r)` matrix of which only the free entries are parameters.
+    """A lower-trapezoidal matrix `(rows, r)`. Only its free entries are parameters.
 
-    `triangle` holds the `r (r + 1) / 2` entries of the leading block row by row, `rest (rows - r, r)` the others.
+    `triangle` holds the `r (r + 1) / 2` entries of the leading block row by row. `rest (rows - r, r)` holds the others.
     """
 
     entries: Tensor
@@ -35,7 +35,7 @@ class LowerTrapezoid(nn.Module):
 
 
 class TriangularDelta(Delta):
-    """`s L U`: `lora_B` makes `L (out, r)`, `lora_A` makes `U^T (in, r)`, both lower-trapezoidal."""
+    """`s L U`. `lora_B` computes `L (out, r)`, `lora_A` computes `U^T (in, r)`; both are lower-trapezoidal."""
 
     def __init__(self, initial: InitialFactors, *, scaling: float) -> None:
         super().__init__(scaling=scaling)
@@ -49,19 +49,19 @@ class TriangularDelta(Delta):
 
 @dataclass(frozen=True, kw_only=True)
 class LU(Adapter):
-    """`W' = W + s L U`, L lower- and U upper-trapezoidal; `r (out + in) - r (r - 1)` parameters.
+    """`W' = W + s (L U - L0 U0)`, L lower- and U upper-trapezoidal; `r (out + in) - r (r - 1)` parameters.
 
-    A start's factors are cut to the trapezoids, so only random starts fit. Source: X-LoRA, `struct` with `lu`.
+    The initial factors are cut to the trapezoids, so only random init schemes fit. Source: X-LoRA, `struct` with `lu`.
     """
 
     supported_inits: ClassVar[tuple[str, ...] | None] = ("unit_diagonal", "kaiming", "gaussian", "orthonormal")
 
     def default_init(self) -> InitScheme:
-        """Initial factors from unit diagonals and small other entries."""
+        """Return the init scheme with unit diagonals and small other entries."""
         return UnitDiagonalInit()
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Train the free entries of both trapezoids."""
+        """Return the delta that trains the free entries of both trapezoids."""
         return TriangularDelta(initial, scaling=scaling)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:

@@ -11,7 +11,7 @@ from xlora_bench.adapters.lora import LoRA, LowRankDelta
 
 
 class PenalisedDelta(LowRankDelta):
-    """A low-rank delta with the penalty `weight * ||B^T B - I||_F^2`."""
+    """A low-rank delta with the penalty `penalty_weight * ||B^T B - I||_F^2`."""
 
     def __init__(self, initial: InitialFactors, *, scaling: float, penalty_weight: float) -> None:
         super().__init__(initial, scaling=scaling)
@@ -25,19 +25,19 @@ class PenalisedDelta(LowRankDelta):
 
 @dataclass(frozen=True, kw_only=True)
 class FromNonzeroB(LoRA):
-    """A variant that constrains B, and so has to start from `B != 0`."""
+    """Base class of the variants that constrain B. They need `B0 != 0`."""
 
     def default_init(self) -> InitScheme:
-        """Initial factors from a random orthonormal B and `A = 0`."""
+        """Return the init scheme with a random orthonormal B and `A = 0`."""
         return OrthonormalInit(zero="A")
 
     def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
     ) -> InitialFactors:
-        """Return the starting factors.
+        """Return the initial factors.
 
         Raises:
-            ValueError: if `B = 0`, where the penalty has no gradient and the QR decomposition no direction.
+            ValueError: if `B0 = 0`: there the penalty has no gradient, and the QR decomposition of B is not unique.
         """
         initial = init_scheme.init_factors(weight, rank, scaling=scaling, generator=generator)
         if not initial.B.any():
@@ -53,7 +53,7 @@ class FromNonzeroB(LoRA):
 class Orthogonal(FromNonzeroB):
     """LoRA with the penalty `lambda * mean_layers ||B^T B - I||_F^2` in the training loss; `r (out + in)` parameters.
 
-    The gradient `4 lambda B (B^T B - I)` vanishes at `B = 0`, hence the start. Source: X-LoRA, `ortho`.
+    The gradient `4 lambda B (B^T B - I)` is zero at `B = 0`, so `B0` must not be zero. Source: X-LoRA, `ortho`.
 
     Raises:
         ValueError: if `penalty_weight` (lambda) is negative.
@@ -67,5 +67,5 @@ class Orthogonal(FromNonzeroB):
             raise ValueError(f"`adapter.penalty_weight` (={self.penalty_weight}) must be at least 0")
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Train both factors from `start` under the penalty."""
+        """Return the delta that trains both factors with the penalty."""
         return PenalisedDelta(initial, scaling=scaling, penalty_weight=self.penalty_weight)

@@ -1,4 +1,4 @@
-"""LoRA whose B is pulled back to orthonormal columns."""
+"""LoRA with a QR retraction: the columns of B are made orthonormal again every few optimizer steps."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from xlora_bench.adapters.orthogonal import FromNonzeroB
 
 
 class RetractedDelta(LowRankDelta):
-    """A low-rank delta with `B, A <- Q, R A` from `B = Q R` after every `frequency`-th optimizer step."""
+    """A low-rank delta. Every `frequency` optimizer steps `B = Q R` is decomposed, then `B <- Q` and `A <- R A`."""
 
     def __init__(self, initial: InitialFactors, *, scaling: float, frequency: int) -> None:
         super().__init__(initial, scaling=scaling)
@@ -20,7 +20,7 @@ class RetractedDelta(LowRankDelta):
 
     @torch.no_grad()
     def post_optimizer_step(self, step: int) -> None:
-        """Retract B; the product `B A` stays, and R's diagonal is made positive so that Q stays next to B."""
+        """Retract B. The product `B A` does not change. R's diagonal is made positive, so that Q is close to B."""
         if step % self.frequency:
             return
         Q, R = torch.linalg.qr(self.lora_B)
@@ -33,8 +33,8 @@ class RetractedDelta(LowRankDelta):
 class OrthogonalQR(FromNonzeroB):
     """LoRA with `B^T B = I` restored every `frequency` optimizer steps; `r (out + in)` parameters.
 
-    `B = Q R`, then `B <- Q` and `A <- R A`, after the step: the output does not jump. AdamW's moments are kept as they
-    are. Source: X-LoRA, `ortho` with QR.
+    `B = Q R`, then `B <- Q` and `A <- R A`: the product `B A` and so the output do not change. AdamW's moments are not
+    transformed. Source: X-LoRA, `ortho` with QR.
 
     Raises:
         ValueError: if `frequency` is below 1.
@@ -48,5 +48,5 @@ class OrthogonalQR(FromNonzeroB):
             raise ValueError(f"`adapter.frequency` (={self.frequency}) must be at least 1 optimizer step")
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Train both factors from `start` with retractions."""
+        """Return the delta that trains both factors with retractions of B."""
         return RetractedDelta(initial, scaling=scaling, frequency=self.frequency)

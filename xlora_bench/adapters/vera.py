@@ -1,4 +1,4 @@
-"""Vector-based random matrix adaptation."""
+"""VeRA: vector-based random matrix adaptation."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,10 +32,10 @@ class VectorDelta(Delta):
 
 @dataclass(frozen=True, kw_only=True)
 class VeRA(Adapter):
-    """`W' = W + s diag(b) B diag(d) A` with random A and B shared by all layers; `r + out` parameters.
+    """`W' = W + s diag(b) B diag(d) A` with frozen random A and B shared by all layers; `r + out` parameters.
 
-    A and B are drawn from `projection_seed` and frozen: weights of one shape share one copy, and files hold none. Both
-    are Kaiming-uniform, d starts at `d_initial`, b at 0. The paper has no scaling: alpha = rank.
+    A and B are Kaiming-uniform, drawn from `projection_seed`. Weights of one shape share one copy; adapter files do not
+    contain it. `d (r,)` starts at `d_initial`, `b (out,)` at 0. The paper has no scaling, which is `alpha = rank` here.
     Source: arXiv 2310.11454.
     """
 
@@ -43,21 +43,21 @@ class VeRA(Adapter):
     d_initial: float = 0.1
 
     supported_inits: ClassVar[tuple[str, ...] | None] = ("builtin",)
-    rank_limited: ClassVar[bool] = False  # random features: the paper has rank 1024 on weights of 768 x 768
+    rank_limited: ClassVar[bool] = False  # A and B are random: the paper uses rank 1024 on weights of 768 x 768
 
     def default_init(self) -> InitScheme:
-        """Return the marker of a variant that brings its own start."""
+        """Return the builtin init: the shared random A and B."""
         return BuiltinInit()
 
     def init_factors(
         self, weight: Tensor, rank: int, *, scaling: float, init_scheme: InitScheme, generator: Generator
     ) -> InitialFactors:
-        """Return the shared projections for this shape."""
+        """Return the shared A and B for this shape."""
         out_features, in_features = weight.shape
         return shared_projections(out_features, in_features, rank, self.projection_seed)
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
-        """Train the two vectors; the projections follow from the shape, so a file need not hold them."""
+        """Return the delta that trains b and d. `initial` gives the rank only: A and B follow from the shape."""
         shared = shared_projections(*weight.shape, initial.A.shape[0], self.projection_seed)
         return VectorDelta(shared, scaling=scaling, d_initial=self.d_initial)
 
@@ -68,7 +68,7 @@ class VeRA(Adapter):
 
 @lru_cache(maxsize=64)
 def shared_projections(out_features: int, in_features: int, rank: int, seed: int) -> InitialFactors:
-    """Return `B (out, r)` and `A (r, in)`, each Kaiming-uniform over its own fan-in, the same for equal arguments."""
+    """Return `B (out, r)` and `A (r, in)`, each Kaiming-uniform with its own fan-in; equal arguments, equal draws."""
     generator = torch.Generator().manual_seed(seed)
     A = KaimingInit().draw(rank, in_features, generator)
     return InitialFactors(KaimingInit().draw(out_features, rank, generator), A)

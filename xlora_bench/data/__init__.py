@@ -1,1 +1,1 @@
-"""Data sets: what a task is, where its rows come from, how they become batches, how they are scored."""
+"""Data sets: tasks, sources of rows, tokens, batches and metrics."""

@@ -1,4 +1,4 @@
-"""Checks of a table against its task: columns there, texts whole, labels known."""
+"""Checks of a data frame against its task: columns present, texts valid, labels known."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,8 @@ def checked_text(frame: pd.DataFrame, columns: tuple[str, ...], *, location: str
     """Return the text columns as lists.
 
     Raises:
-        ValueError: If the table is empty, a column or a text is missing, or a row has no text at all (one
-            empty side of a pair is allowed: large public pair sets hold a few).
+        ValueError: If the table is empty, a column or a text is missing, or a row has no text at all. One
+            empty side of a pair is allowed: large public data sets have a few.
     """
     _require_columns(frame, (*columns, "label"), location=location)
     if frame.empty:
@@ -28,7 +28,7 @@ def checked_text(frame: pd.DataFrame, columns: tuple[str, ...], *, location: str
 
 
 def checked_labels(frame: pd.DataFrame, names: tuple[str, ...] | None, *, location: str) -> np.ndarray:
-    """Return class ids (n,) int64 from ids or class names, or (`names=None`) scores (n,) float32.
+    """Return class ids (n,) int64 from ids or class names; with `names=None`, scores (n,) float32.
 
     Raises:
         ValueError: If a label is missing, is not a known class, or is not a finite number.
@@ -51,7 +51,7 @@ def _require_columns(frame: pd.DataFrame, columns: tuple[str, ...], *, location:
 
 
 def _translate(values: pd.Series, read: Callable[[object], float | None], rule: str, *, location: str) -> list[float]:
-    """Read each label; `read` gives None for one it does not know."""
+    """Convert each label by `read`, which returns None for an unknown label."""
     labels = []
     for row, value in enumerate(values.tolist()):
         label = read(value)
@@ -62,7 +62,7 @@ def _translate(values: pd.Series, read: Callable[[object], float | None], rule: 
 
 
 def _spelled(value: object) -> str:
-    """Write 1, 1.0 and "1" alike: a missing label elsewhere in a column turns its integers into floats."""
+    """Return "1" for 1, 1.0 and "1": pandas turns integers into floats if a column has missing values."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()

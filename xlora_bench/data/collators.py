@@ -1,4 +1,4 @@
-"""Examples to one rectangular batch."""
+"""Padded batches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from xlora_bench.data.tokenize import Example
 
 
 class PaddedCollator:
-    """Pads a list of n examples at the right to the longest of them.
+    """Pads n examples on the right to the length of the longest.
 
-    Gives `input_ids`, `attention_mask` (and `token_type_ids`) (n, longest) long, `labels` (n,) long or
-    float32, `idx` (n,) long, and `tokens`, the number of real tokens.
+    Returns `input_ids`, `attention_mask` (and `token_type_ids`) (n, longest) long; `labels` (n,), long or float32;
+    `idx` (n,) long; `tokens`, the number of tokens without padding.
 
     Raises:
         ValueError: If the tokenizer has no padding token.

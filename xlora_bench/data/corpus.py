@@ -1,4 +1,4 @@
-"""The rows and tokens of a task, which all runs of a process share."""
+"""Rows and tokens of a task, shared by all runs of a process."""
 
 import dataclasses
 from functools import cached_property
@@ -13,7 +13,7 @@ from xlora_bench.system.lru_cache import LRUCache, file_fingerprint
 
 
 class Corpus:
-    """What a task's splits hold, read and tokenised when first asked for."""
+    """Rows and tokens of a task's splits, read and tokenised on first access."""
 
     def __init__(
         self, task: TextTask, *, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, data_dir: Path | None
@@ -30,18 +30,18 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The content hash of all rows; needs no tokens."""
+        """Content hash of all rows. Does not need the tokens."""
         return fingerprint(self.rows)
 
     @cached_property
     def splits(self) -> dict[str, TokenizedSplit]:
-        """The tokens of every split; the texts are dropped, for they are not needed again."""
+        """The tokens of every split. The texts are then deleted, since they are not needed again."""
         length, folder = self.task.max_length, self.cache_dir
         splits = {
             split: tokenized(rows, tokenizer=self.tokenizer, max_length=length, cache_dir=folder)
             for split, rows in self.rows.items()
         }
-        assert self.fingerprint  # taken before the texts go
+        assert self.fingerprint  # computed before the texts are deleted
         del self.rows
         return splits
 
@@ -54,7 +54,7 @@ def cached_corpus(
     cache_dir: Path,
     data_dir: Path | None,
 ) -> Corpus:
-    """Return the corpus of `task`, the one in `cache` unless the data files were changed meanwhile."""
+    """Return the corpus of `task` from `cache`, or a new one if there is none or the data files have changed."""
     content = dataclasses.replace(task, batch_size=1, eval_batch_size=1, layout="auto", row_lengths=(1,))
     files = file_fingerprint(data_dir.expanduser() / task.name) if data_dir else ()
     key = (content, tokenizer_hash(tokenizer), cache_dir, data_dir, files)

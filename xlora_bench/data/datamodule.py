@@ -1,4 +1,4 @@
-"""The LightningDataModule of a task: rows, tokens, and the order in which batches come."""
+"""The LightningDataModule of a task: data loaders and the order of the batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ Collator = Callable[[Sequence[Example]], dict[str, Any]]
 
 
 class EpochSampler(Sampler[int]):
-    """A permutation of `rows` places that (seed, epoch) alone decide: a resumed run sees the same batches."""
+    """A permutation of `rows` indices that depends on (seed, epoch) alone. A resumed run gets the same batches."""
 
     def __init__(self, rows: int, *, seed: int) -> None:
         self.rows = rows
@@ -28,7 +28,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation; Lightning calls it at the start of each epoch."""
+        """Set the epoch. Lightning calls this at the start of each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -42,9 +42,9 @@ class EpochSampler(Sampler[int]):
 class TextData(lightning.LightningDataModule):
     """The batches of one task for one tokenizer.
 
-    Training comes in a fresh order each epoch and keeps its last, smaller batch. Evaluation has one loader a
-    split, longest rows first, which wastes the least on padding; `idx` tells which row is which. `corpus` holds rows
-    and tokens that other runs have read already.
+    Training uses a new order each epoch and keeps the last, smaller batch. Evaluation has one loader per split, with
+    the longest rows first to minimise padding; `idx` identifies the rows. `corpus` holds rows and tokens that were
+    read already.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TextData(lightning.LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """The content hash of all rows; needs no tokens."""
+        """Content hash of all rows. Does not need the tokens."""
         return self.corpus.fingerprint
 
     def setup(self, stage: str | None = None) -> None:
@@ -102,6 +102,6 @@ class TextData(lightning.LightningDataModule):
             sampler=sampler,
             collate_fn=collator,
             num_workers=self.num_workers,
-            # A loader draws a base seed each epoch: from a stream of its own, not from the global one.
+            # A loader draws a base seed each epoch. With its own generator it does not use the global one.
             generator=seeds.generator(self.seed, "order"),
         )

@@ -1,4 +1,4 @@
-"""Data files of one's own: parquet, jsonl, csv and tsv as data frames whose text stays text."""
+"""Local data files (parquet, jsonl, csv, tsv) as data frames."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ def find(folder: Path, split: str) -> Path:
     """Return the one file `folder/split.{parquet,jsonl,csv,tsv}`.
 
     Raises:
-        ValueError: If there is none, or more than one (which of them is meant is not ours to guess).
+        ValueError: If there is no such file, or more than one.
     """
     tried = [folder / f"{split}.{suffix}" for suffix in SUFFIXES]
     result = [path for path in tried if path.is_file()]
@@ -27,14 +27,14 @@ def find(folder: Path, split: str) -> Path:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Read one data file; fields of csv and tsv are all text, and "NA" or "null" is a text like any other.
+    """Read one data file. All fields of csv and tsv are text; "NA" and "null" are not treated as missing.
 
     Raises:
-        ValueError: If the file is not what its suffix says.
+        ValueError: If the file cannot be read in the format of its suffix.
     """
     try:
         return _READERS[path.suffix](path)
-    except (ValueError, OSError) as error:  # every parser here raises a kind of ValueError
+    except (ValueError, OSError) as error:  # all these parsers raise subclasses of ValueError
         raise ValueError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
 
 
@@ -52,7 +52,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _read_tsv(path: Path) -> pd.DataFrame:
-    # Quotes are plain characters in the GLUE tables: a field may open one and never close it.
+    # Quotes are ordinary characters in the GLUE files: a field may have an opening quote without a closing one.
     return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, dtype=str, keep_default_na=False, encoding="utf-8-sig")
 
 

@@ -27,14 +27,14 @@ def read(hub: tuple[str, ...], split: str) -> pd.DataFrame:
 
 
 def _require_hub(name: str) -> None:
-    """Ask for the front page once: the Hub's own client would retry for half a minute and more."""
+    """Raise a ValueError if the Hub cannot be reached. One request; the Hub's client would retry for 30 s or more."""
     from huggingface_hub import constants, get_session  # noqa: PLC0415 - slow to import
 
     if constants.HF_HUB_OFFLINE:
         return
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception as error:  # every major version of the client raises classes of another library
+    except Exception as error:  # each major version of the client raises exceptions of a different library
         raise ValueError(
             f"data set {name!r}: the Hub could not be reached at {constants.ENDPOINT} ({error}); {WAY_OUT}"
         ) from error

@@ -1,4 +1,4 @@
-"""Scores of gathered predictions by scikit-learn and scipy, with one convention for collapsed runs."""
+"""Metrics by scikit-learn and scipy, with one convention for collapsed runs."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,12 @@ from xlora_bench.data.task import TextTask
 def compute(task: TextTask, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return the task's metrics and `collapsed`.
 
-    `collapsed` is 1.0 if all rows got the same prediction or a logit is not finite. `logits` is (n, classes),
-    or (n,) or (n, 1) scores for regression; `labels` is (n,). An undefined metric (a correlation with a
-    constant) is 0, and so is every metric of logits that are not finite.
+    `logits` are (n, classes), or scores (n,) or (n, 1) for regression. `labels` are (n,). `collapsed` is 1.0 if all
+    predictions are equal or a logit is not finite, else 0.0. An undefined metric (a correlation with a constant) is 0.
+    If a logit is not finite, every metric is 0.
+
+    Raises:
+        ValueError: If there are not as many predictions as labels.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(logits).all():
@@ -28,7 +31,7 @@ def compute(task: TextTask, logits: np.ndarray, labels: np.ndarray) -> dict[str,
 def merge(task: TextTask, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Return the scores of all eval splits as one dictionary.
 
-    The main split's names are plain, the others' are `<split>/<name>`; `collapsed` is the worst of them.
+    Metrics of the main split are called `<name>`, those of the others `<split>/<name>`. `collapsed` is the maximum.
     """
     merged: dict[str, float] = {}
     for split in task.eval_splits:
@@ -38,7 +41,7 @@ def merge(task: TextTask, scores: Mapping[str, Mapping[str, float]]) -> dict[str
 
 
 def _is_constant(values: np.ndarray) -> bool:
-    """Whether all values agree up to the noise that batch shapes leave in float32 scores."""
+    """Return whether all values are equal up to float32 rounding, which depends on the batch shape."""
     return bool(np.ptp(values) <= 1e-6 * max(1.0, float(np.abs(values).max())))
 
 
@@ -71,7 +74,7 @@ def _spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _undefined(predictions: np.ndarray, labels: np.ndarray) -> bool:
-    """A correlation needs two rows and both sides to vary."""
+    """Return whether the correlation is undefined: fewer than two rows, or a constant side."""
     return len(labels) < 2 or _is_constant(predictions) or _is_constant(labels)
 
 

@@ -1,4 +1,4 @@
-"""The rows of a task: read from one explicit source, checked, cut to size, and named by their content."""
+"""Rows of a task: read from one explicit source, checked, reduced to a subset, and hashed."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from xlora_bench.runs import seeds
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The rows of one split: `texts` (1 or 2 lists of length n), `labels` (n,) int64 or float32, `idx` (n,).
+    """Rows of one split: `texts` (1 or 2 lists of length n), `labels` (n,) int64 or float32, `idx` (n,).
 
-    `idx` is the row's place in the whole split, so that it names the same row whatever the row limit is.
+    `idx` is the index of the row in the whole split, so it does not depend on the row limit.
     """
 
     texts: tuple[list[str], ...]
@@ -32,7 +32,7 @@ class Rows:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of texts, labels and places: independent of path, file format and time stamps."""
+        """Hash of texts, labels and `idx`. Does not depend on path, file format and time stamps."""
         digest = hashlib.sha256()
         for column in self.texts:
             encoded = [text.encode() for text in column]
@@ -47,7 +47,7 @@ def read_task(task: TextTask, *, data_dir: Path | None) -> dict[str, Rows]:
     """Return the rows of every split of `task`, the training split first.
 
     Raises:
-        ValueError: If the source cannot be read, or its rows are not what the task says.
+        ValueError: If the source cannot be read, or its rows do not fit the task.
     """
     return {split: read_rows(task, split, data_dir=data_dir) for split in task.splits}
 
@@ -68,7 +68,7 @@ def read_rows(task: TextTask, split: str, *, data_dir: Path | None) -> Rows:
 
 
 def fingerprint(rows: Mapping[str, Rows]) -> str:
-    """Return one hash for the rows of all splits."""
+    """Return one content hash for the rows of all splits."""
     digest = hashlib.sha256()
     for split, part in rows.items():
         digest.update(f"{split}={part.fingerprint};".encode())
@@ -76,7 +76,7 @@ def fingerprint(rows: Mapping[str, Rows]) -> str:
 
 
 def _read_frame(task: TextTask, split: str, *, data_dir: Path | None) -> tuple[pd.DataFrame, str]:
-    """Return the raw rows and the name of their place for error messages."""
+    """Return the raw rows, and a name of their source for error messages."""
     if task.name in synthetic.GRAMMARS:
         return synthetic.read(task.name, split), f"generated {task.name}/{split}"
     if data_dir is not None:
@@ -88,9 +88,9 @@ def _read_frame(task: TextTask, split: str, *, data_dir: Path | None) -> tuple[p
 
 
 def _subset(rows: int, limit: int | None, *, split: str) -> np.ndarray:
-    """Return the places of the rows that are used, in file order.
+    """Return the indices of the rows that are used, in file order.
 
-    The stream does not depend on the run's seed: all seeds and all variants share their rows.
+    They do not depend on the run's seed, so all seeds and all variants use the same rows.
     """
     if limit is None or limit >= rows:
         return np.arange(rows)
@@ -102,7 +102,7 @@ def _order(rows: int, split: str) -> np.ndarray:
 
 
 def _held_out(task: TextTask, rows: int) -> np.ndarray:
-    """Return the places of the held-out rows: the last of the order of which `max_train_rows` takes the first."""
+    """Return the indices of the held-out rows: the last ones in `_order`. Training rows are the first ones."""
     count = task.holdout or 0
     if count >= rows:
         raise ValueError(f"`task.holdout` (={count}) must leave some of the {rows} training rows of task {task.name!r}")
@@ -110,7 +110,7 @@ def _held_out(task: TextTask, rows: int) -> np.ndarray:
 
 
 def _trained_on(task: TextTask, rows: int) -> np.ndarray:
-    """Return the places of the training rows when some are held out."""
+    """Return the indices of the training rows if some rows are held out."""
     rest = rows - len(_held_out(task, rows))
     limit = rest if task.max_train_rows is None else min(task.max_train_rows, rest)
     return np.sort(_order(rows, task.train_split)[:limit])

@@ -1,4 +1,4 @@
-"""What a task is: columns, labels, metrics and splits of one data set, and how its batches are cut."""
+"""Definition of a task: columns, labels, metrics, splits and batch sizes of one data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from typing import Literal, get_args
 
 Layout = Literal["auto", "packed", "padded"]
 HOLDOUT = "holdout"
-"""The split that `Task.holdout` carves off the training split."""
+"""Name of the split that `TextTask.holdout` takes from the training split."""
 ROW_LENGTHS = (*range(32, 129, 8), 144, 160, 176, 192)
-"""Steps of 8 leave 5 to 10 % padding at batches of 16 to 32; short rows pay less attention, long ones fill better."""
+"""Steps of 8 leave 5 to 10 % padding at batch sizes 16 to 32. Short rows: cheap attention. Long rows: less padding."""
 CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
 REGRESSION_METRICS = ("pearson", "spearman")
 
@@ -18,11 +18,11 @@ class TextTask:
     """One data set with one or two text columns, scored as classification or (`labels=None`) as regression.
 
     `labels` are the class names in id order. `hub` holds the positional arguments of `datasets.load_dataset`
-    (None: not on the Hub). The first of `eval_splits` is the main one, `headline` is the metric that picks
-    the best epoch. `max_length` is in word pieces with special tokens, a batch size in examples. `holdout` rows of the
-    training split are evaluated instead of `eval_splits` and not trained on: for choices, such as a learning rate, that
-    the reported splits must not see. `row_lengths` are the lengths in tokens that rows of a packed batch may have, the
-    shortest also what sentences that are not padded share for attention; they decide the last digits of a sum.
+    (None: not on the Hub). The first of `eval_splits` is the main one. `headline` is the metric that selects the best
+    epoch. `max_length` is in tokens, special tokens included; batch sizes are in examples. `holdout` is a number of
+    training rows that are not trained on and are evaluated instead of `eval_splits`. Use it for choices, such as a
+    learning rate, that must not depend on the reported splits. `row_lengths` are the allowed row lengths of packed
+    batches in tokens; the shortest is also the row length for attention in unpadded batches. They affect rounding.
 
     Raises:
         ValueError: If a field contradicts another or is outside its range.
@@ -61,21 +61,21 @@ class TextTask:
 
     @property
     def is_regression(self) -> bool:
-        """Whether the label is a score."""
+        """Whether the label is a score (a float) instead of a class."""
         return self.labels is None
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """All splits, the training split first."""
+        """Names of all splits, the training split first."""
         return (self.train_split, *self.eval_splits)
 
     @property
     def max_rows(self) -> dict[str, int | None]:
-        """The row limit of each split."""
+        """The row limit of each split; None: no limit."""
         return {self.train_split: self.max_train_rows} | dict.fromkeys(self.eval_splits, self.max_eval_rows)
 
     def _freeze_sequences(self) -> None:
-        """A config brings lists, a frozen (hashable) task holds tuples."""
+        """Convert the lists of a config to tuples, so that the task is hashable."""
         for field in ("text_columns", "labels", "metrics", "hub", "eval_splits"):
             value = getattr(self, field)
             if isinstance(value, str):
@@ -102,7 +102,7 @@ class TextTask:
             raise self._error("labels", names, "must be two or more different class names (null: regression)")
         for index, name in enumerate(names):
             if not isinstance(name, str) or (name.isdigit() and name != str(index)):
-                raise self._error("labels", names, "must be text, and a number only where it is its own id")
+                raise self._error("labels", names, "must be text; a name that is a number must equal its id")
 
     def _check_metrics(self) -> None:
         known = REGRESSION_METRICS if self.is_regression else CLASSIFICATION_METRICS

@@ -1,4 +1,4 @@
-"""Texts as token ids: tokenised once, kept as flat arrays in a cache that is addressed by content."""
+"""Tokenisation with a disk cache. The cache key is a hash of the rows, the tokenizer and the length limit."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from xlora_bench.data.sources import Rows
 
-FORMAT = 1  # raise it when the arrays of a cache file change their meaning
-CHUNK = 4096  # rows a call of the tokenizer: bounds the memory that its Python lists need
+FORMAT = 1  # increase it when the arrays of a cache file change their meaning
+CHUNK = 4096  # rows per call of the tokenizer: limits the memory of its Python lists
 log = logging.getLogger(__name__)
 
 Example = dict[str, np.ndarray | int | float]
@@ -26,7 +26,7 @@ Example = dict[str, np.ndarray | int | float]
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Token ids of n rows: `values[name]` (total,) int32 flat, row i at `offsets[i]:offsets[i + 1]`."""
+    """Token ids of n rows as flat int32 arrays `values[name]` (total,). Row i is at `offsets[i]:offsets[i + 1]`."""
 
     values: dict[str, np.ndarray]
     offsets: np.ndarray
@@ -51,10 +51,10 @@ class TokenizedSplit(Dataset[Example]):
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a hash of everything that decides which ids a text gets.
+    """Return a hash of everything in the tokenizer that determines the token ids of a text.
 
     Raises:
-        ValueError: If the tokenizer is not a fast one (a slow one has no whole description of itself).
+        ValueError: If the tokenizer is not a fast one: the state of a slow tokenizer cannot be serialised.
     """
     if not tokenizer.is_fast:
         name = type(tokenizer).__name__
@@ -64,20 +64,20 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 @lru_cache(maxsize=4)  # parsing a large vocabulary takes a tenth of a second
 def _hash_of_state(state: str, inputs: tuple[str, ...]) -> str:
-    # Each call leaves its own truncation and padding behind in the backend; they are arguments, not content.
+    # The backend stores truncation and padding of the last call. They are call arguments, so they are left out.
     content = {key: value for key, value in json.loads(state).items() if key not in ("truncation", "padding")}
     content["inputs"] = list(inputs)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def tokenized(rows: Rows, *, tokenizer: PreTrainedTokenizerBase, max_length: int, cache_dir: Path) -> TokenizedSplit:
-    """Return `rows` as token ids, cut at `max_length`, from the cache or through the tokenizer.
+    """Return `rows` as token ids, truncated to `max_length`, from the disk cache or by the tokenizer.
 
-    The key is the rows that are used, not the whole split: a subset costs its own rows and no more, and all
-    seeds share it. A file that fails its checksum is made anew.
+    The cache key covers only the rows that are used, not the whole split. So a subset is tokenised alone, and all
+    seeds share it. A file with a wrong checksum is written again.
 
     Raises:
-        ValueError: If the cache folder cannot be written or the tokenizer does not fit.
+        ValueError: If the cache folder cannot be written, `max_length` is too large or the tokenizer is not fast.
     """
     if max_length > tokenizer.model_max_length:
         limit = tokenizer.model_max_length
@@ -106,7 +106,7 @@ def _tokenize(rows: Rows, *, tokenizer: PreTrainedTokenizerBase, max_length: int
 
 
 def _load(path: Path) -> Tokens | None:
-    """Map the file into memory; None if it is not there or not whole."""
+    """Read a cache file; return None if it is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -114,17 +114,17 @@ def _load(path: Path) -> Tokens | None:
             arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118 - no mapping
             checksum = (file.metadata() or {}).get("sha256")
     except (SafetensorError, OSError) as error:
-        log.warning("token cache %s is damaged (%s): it is made anew", path, error)
+        log.warning("token cache %s is damaged (%s): it is written again", path, error)
         return None
     if checksum != _checksum(arrays):
-        log.warning("token cache %s does not match its checksum: it is made anew", path)
+        log.warning("token cache %s does not match its checksum: it is written again", path)
         return None
     offsets = arrays.pop("offsets")
     return Tokens(values=arrays, offsets=offsets)
 
 
 def _store(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write beside the target, then rename: a reader sees no file or a whole one, whoever else writes it."""
+    """Write a temporary file and rename it, so that other processes never read a partial file."""
     data = save(arrays, metadata={"sha256": _checksum(arrays)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Put adapters into a model, switch, merge, save and load them, take them out. Nothing else edits a model."""
+"""Inject adapters into a model; activate, merge, save, load and remove them."""
 
 from xlora_bench.inject.activation import disable, disabled, enable, route, use_adapters
 from xlora_bench.inject.adding import add_adapter, inject

@@ -1,4 +1,4 @@
-"""Which adapters a model computes with: one, a weighted sum, one per row of a batch, or none."""
+"""Activate adapters: one, a weighted sum, one per row of a batch, or none."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,21 +16,21 @@ from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 @dataclass(frozen=True)
 class AdapterState:
-    """What was switched on at some moment, so that it can be switched on again."""
+    """Snapshot of the active adapters, routes, merged weights and serving heads of a model."""
 
     layers: tuple[tuple[AdaptedLayer, Mapping[str, float], Route | None, Tensor | None], ...]
     heads: tuple[tuple[AdapterHeads, str | None, Route | None], ...]
 
     @classmethod
     def of(cls, model: nn.Module) -> "AdapterState":
-        """Remember what is switched on now."""
+        """Return the snapshot of the current state of `model`."""
         return cls(
             tuple((layer, layer.active, layer.route, layer.merged_weight) for _, layer in adapted_layers(model)),
             tuple((head, head.serving, head.route) for _, head in adapter_heads(model)),
         )
 
     def rebuild_buffers(self) -> None:
-        """Switch the same on again; adapters that were removed meanwhile stay away."""
+        """Restore this state. Adapters that were removed in the meantime are left out."""
         for layer, active, route, merged_weight in self.layers:
             layer.active = {name: weight for name, weight in active.items() if name in layer.deltas}
             layer.route, layer.merged_weight = route, merged_weight
@@ -39,7 +39,7 @@ class AdapterState:
 
 
 class ActivationContext:
-    """Something switched on at once; as a context it is taken back at the end, errors or not, nested or not."""
+    """Runs `activate` at once. As a context manager it restores the previous state at the end; it may be nested."""
 
     def __init__(self, model: nn.Module, activate: Callable[[], None]) -> None:
         self.model, self.activate = model, activate
@@ -65,14 +65,14 @@ def use_adapters(
     weights: Sequence[float] | None = None,
     head: str | None = None,
 ) -> ActivationContext:
-    """Compute with `W + sum_i w_i s_i up_i down_i` over the adapters called `names`, from now on or in a `with` block.
+    """Compute with `W + sum_i w_i s_i B_i A_i` over the adapters called `names`, from now on or in a `with` block.
 
-    The sum is taken in the order of the names' alphabet, so that the order of `names` does not matter to the bit;
-    `weights` are 1 by default, and no name at all is the base. The task head is the one of the adapter named `head`,
-    by default of the only one in `names` that has any. With gradient checkpointing, `backward` belongs in the block.
+    The sum is taken in alphabetical order, so the result is bit-identical for any order of `names`. `weights` w_i are 1
+    by default. Empty `names` give the base. The task head is that of the adapter named `head`, by default of the only
+    adapter in `names` that has one. With gradient checkpointing, call `backward` inside the block.
 
     Raises:
-        ValueError: if a name is unknown or repeated, `weights` do not fit, or it is open which head serves.
+        ValueError: if a name is unknown or repeated, `weights` do not fit, or several have a head and `head` is None.
     """
     chosen = [names] if isinstance(names, str) else list(names)
     weighted = checked_weights(model, chosen, weights)
@@ -89,7 +89,7 @@ def use_adapters(
 
 
 def checked_weights(model: nn.Module, names: Sequence[str], weights: Sequence[float] | None) -> dict[str, float]:
-    """Return the weights by name, in the order of the names' alphabet."""
+    """Return the weights by name, in alphabetical order; raise a ValueError if names or weights do not fit."""
     for name in names:
         check_known(model, name)
     if len(set(names)) < len(names):
@@ -101,7 +101,7 @@ def checked_weights(model: nn.Module, names: Sequence[str], weights: Sequence[fl
 
 
 def checked_head(model: nn.Module, names: Sequence[str], head: str | None) -> str | None:
-    """Return the name of the adapter whose head serves."""
+    """Return the name of the adapter whose head is used, or None for the base's head."""
     if head is not None:
         check_known(model, head)
         return head
@@ -112,15 +112,14 @@ def checked_head(model: nn.Module, names: Sequence[str], head: str | None) -> st
 
 
 def route(model: nn.Module, names: Sequence[str | None]) -> ActivationContext:
-    """Let row i of a batch be computed with the adapter `names[i]` and its head (None: the base), in training too.
+    """Compute row i of a batch with the adapter `names[i]` and its head (None: the base), in training too.
 
-    Each row comes out as if its adapter were used alone. The first dimension of what every adapted layer gets must be
-    the batch. Packed batches (`xlora_bench.models.packed`) have none: they are refused. Where heads differ in width,
-    logits of classes that a row's head does not have are `-inf`. With gradient checkpointing,
-    `backward` belongs in the block.
+    The output of each row is the same as with its adapter alone. The first dimension of the input of every adapted
+    layer must be the batch, so packed batches (`xlora_bench.models.packed`) are refused. If the heads have different
+    numbers of classes, missing logits are `-inf`. With gradient checkpointing, call `backward` inside the block.
 
     Raises:
-        ValueError: if a name is unknown; in the forward, if an adapted layer gets another first dimension.
+        ValueError: if a name is unknown; in the forward, if the first dimension of an input is not `len(names)`.
     """
     for name in names:
         if name is not None:
@@ -139,7 +138,7 @@ def route(model: nn.Module, names: Sequence[str | None]) -> ActivationContext:
 
 
 def enable(model: nn.Module, name: str = DEFAULT) -> None:
-    """Activate the adapter called `name` beside those that are active.
+    """Activate the adapter called `name` with weight 1, in addition to the active ones.
 
     Raises:
         ValueError: if there is no such adapter.
@@ -150,12 +149,12 @@ def enable(model: nn.Module, name: str = DEFAULT) -> None:
 
 
 def disable(model: nn.Module) -> None:
-    """Switch every adapter off, so that the model is its base again, exactly."""
+    """Deactivate all adapters. The model is then exactly its base."""
     use_adapters(model, [])
 
 
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
-    """Switch every adapter off within a `with` block; merged weights come back afterwards too."""
+    """Deactivate all adapters within a `with` block. Restores the state afterwards, merged weights included."""
     with use_adapters(model, []):
         yield

@@ -1,4 +1,4 @@
-"""What made an adapter: its options, kept beside its deltas so that a file can carry them."""
+"""Configuration of an adapter. Stored in the adapted layers and in adapter files."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """The variant with its options, the start and the targets that an adapter was added with."""
+    """The variant with its options, the init scheme and the targets of an adapter."""
 
     adapter: "Adapter"
     init_scheme: "InitScheme"

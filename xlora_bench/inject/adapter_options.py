@@ -1,4 +1,4 @@
-"""Options as JSON and back; only classes that are imported already can be named, so that no file can run code."""
+"""Options to JSON and back. A file can name only classes that are already imported, so it cannot run code."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,18 +18,18 @@ RENAMED = {
     "UnitDiagonal": "UnitDiagonalInit",
     "Zero": "ZeroInit",
 }
-"""Init schemes by their names in adapter files of version 0.1."""
+"""Names of init schemes in adapter files of version 0.1, and their current names."""
 
 
 def described(options: object) -> dict[str, Any]:
-    """Return the class and the fields of a dataclass of plain options."""
+    """Return the class name and the fields of a dataclass of options, as JSON types."""
     fields = dataclasses.fields(options)  # type: ignore[arg-type]
     values = {field.name: plain(getattr(options, field.name)) for field in fields}
     return {"class": public_name(type(options)), "options": values}
 
 
 def plain(value: Any) -> Any:
-    """Return mappings and sequences of any type, such as Hydra's, as dicts and lists."""
+    """Return `value` with all mappings and sequences, such as Hydra's, converted to dicts and lists."""
     if isinstance(value, Mapping):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -38,10 +38,10 @@ def plain(value: Any) -> Any:
 
 
 def made(description: dict[str, Any], kind: type[Kind]) -> Kind:
-    """Return the object that `described` described, of a class derived from `kind`.
+    """Return the object of a `description` by `described`. Its class must be `kind` or derived from it.
 
     Raises:
-        ValueError: if there is no such class, or it has no such options.
+        ValueError: if there is no such class, or the options do not fit it.
     """
     known = {public_name(derived): derived for derived in derived_classes(kind)}
     if not isinstance(description, dict) or not isinstance(description.get("options"), dict):
@@ -56,13 +56,13 @@ def made(description: dict[str, Any], kind: type[Kind]) -> Kind:
 
 
 def public_name(kind: type) -> str:
-    """Return `xlora_bench.<name>` for a class of this package, the module and the name of any other class."""
+    """Return `xlora_bench.<name>` for a class of this package, `<module>.<name>` for any other class."""
     module = PACKAGE if kind.__module__.startswith(f"{PACKAGE}.") else kind.__module__
     return f"{module}.{kind.__qualname__}"
 
 
 def current_name(name: str) -> str:
-    """Return the public name of a class that a file of version 0.1 names by its private path."""
+    """Return the public name of a class that a file of version 0.1 names by its module path."""
     if not name.startswith(f"{PACKAGE}."):
         return name
     last = name.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Put an adapter into a model. All of it is built before the first module is replaced: an error changes nothing."""
+"""Add an adapter to a model. It is built before the first module is replaced, so an error changes nothing."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -31,10 +31,10 @@ def inject(
     generator: Generator | None = None,
     name: str = DEFAULT,
 ) -> nn.Module:
-    """Freeze `model`, adapt the modules that `targets` names, and activate the new deltas.
+    """Freeze `model`, adapt its target modules, and activate the new deltas.
 
-    A module that the model uses in several places is adapted once. Other adapters stay as they are. Returns the model
-    (a new root if the root itself is a target).
+    A module that the model uses in several places is adapted once. Other adapters are not changed. Returns the model,
+    or a new root module if the root itself is a target.
 
     Raises:
         ValueError: if a target matches nothing, is adapted under `name` already, or the variant does not fit it.
@@ -59,15 +59,15 @@ def add_adapter(
     generator: Generator | None = None,
     head: Mapping[str, nn.Module] | None = None,
 ) -> nn.Module:
-    """Add an adapter called `name` beside the others on the frozen base; `use_adapters` switches it on.
+    """Add an adapter called `name` to the frozen base without activating it; `use_adapters` activates it.
 
-    `head` maps names of modules to the modules that serve instead while this adapter is used; by default the adapter
-    owns a copy of each of the model's task heads (`{}`: none; `new_head` makes fresh ones). Returns the model (a new
-    root if the root itself is a target).
+    `head` maps module names to the modules that replace them while this adapter is used. By default the adapter gets a
+    copy of each task head of the model. `{}` gives none; `new_head` creates new ones. Returns the model, or a new root
+    module if the root itself is a target.
 
     Raises:
-        ValueError: as `inject`, or if the name is no name, the variant trains the shared base's biases, or `head`
-            names no module.
+        ValueError: as `inject`, or if the name is invalid, the variant trains biases of the shared base, or `head`
+            names a module that does not exist.
     """
     check_new(model, name)
     if adapter.bias != "none":
@@ -83,7 +83,7 @@ def add_adapter(
 
 
 def check_new(model: nn.Module, name: str) -> None:
-    """Raise a ValueError if `name` is no name or is taken."""
+    """Raise a ValueError if `name` is invalid or already used."""
     check_name(name)
     if name in adapter_names(model):
         module_names = [path for path, layer in adapted_layers(model) if name in layer.deltas]
@@ -91,7 +91,7 @@ def check_new(model: nn.Module, name: str) -> None:
 
 
 def check_head(model: nn.Module, head: Mapping[str, nn.Module]) -> None:
-    """Raise a ValueError if `head` stands for a module that is not there, or that adapters sit in."""
+    """Raise a ValueError if `head` names a module that does not exist or that contains adapted layers."""
     known = dict(model.named_modules())
     for module_name in head:
         if module_name not in known or not module_name:
@@ -102,7 +102,7 @@ def check_head(model: nn.Module, head: Mapping[str, nn.Module]) -> None:
 
 
 def build(model: nn.Module, name: str, adapter_config: AdapterConfig, generator: Generator | None) -> NewDeltas:
-    """Return the targets' names, their adapted layers and their new deltas; `model` is not touched."""
+    """Return the names, adapted layers and new deltas of the target modules. Does not change `model`."""
     generator = generator or torch.Generator().manual_seed(0)
     new_deltas: NewDeltas = []
     for module_name in adapter_config.targets.names(model):
@@ -123,13 +123,13 @@ def build(model: nn.Module, name: str, adapter_config: AdapterConfig, generator:
 
 
 def layer_at(model: nn.Module, module_name: str) -> AdaptedLayer:
-    """Return the adapted layer at `module_name`, a new one around the plain layer if there is none yet."""
+    """Return the adapted layer at `module_name`, or a new one around the plain layer."""
     module = model.get_submodule(module_name)
     return module if isinstance(module, AdaptedLayer) else adapted_type(module)(module)  # type: ignore[misc]
 
 
 def install(model: nn.Module, name: str, new_deltas: NewDeltas, adapter_config: AdapterConfig) -> nn.Module:
-    """Freeze the base and put the built layers and deltas in."""
+    """Freeze the base and install the adapted layers with their new deltas."""
     freeze_base(model)
     for module_name, layer, delta in new_deltas:
         layer.train(model.training)
@@ -140,7 +140,7 @@ def install(model: nn.Module, name: str, new_deltas: NewDeltas, adapter_config: 
 
 
 def install_head(model: nn.Module, name: str, copies: Mapping[str, nn.Module]) -> nn.Module:
-    """Put the head modules of the adapter called `name` beside those of the base."""
+    """Add the head modules `copies` of the adapter called `name` to the heads of the model."""
     for module_name, module in copies.items():
         present = model.get_submodule(module_name)
         head = present if isinstance(present, AdapterHeads) else AdapterHeads(present)
@@ -151,7 +151,7 @@ def install_head(model: nn.Module, name: str, copies: Mapping[str, nn.Module]) -
 
 
 def freeze_base(model: nn.Module) -> None:
-    """Freeze every parameter that belongs to no adapter."""
+    """Freeze every parameter that does not belong to an adapter."""
     owned = {
         id(parameter)
         for parts in (
@@ -166,7 +166,7 @@ def freeze_base(model: nn.Module) -> None:
 
 
 def set_biases(model: nn.Module, bias: str) -> None:
-    """Let no biases train, all of them, or those of the adapted layers."""
+    """Unfreeze biases: none, all, or those of the adapted layers."""
     if bias == "all":
         for path, parameter in model.named_parameters():
             if path.rsplit(".", 1)[-1] == "bias":

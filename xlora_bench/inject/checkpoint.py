@@ -1,4 +1,4 @@
-"""One adapter in one small safetensors file: its tensors, its head, its options, and which base it belongs to."""
+"""Adapter files: one safetensors file with the tensors, head and options of an adapter and a hash of its base."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from xlora_bench.system.tensor_hash import content_hash
 
 FORMAT = 1
 KEY = "xlora_bench"
-"""The entry of the safetensors metadata that holds everything but tensors, as JSON."""
+"""Key of the safetensors metadata under which everything but the tensors is stored as JSON."""
 
 
 OLD_BUFFERS = {"up0": "B0", "down0": "A0"}
@@ -34,8 +34,8 @@ OLD_BUFFERS = {"up0": "B0", "down0": "A0"}
 def save_adapter(model: nn.Module, name: str, path: Path | str) -> None:
     """Write the adapter called `name` and its head to one safetensors file.
 
-    Keys are `deltas/<module>/<tensor>` and `head/<module>/<tensor>`; the metadata holds class and options, and per
-    module the rank, the scaling and a hash of the frozen weight.
+    Keys are `deltas/<module>/<tensor>` and `head/<module>/<tensor>`. The metadata contains class and options and, per
+    module, the rank, the scaling and a hash of the frozen weight.
 
     Raises:
         ValueError: if there is no such adapter.
@@ -51,7 +51,7 @@ def save_adapter(model: nn.Module, name: str, path: Path | str) -> None:
 
 
 def prefixed(kind: str, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return the tensors of `modules`, keyed `<kind>/<module>/<tensor>`."""
+    """Return the tensors of `modules` by key `<kind>/<module>/<tensor>`."""
     return {
         f"{kind}/{path}/{key}": tensor
         for path, module in modules.items()
@@ -60,7 +60,7 @@ def prefixed(kind: str, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def metadata_of(model: nn.Module, name: str) -> dict[str, Any]:
-    """Return what a file says besides tensors."""
+    """Return the metadata of an adapter file."""
     layers = {path: layer for path, layer in adapted_layers(model) if name in layer.deltas}
     adapter_config = next(iter(layers.values())).adapter_configs[name]
     return {
@@ -75,7 +75,7 @@ def metadata_of(model: nn.Module, name: str) -> dict[str, Any]:
 
 
 def module_entry(layer: AdaptedLayer, delta: Delta) -> dict[str, Any]:
-    """Return what a file says about one adapted weight."""
+    """Return the metadata of one adapted weight."""
     matrix = layer.weight_matrix()
     return {"shape": list(matrix.shape), "rank": delta.rank, "scaling": delta.scaling, "weight": content_hash(matrix)}
 
@@ -86,16 +86,16 @@ def width(head: nn.Module) -> int | None:
 
 
 def load_adapter(model: nn.Module, path: Path | str, *, name: str | None = None, other_base: bool = False) -> nn.Module:
-    """Add the adapter that `save_adapter` wrote to `path`, under its own name or `name`; `use_adapters` switches it on.
+    """Add the adapter in the file `path` under its own name or `name`; `use_adapters` activates it.
 
-    Nothing is decomposed again. What a file leaves out (LoLDU's triangular factors) is computed from the frozen weight
-    along the stored pivots, so that another device or BLAS gives the same adapter. Returns the model (a new root if
-    the root itself is adapted).
+    Tensors that a file leaves out (LoLDU's triangular factors) are computed from the frozen weight along the stored
+    row permutation, so another device or BLAS gives the same adapter. Returns the model, or a new root module if the
+    root itself is adapted.
 
     Raises:
-        ValueError: if the file is damaged or no adapter, a tensor is missing, unexpected or of another shape, a module
-            is not there, or a frozen weight is not the one it was trained on (unless `other_base`); the model stays
-            as it was then.
+        ValueError: if the file is damaged or no adapter file; a tensor is missing, unexpected or has another shape; a
+            module does not exist; or a frozen weight differs from the one trained on (unless `other_base`). The
+            model is then unchanged.
     """
     metadata, tensors = read(Path(path))
     name = name or str(metadata["name"])
@@ -129,13 +129,13 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def current_key(key: str) -> str:
-    """Return a tensor's key under the names of today: files of version 0.1 call the initial factors up0 and down0."""
+    """Return the current key of a tensor. Files of version 0.1 call `B0`, `A0` up0, down0."""
     head, slash, last = key.rpartition("/")
     return f"{head}{slash}{OLD_BUFFERS.get(last, last)}"
 
 
 def adapter_config_of(metadata: Mapping[str, Any]) -> AdapterConfig:
-    """Return the options that a file describes."""
+    """Return the adapter configuration in the metadata of a file."""
 
     return AdapterConfig(
         adapter=made(metadata["adapter"], Adapter),  # type: ignore[type-abstract]
@@ -152,7 +152,7 @@ def rebuilt(
     *,
     other_base: bool,
 ) -> NewDeltas:
-    """Return the adapted layers and empty deltas of a file's modules, without touching the model."""
+    """Return the adapted layers and uninitialised deltas of a file's modules. Does not change the model."""
     known = {path for path, _ in model.named_modules()}
     if missing := sorted(entries.keys() - known):
         raise ValueError(f"the file adapts `{missing[0]}`, which this {type(model).__name__} does not have")
@@ -166,7 +166,7 @@ def rebuilt(
 
 
 def check_base(module_name: str, weight: Tensor, entry: Mapping[str, Any], *, other_base: bool) -> None:
-    """Raise a ValueError if `weight` is not the one that the file was saved with."""
+    """Raise a ValueError if `weight` differs from the one that the file was saved with."""
     if list(weight.shape) != entry["shape"]:
         raise ValueError(f"`{module_name}` has shape {tuple(weight.shape)} here, {tuple(entry['shape'])} in the file")
     if not other_base and content_hash(weight) != entry["weight"]:
@@ -179,7 +179,7 @@ def check_base(module_name: str, weight: Tensor, entry: Mapping[str, Any], *, ot
 def empty_delta(
     adapter: Adapter, weight: Tensor, entry: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
 ) -> Delta:
-    """Return a delta of the stored rank and scaling, with the anchors that the file has; no start is computed."""
+    """Return a delta with the rank, scaling and anchors of the file, values not yet loaded. No init is computed."""
 
     out_features, in_features = weight.shape
     start = InitialFactors(torch.zeros(out_features, entry["rank"]), torch.zeros(entry["rank"], in_features))
@@ -193,7 +193,7 @@ def empty_delta(
 
 
 def rebuilt_heads(model: nn.Module, widths: Mapping[str, int | None]) -> dict[str, nn.Module]:
-    """Return head modules like the model's own, with the numbers of outputs that a file has."""
+    """Return copies of the model's head modules, with the numbers of outputs in the file."""
     check_head(model, dict.fromkeys(widths, nn.Module()))
     available = {module_name: copy_of(model, module_name) for module_name in widths}
     for module_name, outputs in widths.items():

@@ -1,10 +1,10 @@
-"""What is the task head of a model: everything outside its pretrained base."""
+"""Names of the task head of a model: everything outside its pretrained base."""
 
 from torch import nn
 
 
 def head_module_names(model: nn.Module) -> list[str]:
-    """Return the names of the top-level children beside the base model, none without `base_model_prefix`."""
+    """Return the names of all top-level children except the base model; none without `base_model_prefix`."""
     prefix = getattr(model, "base_model_prefix", "")
     if not prefix or not hasattr(model, prefix):
         return []

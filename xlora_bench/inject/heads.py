@@ -1,4 +1,4 @@
-"""Task heads that belong to named adapters."""
+"""Task heads of named adapters."""
 
 import copy
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 from xlora_bench.runs import seeds
 
 INIT_STD = 0.02
-"""Standard deviation of a new output layer where the model's config does not say, as in BERT."""
+"""Standard deviation of new head weights if the model's config has no `initializer_range`, as in BERT."""
 
 
 def own_heads(model: nn.Module) -> dict[str, nn.Module]:
-    """Return copies of the model's task heads, those with parameters of their own (a tied output layer has none)."""
+    """Return copies of the model's task heads that have own parameters. A tied output layer has none."""
     module_names = head_module_names(model)
     body = model.get_submodule(str(model.base_model_prefix)) if module_names else nn.Module()
     tied = {id(parameter) for parameter in body.parameters()}
@@ -33,9 +33,9 @@ def copy_of(model: nn.Module, module_name: str) -> nn.Module:
 
 
 def new_head(model: nn.Module, *, num_labels: int, seed: int) -> dict[str, nn.Module]:
-    """Return fresh copies of the model's task heads with `num_labels` outputs, drawn from `seed` alone.
+    """Return new task heads like the model's own, with `num_labels` outputs, drawn from `seed` alone.
 
-    Linear weights are `N(0, initializer_range)`, biases 0; other modules are copied as they are. Hand the result to
+    Linear weights are `N(0, initializer_range^2)`, biases are 0; other modules are copied. Pass the result to
     `add_adapter(..., head=...)`.
 
     Raises:
@@ -57,12 +57,12 @@ def new_head(model: nn.Module, *, num_labels: int, seed: int) -> dict[str, nn.Mo
 
 
 def linears_of(module: nn.Module) -> Iterator[nn.Linear]:
-    """Yield the linear layers of `module`, in its order."""
+    """Yield the linear layers of `module` in its order."""
     return (layer for layer in module.modules() if isinstance(layer, nn.Linear))
 
 
 def resize(layer: nn.Linear, out_features: int) -> None:
-    """Give `layer` room for `out_features` outputs, not initialised."""
+    """Resize `layer` to `out_features` outputs. The new weights are not initialised."""
     layer.out_features = out_features
     layer.weight = nn.Parameter(layer.weight.new_empty(out_features, layer.in_features))
     if layer.bias is not None:

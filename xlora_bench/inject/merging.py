@@ -1,4 +1,4 @@
-"""Merge updates, rename adapters, and take them out."""
+"""Merge, unmerge, remove, rename and freeze adapters."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,11 @@ from xlora_bench.nn.layers import AdaptedLayer
 
 
 def merge(model: nn.Module, *, dequantize: bool = False) -> None:
-    """Compute with `W + sum of active updates` from now on; merging twice changes nothing.
+    """Compute with merged weights `W + sum of active updates` from now on. Merging twice changes nothing.
 
     Raises:
-        ValueError: if rows are routed, an active adapter is dropping inputs at random in training, or a frozen weight
-            is quantised and `dequantize` does not allow a plain one in its place; nothing is merged then.
+        ValueError: if rows are routed, an active adapter has dropout in training mode, or a frozen weight is quantised
+            and `dequantize` is False. Nothing is merged then.
     """
     for path, layer in adapted_layers(model):
         dropping = [name for name in layer.active if layer.training and layer.deltas[name].dropout > 0]
@@ -27,25 +27,25 @@ def merge(model: nn.Module, *, dequantize: bool = False) -> None:
 
 
 def merged_weight(layer: AdaptedLayer, dequantize: bool) -> Tensor:
-    """Return the merged weight that `layer` has, or a new one."""
+    """Return the merged weight of `layer`, computed if it has none."""
     if layer.route is not None:
         raise ValueError("rows are routed to different adapters, which one merged weight cannot be; leave `route`")
     return layer.merged(dequantize=dequantize) if layer.merged_weight is None else layer.merged_weight
 
 
 def unmerge(model: nn.Module) -> None:
-    """Compute through the factors again; exact, since the base weight was never written."""
+    """Compute with the factors again. Exact, since the base weight was never written."""
     for _, layer in adapted_layers(model):
         layer.merged_weight = None
 
 
 def remove(model: nn.Module, *, merged: bool = False, dequantize: bool = False) -> nn.Module:
-    """Take all adapters out and return the plain model.
+    """Remove all adapters and return the plain model.
 
-    It is the base exactly; with `merged`, the active updates are in new weights and the serving head stays.
+    It is exactly the base. With `merged`, new weights contain the active updates, and the serving head is kept.
 
     Raises:
-        ValueError: as `merge`, dropout aside; the model stays as it was then.
+        ValueError: with `merged`, as `merge`, except for dropout. The model is then unchanged.
     """
     layers = list(adapted_layers(model))
     weights = [merged_weight(layer, dequantize) if merged else None for _, layer in layers]
@@ -58,7 +58,7 @@ def remove(model: nn.Module, *, merged: bool = False, dequantize: bool = False) 
 
 @torch.no_grad()
 def remove_adapter(model: nn.Module, name: str) -> nn.Module:
-    """Take the adapter called `name` and its head out; layers without any adapter become plain again.
+    """Remove the adapter called `name` and its head. Layers without adapters become plain layers again.
 
     Raises:
         ValueError: if there is no such adapter.
@@ -81,10 +81,10 @@ def remove_adapter(model: nn.Module, name: str) -> nn.Module:
 
 
 def rename_adapter(model: nn.Module, old: str, new: str) -> None:
-    """Give the adapter called `old` the name `new`.
+    """Rename the adapter called `old` to `new`.
 
     Raises:
-        ValueError: if there is no adapter `old`, or `new` is taken or no name.
+        ValueError: if there is no adapter `old`, or `new` is invalid or already used.
     """
     check_known(model, old)
     check_new(model, new)
@@ -100,7 +100,7 @@ def rename_adapter(model: nn.Module, old: str, new: str) -> None:
 
 
 def requires_grad_(model: nn.Module, name: str, *, requires_grad: bool = True) -> None:
-    """Let the adapter called `name` and its head train, or freeze them.
+    """Unfreeze the adapter called `name` and its head, or freeze them.
 
     Raises:
         ValueError: if there is no such adapter.

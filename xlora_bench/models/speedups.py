@@ -7,7 +7,7 @@ from xlora_bench.nn.ops.dropout import Dropout
 
 
 def use_attention(model: nn.Module) -> None:
-    """Let a transformers model whose attention is torch's (`sdpa`) run `attention` instead."""
+    """Replace the attention of a transformers model by `attention`, if it is torch's (`sdpa`)."""
     from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415 - slow to import
     from transformers.masking_utils import sdpa_mask  # noqa: PLC0415 - slow to import
 
@@ -18,7 +18,7 @@ def use_attention(model: nn.Module) -> None:
 
 
 def use_cheap_dropout(model: nn.Module) -> None:
-    """Let the dropout modules of a transformers model, and its sdpa attention, draw their masks by `drop`."""
+    """Replace the dropout modules and the sdpa attention of a transformers model by those of `nn.ops`."""
     for module in model.modules():
         for name, child in module.named_children():
             if type(child) is nn.Dropout:

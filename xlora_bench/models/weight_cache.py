@@ -1,4 +1,4 @@
-"""Pretrained models that a process reads once: each run gets a model of its own over the same frozen storage."""
+"""In-process cache of pretrained models. The runs of a sweep share the storage of the frozen weights."""
 
 import copy
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoint:
-    """The weights of one checkpoint in memory, and the last classifiers drawn over them."""
+    """The weights of one checkpoint in memory, and an LRU cache of classifiers with a head drawn for them."""
 
     def __init__(self) -> None:
         self._weights: dict[str, Tensor] = {}
@@ -29,9 +29,9 @@ class Checkpoint:
         self._hash: str | None = None
 
     def classifier(self, options: Pretrained, *, num_labels: int, seed: int) -> "tuple[PreTrainedModel, str]":
-        """Return a new model, to the bit `options.load(num_labels=num_labels, seed=seed)`, and its `weights_hash`.
+        """Return a new model, bit-identical to `options.load` with `num_labels` and `seed`, and its `weights_hash`.
 
-        Its parameters share their storage with the checkpoint: `own_what_trains` before training.
+        Its parameters share their storage with the checkpoint: call `own_what_trains` before training.
         """
         if num_labels not in self._known:
             self._known[num_labels] = self._read(options, num_labels)
@@ -42,11 +42,11 @@ class Checkpoint:
         return options.prepared(sharing_copy(drawn)), self._hash_of(drawn, known)
 
     def is_intact(self) -> bool:
-        """Return whether nobody has written to the weights."""
+        """Return whether the weights are unchanged since they were read."""
         return self._sum == bit_sum(self._weights)
 
     def _read(self, options: Pretrained, num_labels: int) -> Weights:
-        """Return what the files hold for a classifier of `num_labels`; what is known already is kept once."""
+        """Read the weights for a classifier with `num_labels`. Tensors that are in memory already are shared."""
         model, missing = options.read(num_labels=num_labels, seed=0)
         tensors: dict[str, Tensor] = {name: value for name, value in model.state_dict().items() if name not in missing}
         for name, value in tensors.items():
@@ -56,7 +56,7 @@ class Checkpoint:
         return Weights(architecture=type(model), tensors=tensors)
 
     def _hash_of(self, model: nn.Module, known: Weights) -> str:
-        """Return `weights_hash(model)`, computed once unless a part of the base is drawn too."""
+        """Return `weights_hash(model)`. Computed once, unless the checkpoint lacks a part of the base."""
         base = {name for name, _ in model.named_parameters()} - head_parameter_names(model)
         if not base <= known.tensors.keys():
             return weights_hash(model)
@@ -67,9 +67,9 @@ class Checkpoint:
 def classifier(
     options: Pretrained, cache: LRUCache[Checkpoint], *, num_labels: int, seed: int
 ) -> "tuple[PreTrainedModel, str]":
-    """Return what `options.load` gives and its `weights_hash`, without reading a file that was read before.
+    """Return the model of `options.load` and its `weights_hash`. Weights in `cache` are not read from disk again.
 
-    Weights that somebody wrote to are read again, so that every run starts from the pretrained ones.
+    If the cached weights were modified in memory, they are read again, so every run starts from the pretrained weights.
     """
     key = _key(options)
     if not cache.get(key, Checkpoint).is_intact():
@@ -79,19 +79,19 @@ def classifier(
 
 
 def tokenizer(options: Pretrained, cache: "LRUCache[PreTrainedTokenizerBase]") -> "PreTrainedTokenizerBase":
-    """Return the model's tokenizer, shared by the runs that use `cache`."""
+    """Return the model's tokenizer, shared by all runs that use `cache`."""
     return cache.get(_key(options), options.tokenizer)
 
 
 def own_what_trains(model: nn.Module) -> None:
-    """Give every parameter that requires gradients a storage of its own; frozen ones go on sharing theirs."""
+    """Copy every parameter that requires gradients to its own storage. Frozen parameters still share theirs."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
 
 
 def sharing_copy(model: "PreTrainedModel") -> "PreTrainedModel":
-    """Return a copy of `model` with modules and buffers of its own, and its parameters over the same storage."""
+    """Return a copy of `model` with new modules and buffers. Its parameters share the storage of the original."""
     aliases: dict[int, object] = {
         id(parameter): nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
         for parameter in model.parameters()
@@ -100,7 +100,7 @@ def sharing_copy(model: "PreTrainedModel") -> "PreTrainedModel":
 
 
 def bit_sum(weights: dict[str, Tensor]) -> int:
-    """Return the sum of all weights read as whole numbers: any one write changes it."""
+    """Return a checksum: the sum of all weights read as integers. Any single changed value changes it."""
     total = 0
     for weight in weights.values():
         flattened = weight.detach().contiguous().view(-1).view(torch.uint8)

@@ -1,1 +1,1 @@
-"""Adapted layers and the operations that they are made of."""
+"""Adapted layers and the operations that they use."""

@@ -1,4 +1,4 @@
-"""A decomposition that was computed once is read back: by other ranks, seeds, tasks and processes."""
+"""Disk cache of decompositions, shared by runs with other ranks, seeds or tasks, and by other processes."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ from xxhash import xxh3_128
 from xlora_bench.system.tensor_hash import bytes_of
 
 Parts = TypeVar("Parts", bound=NamedTuple)
-VERSION = 2  # raise it when an algorithm changes
+VERSION = 2  # increase it when an algorithm changes
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
 @contextmanager
 def disk_cache(folder: Path) -> Iterator[None]:
-    """Keep decompositions in `folder` within a `with` block, named by their kind and the weight's content."""
+    """Cache decompositions in `folder` within a `with` block. File names: kind of decomposition, hash of the weight."""
     token = _folder.set(folder)
     try:
         yield
@@ -31,10 +31,10 @@ def disk_cache(folder: Path) -> Iterator[None]:
 
 
 def cached(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[], Parts]) -> Parts:
-    """Return the decomposition of `weight` called `name`, on the weight's device: from the folder, or by `compute`.
+    """Return the decomposition `name` of `weight` on the weight's device, from the disk cache or by `compute`.
 
-    Outside `disk_cache` it is computed. Files are memory-mapped when read and written by one rename, so that a kill
-    leaves no half; one that cannot be read is computed again.
+    Outside `disk_cache` it is always computed. A file is written under a temporary name and then renamed, so an
+    interrupted process leaves no partial file. A file that cannot be read is computed again.
     """
     folder = _folder.get()
     if folder is None:
@@ -44,7 +44,7 @@ def cached(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[], P
         result = entry(path, kind)
         if result is None:
             with only_one_at_a_time(path):
-                result = entry(path, kind)  # another process may have been computing it
+                result = entry(path, kind)  # another process may have written it meanwhile
                 if result is None:
                     write(path, result := compute()._asdict())
         parts = result
@@ -52,7 +52,7 @@ def cached(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[], P
 
 
 def address(weight: Tensor) -> str:
-    """Return 128 bits of XXH3 over a weight's type, shape and bytes: against mix-ups, not against forgers."""
+    """Return a 128-bit XXH3 hash of a weight's dtype, shape and bytes. It is not a cryptographic hash."""
 
     digest = xxh3_128(f"{weight.dtype} {tuple(weight.shape)}".encode())
     digest.update(bytes_of(weight))
@@ -60,14 +60,14 @@ def address(weight: Tensor) -> str:
 
 
 def entry(path: Path, kind: type[NamedTuple]) -> dict[str, Tensor] | None:
-    """Return the fields of `kind` in `path`, or None where there is no whole file of that kind."""
+    """Return the fields of `kind` from the file `path`, or None if it is missing, damaged or of another kind."""
     result = read(path)
     return result if result is not None and result.keys() == set(kind._fields) else None
 
 
 @contextmanager
 def only_one_at_a_time(path: Path) -> Iterator[None]:
-    """Keep other processes from computing what `path` will hold; the lock lies in a folder beside its folder."""
+    """Lock the computation of `path` against other processes. The lock file is in the folder `<folder>.locks`."""
 
     locks = path.parent.with_name(f"{path.parent.name}.locks")
     locks.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def only_one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def read(path: Path) -> dict[str, Tensor] | None:
-    """Return the tensors in `path`, or None where there is no whole file."""
+    """Return the tensors in the file `path`, or None if it is missing or damaged."""
 
     try:
         return load_file(path)
@@ -85,7 +85,7 @@ def read(path: Path) -> dict[str, Tensor] | None:
 
 
 def write(path: Path, parts: dict[str, Tensor]) -> None:
-    """Write `parts` to `path` by one rename."""
+    """Write `parts` to a temporary file and rename it to `path`."""
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

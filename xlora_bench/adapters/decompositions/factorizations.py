@@ -1,8 +1,8 @@
-"""Matrix decompositions of a pretrained weight `W (out, in)`, computed in fp32 or better, tested by rebuilding `W`.
+"""SVD, QR and LDU decompositions of a pretrained weight `W (out, in)`, in fp32 or fp64, with a disk cache.
 
-Where the first `rank` terms are asked for, only as many as `terms` says are computed and cached. That number
-depends on the rank alone, so that what a run starts from never depends on which runs ran before. Everything is
-computed on one thread of the CPU, so that it does not depend on the number of threads or on the device either.
+For the first `rank` terms, only as many terms as `terms` says are computed and cached. This number depends on the rank
+and the shape alone, so the init of a run does not depend on earlier runs. `svd`, `qr` and `ldu` compute on one CPU
+thread, so the result depends neither on the thread count nor on the device.
 """
 
 from typing import Literal, NamedTuple
@@ -36,8 +36,8 @@ class QR(NamedTuple):
 class LDU(NamedTuple):
     """`W[permutation] = L diag(D) U` with lower `L (out, k)`, `D (k,)`, unit-upper `U (k, in)`.
 
-    A pivot that vanishes against its row of the upper factor cannot be divided out: `D` then holds that row's largest
-    entry instead, so that the product is still `W` and `U` stays bounded (its diagonal is then not 1 in that row).
+    A pivot that is negligible against its row of the upper factor cannot be divided out. `D` then holds the row's
+    largest absolute entry instead. The product is still `W[permutation]`; the diagonal of `U` is not 1 in that row.
     """
 
     permutation: Tensor
@@ -47,21 +47,21 @@ class LDU(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """All singular values `S (min(out, in),)`, descending."""
+    """All singular values `S (min(out, in),)` in descending order."""
 
     S: Tensor
 
 
 def at_least_fp32(weight: Tensor) -> Tensor:
-    """Return `weight` detached, in fp32 unless it is wider already."""
+    """Return `weight` detached, in fp64 if it is in fp64, else in fp32."""
     weight = weight.detach()
     return weight if weight.dtype == torch.float64 else weight.float()
 
 
 def terms(rank: int | None, full_rank: int) -> int:
-    """Return how many terms are computed where `rank` are asked for (None: all).
+    """Return how many terms are computed if `rank` terms are needed (None: all).
 
-    The first of 64, 128, 256, ... that holds the rank, or all where that is more than half of them.
+    That is the first of 64, 128, 256, ... that is at least `rank`; or all, if it is more than half of `full_rank`.
     """
     count = FEWEST_TERMS
     while rank is not None and count < rank:
@@ -72,10 +72,10 @@ def terms(rank: int | None, full_rank: int) -> int:
 def svd(weight: Tensor, *, rank: int | None = None, part: Part = "principal") -> SVD:
     """Return the `rank` largest (principal) or smallest (minor) singular triplets of `weight (out, in)`; None: all.
 
-    Exact to fp32 rounding: `|U S Vh - W_r| <= 1e-6 sigma_1` against the decomposition in fp64, columns orthonormal to
-    1e-6. From the eigenvectors of the Gram matrix in fp64, whose relative error eps_64 (sigma_1 / sigma_i)^2 stays
-    below fp32's (see `by_gram`); a weight in fp64, and all triplets of one with tiny sigma_i, by LAPACK's gesdd.
-    Signs: the largest entry of each column of U is positive.
+    Exact to fp32 rounding: `|U S Vh - W_r| <= 1e-6 sigma_1` against the decomposition in fp64; columns orthonormal to
+    1e-6. Computed from the eigenvectors of the Gram matrix in fp64 (see `by_gram`). Two cases use LAPACK's gesdd: a
+    weight in fp64, and all triplets of a weight with very small sigma_i. Signs: in each column of U, the entry with the
+    largest absolute value is positive.
     """
     count = terms(rank, full := min(weight.shape))
     name = "svd" if count == full else f"svd-{part}-{count}"
@@ -87,7 +87,7 @@ def svd(weight: Tensor, *, rank: int | None = None, part: Part = "principal") ->
 
 
 def triplets(weight: Tensor, count: int, part: Part) -> SVD:
-    """Compute `count` singular triplets of one end of the spectrum."""
+    """Compute the `count` largest or smallest singular triplets."""
     wide = weight.detach().cpu().double()
     dtype = at_least_fp32(weight[:0]).dtype
     result = None if dtype == torch.float64 else by_gram(wide, count, smallest=part == "minor")
@@ -117,7 +117,7 @@ def spectrum(weight: Tensor) -> Spectrum:
 def qr(weight: Tensor, *, rank: int | None = None) -> QR:
     """Return the first `rank` columns of Q and rows of R of the reduced QR decomposition of `weight`; None: all.
 
-    The first k columns of Q depend on the first k columns of W alone, and `R = Q^T W`; computed in fp64.
+    The first k columns of Q depend on the first k columns of W alone. `R = Q^T W`. Computed in fp64.
     """
     count = terms(rank, full := min(weight.shape))
     name = "qr" if count == full else f"qr-{count}"
@@ -134,9 +134,9 @@ def columns(weight: Tensor, count: int) -> QR:
 
 
 def ldu(weight: Tensor, *, rank: int | None = None) -> LDU:
-    """Return the first `rank` pivots of the row-pivoted LDU decomposition of `weight`, all rows permuted; None: all.
+    """Return the first `rank` pivots of the row-pivoted LDU decomposition of `weight`; None: all.
 
-    Singular matrices included.
+    `permutation` always has all rows. Singular matrices are allowed.
     """
     count = terms(rank, full := min(weight.shape))
     name = "ldu" if count == full else f"ldu-{count}"
@@ -154,14 +154,14 @@ def pivots(weight: Tensor, count: int) -> LDU:
 
 
 def ldu_along(weight: Tensor, permutation: Tensor) -> LDU:
-    """Return the LDU decomposition with the rows in a given order, whichever this machine's LAPACK would choose."""
+    """Return the LDU decomposition with the rows in the order `permutation`, instead of LAPACK's own choice."""
     weight = at_least_fp32(weight)
     L, U = (factor.to(weight.dtype) for factor in eliminate(weight[permutation].double()))
     return scaled(permutation, L, U)
 
 
 def scaled(permutation: Tensor, L: Tensor, U: Tensor) -> LDU:
-    """Divide the pivots out of the rows of the upper factor, where they can be."""
+    """Return `W[permutation] = L U` as L D U: divide each row of U by its pivot, unless the pivot is negligible."""
     diagonal, largest = U.diagonal(), U.abs().amax(dim=1)
     tiny = diagonal.abs() <= torch.finfo(U.dtype).eps * largest
     D = torch.where(tiny, largest.masked_fill(largest == 0, 1.0), diagonal)
@@ -171,7 +171,7 @@ def scaled(permutation: Tensor, L: Tensor, U: Tensor) -> LDU:
 def eliminate(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return unit-lower `L (out, k)` and upper `U (k, in)` with `matrix = L U`, by elimination without pivoting.
 
-    A pivot that vanishes against its row eliminates nothing: its column is zero where a row order was good.
+    If a pivot is negligible against its row, its column of L is set to zero. With a good row order it is zero anyway.
     """
     work, k = matrix.clone(), min(matrix.shape)
     tolerance = torch.finfo(torch.float32).eps
@@ -188,7 +188,7 @@ def eliminate(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def energy_rank(singular_values: Tensor, threshold: float) -> int:
-    """Return the smallest k whose leading singular values hold `threshold` of the sum of squares.
+    """Return the smallest k such that the k largest singular values hold `threshold` of the sum of squares.
 
     `k = min { k : sum_{i<=k} S_i^2 >= threshold * sum_i S_i^2 }`, at least 1 and at most `len(S)`.
     """

@@ -1,4 +1,4 @@
-"""Singular values and vectors of a matrix from the eigenvectors of its Gram matrix, in fp64."""
+"""Singular value decomposition from the eigenvectors of the Gram matrix, in fp64."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from xlora_bench.system.single_thread import one_thread
 
 SMALLEST = 1e-9
-"""Eigenvalues below this share of the Gram matrix's 1-norm need another step: see `by_gram`."""
+"""Eigenvalues below this fraction of the Gram matrix's 1-norm are too small: see `by_gram`."""
 
 
 def by_gram(matrix: Tensor, count: int, *, smallest: bool = False) -> tuple[Tensor, Tensor, Tensor] | None:
     """Return `U (out, count)`, `S` descending and `Vh (count, in)` of a matrix in fp64 from its smaller Gram matrix.
 
-    `W W^T = U S^2 U^T` by LAPACK's syevr, which finds the `count` largest (or smallest) eigenvectors alone, then
-    `S Vh = U^T W` row by row; for a tall matrix the same with `W^T W`. The angles between the rows of Vh are off by
-    about eps_64 (sigma_1 / sigma_i)^2, at most some 1e-7. Where a wanted sigma_i is too small for that, the subspace
-    is good all the same, and the small matrix `U^T W` is decomposed by LAPACK's gesdd; None if it is no smaller.
+    `W W^T = U S^2 U^T` by LAPACK's syevr, which computes only the `count` largest (or smallest) eigenvectors. Then
+    `S Vh = U^T W`, row by row. A tall matrix uses `W^T W`. The angles between the rows of Vh have an error of about
+    eps_64 (sigma_1 / sigma_i)^2, at most about 1e-7. If a sigma_i is too small for this bound, the subspace is still
+    accurate, and `U^T W` is decomposed by LAPACK's gesdd. Returns None if `U^T W` is not smaller than W.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     wide = matrix.T if tall else matrix
@@ -36,7 +36,7 @@ def by_gram(matrix: Tensor, count: int, *, smallest: bool = False) -> tuple[Tens
 
 
 def eigenpairs(wide: Tensor, count: int, *, smallest: bool) -> tuple[Tensor, Tensor, float]:
-    """Return `count` eigenvalues of `wide wide^T`, descending, their vectors as columns, and the matrix's 1-norm."""
+    """Return `count` eigenvalues of `wide wide^T`, descending, the eigenvectors as columns, and the 1-norm."""
     from scipy.linalg import eigh  # noqa: PLC0415 - slow to import
 
     gram = wide @ wide.T

@@ -1,4 +1,4 @@
-"""Init schemes: how the factors of a delta start. One small file each."""
+"""Init schemes: the initial factors `B0`, `A0` of a delta. One file each."""
 
 from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 from xlora_bench.adapters.init_schemes.builtin import BuiltinInit

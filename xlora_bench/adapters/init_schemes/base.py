@@ -1,4 +1,4 @@
-"""What an init scheme is: how the factors of a delta start."""
+"""Base classes of the init schemes."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class InitialFactors(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class InitScheme(ABC):
-    """How the two factors of a delta start, given the frozen weight."""
+    """Computes the initial factors of a delta from the frozen weight."""
 
     @property
     @abstractmethod
@@ -26,12 +26,12 @@ class InitScheme(ABC):
 
     @abstractmethod
     def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
-        """Return the factors for `weight (out, in)`; random draws come from `generator` alone."""
+        """Return the initial factors for `weight (out, in)`; random draws come from `generator` alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomInit(InitScheme):
-    """One factor is drawn at random and the other is zero, so that `B A = 0`."""
+    """One factor is random and the factor named by `zero` is zero, so that `B A = 0`."""
 
     zero: Literal["A", "B"] = "B"
 
@@ -41,10 +41,10 @@ class RandomInit(InitScheme):
 
     @abstractmethod
     def draw(self, rows: int, columns: int, generator: Generator) -> Tensor:
-        """Return a random `A`-shaped factor `(rows=r, columns=in)`."""
+        """Return a random factor in the orientation of A, `(rows=r, columns=in)`."""
 
     def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
-        """Draw `A (r, in)` and set `B = 0`, or draw `B (out, r)` as the transpose of such a draw and set `A = 0`."""
+        """Return a random `A (r, in)` and `B = 0`; with `zero="A"` a transposed random `(r, out)` as B, and `A = 0`."""
         out_features, in_features = weight.shape
         if self.zero == "B":
             return InitialFactors(torch.zeros(out_features, rank), self.draw(rank, in_features, generator))

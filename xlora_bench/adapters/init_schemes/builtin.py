@@ -1,4 +1,4 @@
-"""For variants that bring their own start."""
+"""Placeholder for variants with a builtin init."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltinInit(InitScheme):
-    """The variant's own start: `asymmetric` reads it from its spec, `peft` from its config, baselines have none."""
+    """The variant's builtin init: `asymmetric` has it in its spec, `peft` in its config; baselines need none."""
 
     @property
     def name(self) -> str:
@@ -17,5 +17,5 @@ class BuiltinInit(InitScheme):
         return "builtin"
 
     def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
-        """Refuse: a variant that accepts `builtin` never asks for it."""
-        raise ValueError("`init_scheme` (='builtin') has no factors: choose a start, for instance init_scheme=kaiming")
+        """Raise a ValueError: a variant with a builtin init never calls this."""
+        raise ValueError("`init_scheme` (='builtin') has no factors: choose a scheme, for instance init_scheme=kaiming")

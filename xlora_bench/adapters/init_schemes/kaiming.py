@@ -1,4 +1,4 @@
-"""LoRA's own start."""
+"""Kaiming-uniform init scheme, LoRA's default."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from xlora_bench.adapters.init_schemes.base import RandomInit
 
 @dataclass(frozen=True, kw_only=True)
 class KaimingInit(RandomInit):
-    """Kaiming-uniform with `a = sqrt(5)`: entries uniform in `+-1 / sqrt(in)`; the default of loralib and peft.
+    """Kaiming-uniform with `a = sqrt(5)`: entries uniform in `+-1 / sqrt(in)`. The default of loralib and peft.
 
     Source: arXiv 2106.09685 (LoRA), `loralib`.
     """

@@ -1,4 +1,4 @@
-"""Initial factors from the pivoted LDU decomposition of the pretrained weight."""
+"""Init scheme from the pivoted LDU decomposition of the pretrained weight."""
 
 from dataclasses import dataclass
 
@@ -22,6 +22,6 @@ class LDUInit(InitScheme):
         return "ldu"
 
     def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
-        """Take the first r pivots; the permutation is undone on the rows of L."""
+        """Return the factors of the first r pivots; the rows of L are put back into the order of W."""
         permutation, L, D, U = ldu(weight, rank=rank)
         return InitialFactors(L[torch.argsort(permutation)], D[:, None] * U)

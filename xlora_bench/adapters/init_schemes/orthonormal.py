@@ -1,4 +1,4 @@
-"""A random orthonormal frame."""
+"""Random orthonormal init scheme."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,9 +11,9 @@ from xlora_bench.adapters.init_schemes.base import RandomInit
 
 @dataclass(frozen=True, kw_only=True)
 class OrthonormalInit(RandomInit):
-    """One factor is a Haar-random orthonormal frame (`B^T B = I_r`, or `A A^T = I_r` with `zero="B"`).
+    """One factor is Haar-random and orthonormal: `B^T B = I_r`, or `A A^T = I_r` with `zero="B"`.
 
-    The orthogonal variants need `B != 0`, hence `zero="A"`. Source: arXiv 2402.16842 (asymmetry), the `rand` start.
+    Default `zero="A"`, since the orthogonal variants need `B != 0`. Source: arXiv 2402.16842 (asymmetry), `rand`.
     """
 
     zero: Literal["A", "B"] = "A"
@@ -29,6 +29,6 @@ class OrthonormalInit(RandomInit):
 
 
 def orthonormal_rows(rows: int, columns: int, generator: Generator) -> Tensor:
-    """Return a Haar-random `A (rows, columns)` with `A A^T = I`: Q of a GaussianInit, R's diagonal made positive."""
+    """Return a Haar-random `A (rows, columns)` with `A A^T = I`: Q of a Gaussian matrix, with `diag(R) > 0`."""
     Q, R = torch.linalg.qr(torch.randn(columns, rows, generator=generator))
     return (Q * R.diagonal().sign()).T.contiguous()

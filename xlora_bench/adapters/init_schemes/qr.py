@@ -1,4 +1,4 @@
-"""OLoRA's start."""
+"""Init scheme from the QR decomposition of the pretrained weight (OLoRA)."""
 
 from dataclasses import dataclass
 
@@ -18,6 +18,6 @@ class QRInit(InitScheme):
         return "qr"
 
     def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
-        """Take the first r columns of Q and rows of R."""
+        """Return the first r columns of Q and rows of R."""
         Q, R = qr(weight, rank=rank)
         return InitialFactors(Q, R)

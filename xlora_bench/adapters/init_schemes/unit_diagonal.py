@@ -1,4 +1,4 @@
-"""X-LoRA's start of its structured (triangular) variants."""
+"""Init scheme of the structured (triangular) variants of X-LoRA."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class UnitDiagonalInit(InitScheme):
         return "unit_diagonal"
 
     def init_factors(self, weight: Tensor, rank: int, *, scaling: float, generator: Generator) -> InitialFactors:
-        """Draw both factors and write their diagonals."""
+        """Return random factors with ones on their diagonals."""
         out_features, in_features = weight.shape
         B = torch.empty(out_features, rank).normal_(0.0, self.std, generator=generator)
         A = torch.empty(rank, in_features).normal_(0.0, self.std, generator=generator)

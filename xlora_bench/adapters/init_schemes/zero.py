@@ -1,4 +1,4 @@
-"""Both factors zero."""
+"""Init scheme with both factors zero."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroInit(InitScheme):
-    """`B = 0` and `A = 0`, which every variant of two factors refuses: neither of them would ever get a gradient.
+    """`B = 0` and `A = 0`. Variants with two factors refuse it: neither factor would ever get a gradient.
 
-    A variant that can learn from it accepts it by overriding `Adapter.start`.
+    A variant that can learn from it accepts it by overriding `Adapter.init_factors`.
     """
 
     @property

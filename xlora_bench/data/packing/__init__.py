@@ -1,4 +1,4 @@
-"""Collators of batches with little or no padding."""
+"""Collators for packed and unpadded batches."""
 
 from xlora_bench.data.packing.packed import PackedCollator
 from xlora_bench.data.packing.unpadded import CheapestCollator, UnpaddedCollator

@@ -1,4 +1,4 @@
-"""Sentences of one batch packed into few rows: what the collator's worker does, in numpy."""
+"""Packed batches: the sentences of a batch share rows. Computed in numpy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from xlora_bench.data.collators import targets
 from xlora_bench.data.task import ROW_LENGTHS
 from xlora_bench.data.tokenize import Example
 
-# Tokens in a row at which attention costs what the linear layers cost; measured at width 384.
+# Row length in tokens at which attention costs as much as the linear layers; measured at hidden size 384.
 ATTENTION = 256
 
 Batch = dict[str, Any]
 IntArray = NDArray[np.int64]
 Rows = tuple[tuple[int, ...], ...]
-"""The lengths of the sentences of each row, in the order of the tokens; rows as long and of as many stand together."""
+"""Sentence lengths of each row, in token order. Rows with equal length and equal sentence count are adjacent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """The `row` of each sentence, its `start` and its `index` among the sentences there, and the `shape` (rows, L)."""
+    """`row` of each sentence, `start` column and `index` in that row; `shape` (rows, L) of the batch."""
 
     row: IntArray
     start: IntArray
@@ -34,13 +34,13 @@ class Packing:
 
     @property
     def cost(self) -> int:
-        """What the encoder pays for it: linear layers per token, attention per pair of tokens of a row."""
+        """Cost of the encoder in token pairs: `ATTENTION` per token for linear layers, plus attention in each row."""
         rows, length = self.shape
         return rows * length * (ATTENTION + length)
 
 
 def first_fit_decreasing(lengths: IntArray, capacity: int) -> Packing:
-    """Put the longest sentence first, each into the first row with room; one above `capacity` has a row of its own."""
+    """Pack sentences by decreasing length into the first row with room. Those above `capacity` get their own row."""
     row, start, within = np.zeros_like(lengths), np.zeros_like(lengths), np.zeros_like(lengths)
     filled: list[int] = []
     held: list[int] = []
@@ -57,7 +57,7 @@ def first_fit_decreasing(lengths: IntArray, capacity: int) -> Packing:
 
 
 def lengths_of(examples: Sequence[Example]) -> IntArray:
-    """Return the tokens of each example. Raises ValueError for one without: it has no first one."""
+    """Return the number of tokens of each example. Raises ValueError if it is 0: the first token is classified."""
     lengths = np.array([len(example["input_ids"]) for example in examples])  # type: ignore[arg-type]
     if lengths.min() == 0:
         idx = examples[int(lengths.argmin())]["idx"]
@@ -65,25 +65,24 @@ def lengths_of(examples: Sequence[Example]) -> IntArray:
     return lengths
 
 
-@lru_cache(maxsize=4096)  # runs of one seed train on the same batches, and every epoch is evaluated on the same ones
+@lru_cache(maxsize=4096)  # runs with one seed share the training batches, all epochs share the evaluation batches
 def cheapest(lengths: tuple[int, ...], capacities: tuple[int, ...]) -> Packing:
-    """Return the packing of least cost; a capacity that is too small for the longest sentence grows to it."""
+    """Return the packing with the least cost. Capacities below the longest sentence are raised to its length."""
     sizes = sorted({max(capacity, *lengths) for capacity in capacities})
     return min((first_fit_decreasing(np.array(lengths), size) for size in sizes), key=lambda packing: packing.cost)
 
 
 class PackedCollator:
-    """Packs a list of n examples into rows of one of `row_lengths` tokens, or of the longest example's.
+    """Packs n examples into rows. The row capacity is the cheapest of `row_lengths`, but at least the longest example.
 
-    Gives `input_ids`, (`token_type_ids`,) `position_ids`, which start at `position_offset` in every sentence,
-    and `segment_ids`, 1 to n in the order of the examples and 0 for padding, each (rows, L) long; `first`
-    (n,) long, the index of each first token in the flattened rows; `queries` (rows, S), the columns of up to S first
-    tokens of each row (rows with fewer repeat column 0), and `answers` (n,), the index of each sentence in the
-    flattened `queries`; `labels`, `idx` and `tokens` as PaddedCollator does. Only the layout is new: the examples and
-    their order are those of the padded batch.
+    Returns, each (rows, L) long: `input_ids`, (`token_type_ids`,) `position_ids`, which start at `position_offset` in
+    every sentence, and `segment_ids`, which are 1 to n in the order of the examples and 0 for padding. `first` (n,) is
+    the index of each first token in the flattened rows. `queries` (rows, S) are the columns of up to S first tokens
+    per row; rows with fewer are filled with column 0. `answers` (n,) is the index of each sentence in the flattened
+    `queries`. `labels`, `idx` and `tokens` are those of `PaddedCollator`, in the same order.
 
     Raises:
-        ValueError: `row_lengths` is empty or not positive, or the tokenizer has no padding token.
+        ValueError: if `row_lengths` is empty or not positive, or the tokenizer has no padding token.
     """
 
     def __init__(
@@ -103,11 +102,11 @@ class PackedCollator:
         self.position_offset = position_offset
 
     def cost(self, lengths: tuple[int, ...]) -> int:
-        """Return what the encoder pays for sentences of `lengths`."""
+        """Return the cost of the encoder for sentences of `lengths`, as `Packing.cost`."""
         return cheapest(lengths, self.row_lengths).cost
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Return the packed batch. Raises ValueError for an example without tokens: it has no first one."""
+        """Return the packed batch. Raises ValueError for an example without tokens."""
         lengths = lengths_of(examples)
         packing = cheapest(tuple(lengths.tolist()), self.row_lengths)
         first = packing.row * packing.shape[1] + packing.start

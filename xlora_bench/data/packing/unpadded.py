@@ -1,4 +1,4 @@
-"""Sentences of one batch one after the other, without any padding, where that is cheaper than rows."""
+"""Unpadded batches: the sentences of a batch follow each other without padding, if that is cheaper than packing."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,14 +21,14 @@ from xlora_bench.data.tokenize import Example
 
 NAMES = ("input_ids", "token_type_ids")
 ROW = 800
-"""What attention pays for a row of its own, in pairs of tokens (see `packed.ATTENTION`): the calls that it takes."""
+"""Fixed cost of attention per row, in token pairs (see `Packing.cost`): the overhead of its calls."""
 
 
-@lru_cache(maxsize=4096)  # runs of one seed train on the same batches, and every epoch is evaluated on the same ones
+@lru_cache(maxsize=4096)  # runs with one seed share the training batches, all epochs share the evaluation batches
 def varlen_rows(lengths: tuple[int, ...], capacity: int) -> tuple[Rows, IntArray]:
-    """Return rows of whole sentences, and the sentences in the order in which the rows hold them.
+    """Return rows of whole sentences for varlen attention, and the indices of the sentences in row order.
 
-    A row holds up to `capacity` tokens, or one longer sentence. Rows as long and of as many stand together.
+    A row has up to `capacity` tokens, or one longer sentence. Rows with equal length and sentence count are adjacent.
     """
     packing = first_fit_decreasing(np.array(lengths), capacity)
     held: list[list[int]] = [[] for _ in range(packing.shape[0])]
@@ -39,15 +39,15 @@ def varlen_rows(lengths: tuple[int, ...], capacity: int) -> tuple[Rows, IntArray
 
 
 class UnpaddedCollator:
-    """Lays a list of n examples out as one row of T tokens, which is all that they have.
+    """Concatenates n examples to one row of T tokens without padding.
 
-    Gives `input_ids`, (`token_type_ids`,) and `position_ids`, which start at `position_offset` in every sentence, each
-    (1, T) long; `rows`, the `varlen_rows` of up to `row_length` tokens in which attention is computed; `first` (n,)
-    long, the index of each example's first token; `queries` (1, n), the same indices from left to right, and `answers`
-    (n,), the index of each example among them; `labels`, `idx` and `tokens` as PaddedCollator does.
+    Returns, each (1, T) long: `input_ids`, (`token_type_ids`,) and `position_ids`, which start at `position_offset` in
+    every sentence. `rows` are the `varlen_rows` of up to `row_length` tokens in which attention is computed. `first`
+    (n,) is the index of each example's first token. `queries` (1, n) are the same indices in ascending order, and
+    `answers` (n,) is the index of each example in `queries`. `labels`, `idx`, `tokens` are those of `PaddedCollator`.
 
     Raises:
-        ValueError: `row_length` is not positive.
+        ValueError: if `row_length` is not positive.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, row_length: int = 32, position_offset: int = 0) -> None:
@@ -57,12 +57,12 @@ class UnpaddedCollator:
         self.position_offset = position_offset
 
     def cost(self, lengths: tuple[int, ...]) -> int:
-        """Return what the encoder pays for sentences of `lengths`: linear layers per token, attention per row."""
+        """Return the cost of the encoder for sentences of `lengths`, in token pairs as `Packing.cost`."""
         rows, _ = varlen_rows(lengths, self.row_length)
         return ATTENTION * sum(lengths) + sum(sum(row) ** 2 + ROW for row in rows)
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Return the unpadded batch. Raises ValueError for an example without tokens: it has no first one."""
+        """Return the unpadded batch. Raises ValueError for an example without tokens."""
         rows, order = varlen_rows(tuple(lengths_of(examples).tolist()), self.row_length)
         laid = [examples[index] for index in order]
         lengths = np.array([length for row in rows for length in row])
@@ -83,13 +83,13 @@ class UnpaddedCollator:
 
 
 class CheapestCollator:
-    """Lays each batch out unpadded or in rows, whichever costs the encoder less: short sentences share rows."""
+    """Lays out each batch unpadded or packed, whichever costs the encoder less."""
 
     def __init__(self, unpadded: UnpaddedCollator, rows: PackedCollator) -> None:
         self.unpadded = unpadded
         self.rows = rows
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Return the batch of the cheaper layout. Raises ValueError for an example without tokens."""
+        """Return the batch in the cheaper layout. Raises ValueError for an example without tokens."""
         lengths = tuple(lengths_of(examples).tolist())
         return self.unpadded(examples) if self.unpadded.cost(lengths) < self.rows.cost(lengths) else self.rows(examples)

@@ -1,4 +1,4 @@
-"""Ways to adapt a model: native adapters, baselines, and methods of the peft library."""
+"""Training methods: native adapters, baselines, and methods of the peft library."""
 
 from xlora_bench.inject.methods.baseline import Baseline
 from xlora_bench.inject.methods.method import Method

@@ -1,4 +1,4 @@
-"""Baselines without an adapter: what trains is a list of patterns."""
+"""Baselines without an adapter: the trained parameters are given by name patterns."""
 
 import re
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ class Baseline(Method):
     def apply(
         self, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, seed: int, total_steps: int
     ) -> nn.Module:
-        """Freeze the model but for what `trainable` matches.
+        """Freeze the base except for the parameters that `trainable` matches.
 
         Raises:
             ValueError: if a pattern matches no base parameter, or an init scheme was chosen.
         """
         if init_scheme.name != "builtin":
             raise ValueError(
-                f"`init_scheme` (={init_scheme.name}) has nothing to start in a baseline: use init_scheme=builtin"
+                f"`init_scheme` (={init_scheme.name}) does not apply to a baseline: use init_scheme=builtin"
             )
         head = head_parameter_names(model)
         base = {name: parameter for name, parameter in model.named_parameters() if name not in head}

@@ -1,4 +1,4 @@
-"""What training needs of any way to adapt a model: our variants, peft's, and baselines."""
+"""Interface of the training methods: native adapters, peft methods and baselines."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ from xlora_bench.inject.targets import Targets
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A way to adapt a model. It leaves requiring gradients exactly what it trains, heads aside."""
+    """A way to adapt a model. After `apply`, exactly its trained parameters require gradients, apart from heads."""
 
     @property
     def resumable(self) -> bool:
-        """Whether parameters and optimizer are all that a run goes on from; otherwise a stopped run starts anew."""
+        """Whether a run can resume from parameters and optimizer state. If not, a stopped run starts again."""
         return True
 
     @abstractmethod
     def apply(
         self, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, seed: int, total_steps: int
     ) -> nn.Module:
-        """Adapt `model` for a training run of `total_steps` optimizer steps and return it; draws come from `seed`."""
+        """Adapt `model` for a run of `total_steps` optimizer steps and return it. Random draws come from `seed`."""
 
     def closed_form(self, model: nn.Module) -> int | None:
-        """Return the number of trained adapter entries by formula, or None where there is none."""
+        """Return the number of trained adapter entries by its closed form, or None if there is none."""
         return None
 
     def ranks(self, model: nn.Module) -> dict[str, int]:
-        """Return the rank at each adapted module, where the method has ranks."""
+        """Return the rank by module name; empty if the method has no ranks."""
         return {}
 
     def lr_ratios(self, model: nn.Module) -> dict[str, float]:
-        """Return, by parameter name, how many times the learning rate it trains at; names left out train at it."""
+        """Return learning-rate multipliers by parameter name; the multiplier of the others is 1."""
         return {}
 
     def penalty(self, model: nn.Module) -> Tensor | None:
@@ -41,4 +41,4 @@ class Method(ABC):
         return None
 
     def post_optimizer_step(self, model: nn.Module, step: int) -> None:  # noqa: B027 - most methods have nothing to do here
-        """Act on the model after optimizer step number `step`, while the gradients are still there."""
+        """Change the model after optimizer step number `step`, before the gradients are cleared."""

@@ -1,4 +1,4 @@
-"""Train with one of the native adapters."""
+"""Training method of the native adapters."""
 
 from dataclasses import dataclass
 
@@ -28,17 +28,17 @@ class NativeMethod(Method):
         return inject(model, self.adapter, targets=targets, init_scheme=init_scheme, generator=generator)
 
     def closed_form(self, model: nn.Module) -> int:
-        """Return the closed form of the parameter count, summed over the adapted weights, plus the trained biases."""
+        """Return the sum of the closed forms over the adapted weights, plus the trained biases."""
         weights = [(layer.weight_matrix(), delta) for layer, delta in adapted_pairs(model)]
         count = sum(self.adapter.parameter_count(len(weight), weight.shape[1], delta.rank) for weight, delta in weights)
         return count + trained_biases(model)
 
     def ranks(self, model: nn.Module) -> dict[str, int]:
-        """Return the rank at each adapted module."""
+        """Return the rank by module name."""
         return {name: delta.rank for name, delta in deltas(model).items()}
 
     def lr_ratios(self, model: nn.Module) -> dict[str, float]:
-        """Return the adapter's learning-rate factors by parameter name."""
+        """Return the adapter's learning-rate multipliers by parameter name."""
         return self.adapter.lr_ratios(name for name, _ in model.named_parameters())
 
     def penalty(self, model: nn.Module) -> Tensor | None:
@@ -46,10 +46,10 @@ class NativeMethod(Method):
         return penalty(model)
 
     def post_optimizer_step(self, model: nn.Module, step: int) -> None:
-        """Let every delta act on its parameters."""
+        """Call `post_optimizer_step` of every active delta."""
         post_optimizer_step(model, step)
 
 
 def as_method(adapter: Adapter | Method) -> Method:
-    """Return `adapter` as a training method: a native adapter is wrapped, a baseline or peft method is returned."""
+    """Return a native adapter wrapped as a `NativeMethod`; return a baseline or peft method unchanged."""
     return NativeMethod(adapter=adapter) if isinstance(adapter, Adapter) else adapter

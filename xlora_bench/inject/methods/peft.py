@@ -1,4 +1,4 @@
-"""Any method of the `peft` library, as a baseline run through that library itself."""
+"""Training methods of the `peft` library, run by that library itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,8 +16,8 @@ from xlora_bench.inject.targets import Targets
 class Peft(Method):
     """The peft method whose config class is `config_class`, built with `options` on the chosen targets.
 
-    `rank`, `alpha` and `dropout` are the names that sweeps use; `options` refers to them by interpolation under the
-    names of the config class. The starts are peft's own (`options.init_lora_weights`).
+    `rank`, `alpha` and `dropout` exist so that sweeps can set them; the YAML `options` refer to them by interpolation.
+    The inits are peft's own (`options.init_lora_weights`).
 
     Raises:
         ValueError: if peft has no such config class or refuses the options.
@@ -41,18 +41,22 @@ class Peft(Method):
 
     @property
     def resumable(self) -> bool:
-        """AdaLoRA keeps running averages outside its parameters, which no checkpoint holds."""
+        """False for AdaLoRA: it has running averages that are not parameters, so no checkpoint contains them."""
         return self.config_class != "AdaLoraConfig"
 
     def apply(
         self, model: nn.Module, *, targets: Targets, init_scheme: InitScheme, seed: int, total_steps: int
     ) -> nn.Module:
-        """Wrap the model by `peft.get_peft_model`, with random draws from `seed` alone."""
+        """Wrap the model by `peft.get_peft_model`, with random draws from `seed` alone.
+
+        Raises:
+            ValueError: if an init scheme is chosen, or peft refuses the options.
+        """
         import peft  # noqa: PLC0415 - slow to import
 
         if init_scheme.name != "builtin":
             raise ValueError(
-                f"`init_scheme` (={init_scheme.name}) does not reach into peft: use init_scheme=builtin and peft's own "
+                f"`init_scheme` (={init_scheme.name}) does not apply to peft: use init_scheme=builtin and peft's own "
                 "option, for instance adapter.options.init_lora_weights=pissa"
             )
         config_class = getattr(peft, self.config_class)
@@ -79,14 +83,14 @@ class Peft(Method):
         return sum(layer.r["default"] * sum(layer.weight.shape) for layer in layers)
 
     def ranks(self, model: nn.Module) -> dict[str, int]:
-        """Return the rank at each module that has one."""
+        """Return the rank by module name, for modules that have one."""
         ranks = {name: getattr(module, "r", None) for name, module in model.named_modules()}
         return {name: rank["default"] for name, rank in ranks.items() if isinstance(rank, dict) and "default" in rank}
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """Return AdaLoRA's `orth_reg_weight * mean ||P^T P - I||_F`.
 
-        peft adds it only to a loss that the model itself returns; here the loss is computed outside.
+        peft adds it only to a loss that the model itself returns. Here the loss is computed outside the model.
         """
         config: Any = model.peft_config
         weight = getattr(config["default"], "orth_reg_weight", 0.0)

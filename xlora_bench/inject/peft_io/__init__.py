@@ -1,4 +1,4 @@
-"""Adapters of other libraries: written for them, read from them."""
+"""Export adapters to peft and import them from peft."""
 
 from xlora_bench.inject.peft_io.exporting import export_peft
 from xlora_bench.inject.peft_io.importing import import_peft

@@ -1,4 +1,4 @@
-"""Write an adapter as a plain peft LoRA adapter."""
+"""Export an adapter as a plain peft LoRA adapter."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def export_peft(model: nn.Module, folder: Path | str, name: str = DEFAULT) -> None:
-    """Write the adapter called `name` and its head to `folder` as a peft LoRA adapter for the untouched base.
+    """Write the adapter called `name` and its head to `folder` as a peft LoRA adapter for the unmodified base.
 
-    `s B A` becomes `lora_B = B (out, k)`, `lora_A = A (k, in)` and `lora_alpha = s k`, so that peft's
-    `lora_alpha / r` is s. An anchored update `s (B A - B0 A0)` is written exactly, with `k = 2r`. The head goes to
-    `modules_to_save`: the adapter's own, or the model's where adapters have none.
+    `s B A` becomes `lora_B = B (out, k)`, `lora_A = A (k, in)` and `lora_alpha = s k`, so that peft's `lora_alpha / r`
+    is s. An update `s (B A - B0 A0)` with both factors anchored is written exactly, with `k = 2r`. The head goes to
+    `modules_to_save`: the adapter's own, or else the model's.
 
     Raises:
         ValueError: if there is no such adapter, it has no LoRA form, or it trained biases of the base.
@@ -57,7 +57,7 @@ def export_peft(model: nn.Module, folder: Path | str, name: str = DEFAULT) -> No
 
 
 def check_lora_form(layers: Mapping[str, AdaptedLayer], name: str) -> None:
-    """Raise a ValueError if the adapter is more than a low-rank update."""
+    """Raise a ValueError if peft cannot represent the adapter as LoRA or DoRA."""
     layer = next(iter(layers.values()))
     adapter = layer.adapter_configs[name].adapter
     if "" in layers:
@@ -77,7 +77,7 @@ def check_lora_form(layers: Mapping[str, AdaptedLayer], name: str) -> None:
 def config_of(
     model: nn.Module, name: str, *, ranks: Mapping[str, int], alphas: Mapping[str, float], head: list[str]
 ) -> "LoraConfig":
-    """Return peft's config: the commonest rank and alpha, and patterns for the places that have others."""
+    """Return peft's config: the most common rank and alpha, and patterns for modules with other values."""
     from peft import LoraConfig  # noqa: PLC0415 - slow to import
 
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
@@ -101,5 +101,5 @@ def config_of(
 
 
 def number(value: float) -> float:
-    """Return a whole number as int, as peft's own files have it."""
+    """Return a whole number as int, as in peft's own files."""
     return int(value) if float(value).is_integer() else value

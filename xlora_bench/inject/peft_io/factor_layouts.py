@@ -1,4 +1,4 @@
-"""How peft lays out the two factors of each type of layer."""
+"""peft's tensor names and shapes of the two factors, by layer type."""
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,14 @@ OTHER = ("lora_A.weight", "lora_B.weight")
 MAGNITUDE = "lora_magnitude_vector"
 SUFFIXES = (*EMBEDDING, *OTHER, MAGNITUDE)
 PLAIN = {"groups": (1,), "dilation": ((1,), (1, 1), (1, 1, 1)), "padding_mode": ("zeros",)}
-"""Options of convolutions for which peft computes `W + s B A`."""
+"""Options of convolutions with which peft computes `W + s B A`."""
 
 
 def to_peft(layer: AdaptedLayer, B: Tensor, A: Tensor, *, module_name: str) -> dict[str, Tensor]:
-    """Return `B (out, r)` and `A (r, in)` under peft's names and in its shapes for this layer.
+    """Return `B (out, r)` and `A (r, in)` with peft's names and shapes for this layer.
 
-    Linear and `Conv1D`: as they are. Embedding: `(r, V)` without the column of `padding_idx`, and `(d, r)`.
-    Convolutions: `(r, in, k...)` and `(out, r, 1...)`.
+    Linear and `Conv1D`: unchanged. Embedding: A `(r, V)` with the column of `padding_idx` set to zero, B `(d, r)`.
+    Convolutions: A `(r, in, k...)`, B `(out, r, 1...)`.
     """
     base = layer.base_layer
     check_supported(base, module_name)
@@ -37,7 +37,7 @@ def from_peft(layer: AdaptedLayer, tensors: dict[str, Tensor], *, module_name: s
     """Return peft's factors of this layer as `B (out, r)` and `A (r, in)`, fp32.
 
     Raises:
-        ValueError: if one is missing, there are others, or they do not fit the layer's weight.
+        ValueError: if a factor is missing, there are other tensors, or the shapes do not fit the layer's weight.
     """
     check_supported(layer.base_layer, module_name)
     names = EMBEDDING if isinstance(layer.base_layer, nn.Embedding) else OTHER
@@ -54,7 +54,7 @@ def from_peft(layer: AdaptedLayer, tensors: dict[str, Tensor], *, module_name: s
 
 
 def check_supported(base: nn.Module, module_name: str) -> None:
-    """Raise a ValueError where peft computes something else on a layer."""
+    """Raise a ValueError if peft would compute another update for this layer."""
     for option, plain in PLAIN.items():
         value = getattr(base, option, None)
         if value is not None and value not in plain:

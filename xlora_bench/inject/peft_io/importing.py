@@ -1,4 +1,4 @@
-"""Read a peft LoRA adapter, with the variants of it that rewrite the base when peft starts them."""
+"""Import a peft LoRA adapter, also PiSSA and OLoRA, whose init rewrites the base weight in peft."""
 
 import math
 from collections import defaultdict
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 REWRITING: dict[str, InitScheme] = {"pissa": SVDInit(sigma="both"), "olora": QRInit()}
-"""Starts for which peft subtracts `s B0 A0` from the base, and which the base alone determines."""
+"""Init schemes for which peft subtracts `s B0 A0` from the base. The base alone determines `B0 A0`."""
 PLAIN = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
-"""Values of `init_lora_weights` that leave the base as it is."""
+"""Values of `init_lora_weights` that do not change the base."""
 
 
 def import_peft(model: nn.Module, folder: Path | str, name: str | None = None) -> nn.Module:
-    """Add the peft adapter in `folder`, with its head, under `name` (by default the folder's).
+    """Add the peft adapter in `folder`, with its head, under `name` (by default the folder's name).
 
-    LoRA and rsLoRA come in as they are. A PiSSA or OLoRA adapter belongs to the base minus its start, which peft makes
-    again whenever it loads one; here `B0 A0` is computed from the untouched base and subtracted from the update. One
-    saved with `path_initial_model_for_weight_conversion` is plain LoRA already. `use_adapters` switches it on. Returns
-    the model (a new root if the root itself is adapted).
+    LoRA, rsLoRA and DoRA are imported unchanged. A PiSSA or OLoRA adapter belongs to the base minus `s B0 A0`, which
+    peft computes again at each load. Here `B0 A0` is computed from the unmodified base and subtracted from the update.
+    An adapter saved with `path_initial_model_for_weight_conversion` is already plain LoRA. `use_adapters` activates
+    the adapter. Returns the model, or a new root module if the root itself is adapted.
 
     Raises:
-        ValueError: if the folder holds no peft LoRA adapter or an unsupported kind, or a tensor is missing, unexpected
-            or of another shape; the model stays as it was then.
+        ValueError: if the folder has no peft LoRA adapter or one of an unsupported kind, or a tensor is missing,
+            unexpected or has another shape. The model is then unchanged.
     """
     folder = Path(folder)
     config, tensors = read(folder)
@@ -76,23 +76,23 @@ def read(folder: Path) -> tuple["LoraConfig", dict[str, Tensor]]:
 
 
 def check_kind(config: "LoraConfig") -> None:
-    """Raise a ValueError if the adapter is of a kind that cannot be taken over."""
+    """Raise a ValueError if an adapter of this kind cannot be imported."""
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if kind != "LORA":
-        raise ValueError(f"the adapter's peft_type is {kind}: only LORA and its starts can be imported")
+        raise ValueError(f"the adapter's peft_type is {kind}: only LORA adapters can be imported")
     if config.bias != "none" or config.lora_bias:
         raise ValueError(
             "the adapter trained biases (bias, lora_bias), which belong to the base shared by all adapters"
         )
     if config.init_lora_weights not in (*PLAIN, *REWRITING):
         raise ValueError(
-            f"the adapter started by init_lora_weights={config.init_lora_weights!r}, which rewrote the base in a way "
-            "that its file does not say; saved with path_initial_model_for_weight_conversion it is plain LoRA"
+            f"the adapter has init_lora_weights={config.init_lora_weights!r}, which changed the base in a way "
+            "that its file does not contain; save it with path_initial_model_for_weight_conversion as plain LoRA"
         )
 
 
 def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Return the factors by module and the other tensors, without peft's prefix."""
+    """Return the factors by module name, and the other tensors, without peft's prefix."""
     factors: dict[str, dict[str, Tensor]] = defaultdict(dict)
     rest = {}
     for key, tensor in tensors.items():
@@ -110,7 +110,7 @@ def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], 
 def at(
     model: nn.Module, module_name: str, tensors: dict[str, Tensor], config: "LoraConfig"
 ) -> tuple[str, AdaptedLayer, Delta]:
-    """Return the name, the adapted layer and the delta of one module; the model is not touched."""
+    """Return the name, the adapted layer and the delta of one module. Does not change the model."""
     if module_name not in plain_names(model):
         raise ValueError(f"the file adapts `{module_name}`, which this {type(model).__name__} does not have")
     layer = layer_at(model, module_name)
@@ -142,12 +142,12 @@ def scaling_of(config: "LoraConfig", module_name: str, *, rank: int) -> float:
 
 
 def init_scheme_of(config: "LoraConfig") -> InitScheme:
-    """Return the start that the base was rewritten with, or LoRA's default."""
+    """Return the init scheme that changed the base in peft, or LoRA's default."""
     return REWRITING.get(str(config.init_lora_weights), KaimingInit())
 
 
 def adapter_of(config: "LoraConfig", new_deltas: NewDeltas) -> LoRA:
-    """Return the options that describe the imported adapter; ranks and alphas per module where they differ."""
+    """Return the options of the imported adapter, with patterns for modules with other ranks or alphas."""
     ranks = {module_name: delta.rank for module_name, _, delta in new_deltas}
     alphas = {
         module_name: delta.scaling * (math.sqrt(delta.rank) if config.use_rslora else delta.rank)
@@ -167,7 +167,7 @@ def adapter_of(config: "LoraConfig", new_deltas: NewDeltas) -> LoRA:
 
 
 def head_copies(model: nn.Module, config: "LoraConfig", tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
-    """Return the modules of `modules_to_save` with their tensors, as wide as the file has them."""
+    """Return copies of the modules in `modules_to_save` with the tensors and output sizes of the file."""
     saved = tuple(config.modules_to_save or ())
     owners: dict[str, str] = {}
     for key in tensors:
@@ -185,7 +185,7 @@ def head_copies(model: nn.Module, config: "LoraConfig", tensors: Mapping[str, Te
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], module_name: str) -> None:
-    """Load `state` into the head `module`, after giving its last linear layer as many outputs as the state has."""
+    """Load `state` into the head `module`; resize its last linear layer to the outputs in `state` first."""
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     if layers:
         name, last = layers[-1]

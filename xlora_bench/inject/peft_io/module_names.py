@@ -1,4 +1,4 @@
-"""Names of modules as the untouched base has them, and how peft matches them."""
+"""Module names of the unmodified base, and how peft matches them."""
 
 import re
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from xlora_bench.nn.layers import AdaptedLayer
 from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 PREFIX = "base_model.model."
-"""What peft puts before every name in its files."""
+"""Prefix of all names in peft's files."""
 
 
 def plain_names(model: nn.Module) -> list[str]:
-    """Return the names that the modules have without adapters."""
+    """Return the names that the modules of `model` have without adapters."""
     wrapped = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, AdapterHeads))]
     names = []
     for name, _ in model.named_modules():
@@ -27,9 +27,9 @@ def plain_names(model: nn.Module) -> list[str]:
 
 
 def target_modules(module_names: Sequence[str], names: Sequence[str]) -> list[str] | str:
-    """Return the shortest form that makes peft adapt `module_names` and nothing else among all module `names`.
+    """Return the shortest `target_modules` with which peft adapts exactly `module_names` among all module `names`.
 
-    Last parts (`query`), else whole names, else a regular expression: peft takes a name for every name that ends so.
+    Last name parts (`query`), else whole names, else a regular expression. A name also matches as a dotted ending.
     """
     endings = sorted({module_name.rsplit(".", 1)[-1] for module_name in module_names})
     for form in (endings, sorted(module_names)):
@@ -40,5 +40,5 @@ def target_modules(module_names: Sequence[str], names: Sequence[str]) -> list[st
 
 
 def pattern_key(module_name: str) -> str:
-    """Return the key that matches `module_name` alone in peft's `rank_pattern` and `alpha_pattern`."""
+    """Return the key that matches only `module_name` in peft's `rank_pattern` and `alpha_pattern`."""
     return f"^{re.escape(module_name)}"

@@ -1,4 +1,4 @@
-"""Exact padding-free batches: the sentences of a step share rows instead of being padded to the longest."""
+"""Packed batches: several sentences share a row instead of being padded. Checked for exactness before use."""
 
 from xlora_bench.data.packing.packed import PackedCollator
 from xlora_bench.data.packing.unpadded import CheapestCollator, UnpaddedCollator

@@ -1,4 +1,4 @@
-"""An attention block of the BERT family on packed batches, from the module's own layers."""
+"""Replacement of the forward of a BERT attention block for packed batches. Uses the block's own layers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from xlora_bench.nn.ops.attention import attention as attend
 def attends_jointly(
     block: nn.Module, *, queries: Tensor | None = None, answers: Tensor | None = None
 ) -> Iterator[None]:
-    """Let a block project query, key and value in one function while the context is open.
+    """Within a `with` block, let the attention `block` compute query, key and value by `joint_linear`.
 
-    With `queries` and `answers` it returns the states (N, 1, d) of N first tokens alone. Of the hidden states
-    (rows, L, d), `queries` (rows, S) are the columns of the queries; `answers` (N,) are the indices of the first tokens
-    in the flattened `queries`. Keys and values are those of all tokens. Query, softmax, output and norm are computed
-    at S columns instead of L. With `rows` among the options the hidden states are one row of sentences, (1, T, d),
-    whose attention is that of `attention` with rows.
+    With `queries` and `answers`, the block returns only the states of the N first tokens, (N, 1, d). `queries`
+    (rows, S) are the columns of the queries in the hidden states (rows, L, d). `answers` (N,) are the indices of the
+    first tokens in the flattened `queries`. Keys and values are those of all tokens; query, softmax, output and norm
+    are computed for S columns instead of L. With the option `rows`, the hidden states are (1, T, d) without padding,
+    and the attention is within each sentence of `rows`.
     """
     attention: Any = block.self
     output: Any = block.output

@@ -1,4 +1,4 @@
-"""Which layout a model trains and is evaluated with."""
+"""Choose the batch layout of training and evaluation: packed, unpadded or padded."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from xlora_bench.nn.ops.attention import ATTENTION
 from xlora_bench.system.lru_cache import LRUCache
 
 Layout = Literal["auto", "packed", "padded"]
-SAMPLE = 16  # sentences that verify compares: two forwards of milliseconds
+SAMPLE = 16  # sentences that `verify` compares: two forwards of a few milliseconds
 log = logging.getLogger(__name__)
 
 
@@ -33,14 +33,14 @@ def choose_layout(
     unpadded: bool = True,
     checks: LRUCache[str | None] | None = None,
 ) -> Collator:
-    """Return the collator of training and evaluation: packed, if that is proved exact on some of `examples`.
+    """Return the collator for training and evaluation: packed, if `verify` finds it exact on a sample of `examples`.
 
-    With `unpadded`, batches for which that is cheaper have no padding at all, if that is proved too (for CPUs).
-    A few hundred examples are enough. `auto` falls back to padding to the longest sentence and logs why. `checks`
-    keeps what was proved, for models of the same make and samples of the same lengths.
+    With `unpadded` (for CPUs), batches for which it is cheaper have no padding at all, if that is verified too. A few
+    hundred examples are enough. `auto` falls back to padded batches and logs the reason. `checks` caches the results
+    for models with the same structure and samples with the same lengths.
 
     Raises:
-        ValueError: `layout` is unknown, or it is `packed` and the packed logits are not the padded ones.
+        ValueError: if `layout` is unknown, or it is `packed` and the packed logits differ from the padded ones.
     """
     if layout not in ("auto", "packed", "padded"):
         raise ValueError(f"`layout` (={layout!r}) must be one of auto, packed, padded")
@@ -71,7 +71,7 @@ def choose_layout(
 
 
 def _structure(model: nn.Module) -> tuple[object, ...]:
-    """Return what decides whether packing is exact, whatever the values of the weights: a key of the verdicts."""
+    """Return what decides whether packing is exact: config, attention, module types, dtypes. Part of the cache key."""
     kinds = frozenset(type(module) for module in model.modules())
     types = frozenset(weight.dtype for weight in model.parameters())
     config = classifier_of(model).config
@@ -83,7 +83,7 @@ def _lengths(examples: Sequence[Example]) -> tuple[int, ...]:
 
 
 def _sample(examples: Sequence[Example]) -> list[Example]:
-    """Return up to 16 examples from the shortest to the longest: limits of windows show at the ends."""
+    """Return up to 16 examples of different lengths, with the shortest and the longest one."""
     by_length = sorted(examples, key=lambda example: len(example["input_ids"]))  # type: ignore[arg-type]
     if len(by_length) <= SAMPLE:
         return by_length

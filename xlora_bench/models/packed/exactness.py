@@ -1,4 +1,4 @@
-"""The proof at start-up that the packed layout of one batch gives the logits of the padded one."""
+"""Check before training that the packed layout of a batch gives the same logits as the padded layout."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,11 +25,11 @@ def verify(
     """Return why the packed logits of `examples` differ from the padded ones, or None if they agree.
 
     They agree if the largest difference is at most `tolerance` times the spread of the padded logits over the
-    sentences (so that a large bias of the head hides nothing); the default is 1e-3, and 0.1 in 16 bits.
-    Dropout is off meanwhile; train modes and random generators are as before afterwards.
+    sentences. The spread, unlike the size of the logits, does not depend on the bias of the head. The default tolerance
+    is 1e-3, or 0.1 in 16 bits. Dropout is off during the check; train modes and random generators are restored.
     """
     if has_windows(classifier_of(model)):
-        return "some of its layers see a window only, which one mask for all layers cannot say"
+        return "its layers have different attention windows, which need more than one mask"
     try:
         with _evaluating(model):
             expected, actual = _logits(model, padded(examples)), _logits(model, packed(examples))
@@ -63,7 +63,7 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Turn dropout and gradients off; give every module its own mode back, and the generators their state."""
+    """Turn dropout and gradients off. Restore the mode of every module and the state of the generators afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     devices = {weight.device for weight in model.parameters() if weight.is_cuda}
     try:

@@ -1,4 +1,4 @@
-"""One forward for padded and packed batches; the model's own pooler and head run unmodified on (N, 1, d)."""
+"""Forward for padded, packed and unpadded batches. The model's pooler and head run unmodified on (N, 1, d)."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,11 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the logits (N, labels) of a Hugging Face classifier for a batch of either layout."""
+    """Return the logits (N, labels) of a Hugging Face classifier for a batch of any layout.
+
+    Raises:
+        ValueError: if the batch is packed and the rows are routed to adapters.
+    """
     inputs = {name: batch[name] for name in INPUTS if name in batch}
     if "first" not in batch:
         return model(**inputs).logits
@@ -33,9 +37,9 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def block_mask(segment_ids: Tensor, *, boolean: bool, dtype: torch.dtype) -> Tensor:
-    """Return the (rows, 1, L, L) mask that shows a token its own sentence only, boolean or added to scores.
+    """Return the (rows, 1, L, L) attention mask in which a token sees its own sentence only, boolean or additive.
 
-    Padding sees padding, so that no row of the softmax is empty: an empty one is NaN, and NaN spreads.
+    Padding sees padding: a softmax over no token at all would give NaN.
     """
     same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     if boolean:
@@ -45,13 +49,13 @@ def block_mask(segment_ids: Tensor, *, boolean: bool, dtype: torch.dtype) -> Ten
 
 
 def _unread(net: PreTrainedModel) -> Tensor:
-    """Return a mask of NaN: attention by `rows` does not read it, and any other shows in the logits."""
+    """Return a mask of NaN. Attention by `rows` does not read it; any other attention gives NaN logits."""
     return torch.full((1, 1, 1, 1), float("nan"), dtype=net.dtype, device=net.device)
 
 
 @contextmanager
 def _first_tokens_only(net: PreTrainedModel, batch: Batch) -> Iterator[None]:
-    """Pool the first tokens at the model's pooling module while the context is open, before attention if it can be."""
+    """Within a `with` block, reduce the hidden states to the first tokens at or in the model's pooling module."""
     pooling_module, first, blocks = pooling_module_of(net), batch["first"], plain_attention(net)
 
     def pool(module: nn.Module, args: Any, output: Any) -> Any:
@@ -80,5 +84,5 @@ def _pooled(output: Any, first: Tensor) -> Any:
 
 
 def _without_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    # DeBERTa zeroes the embeddings of padding: a 4-D mask cannot, and padding that nobody sees needs none
+    # DeBERTa zeroes the embeddings of padding. A 4-D mask cannot do this, and no token sees the padding
     return args, kwargs | {"mask": None}

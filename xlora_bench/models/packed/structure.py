@@ -1,4 +1,4 @@
-"""Where the parts of a Hugging Face classifier are, recognised by structure, not by a list of architectures."""
+"""Find the parts of a Hugging Face classifier by its structure, without a list of architectures."""
 
 import inspect
 from functools import cache
@@ -14,7 +14,7 @@ PARTS = {"query", "key", "value", "dropout"}
 
 
 def classifier_of(model: nn.Module) -> PreTrainedModel:
-    """Return the Hugging Face classifier in `model`, which may be wrapped; ValueError if there is none."""
+    """Return the Hugging Face classifier inside `model`, which may be wrapped. Raises ValueError if there is none."""
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             return module
@@ -22,12 +22,12 @@ def classifier_of(model: nn.Module) -> PreTrainedModel:
 
 
 def pooling_module_of(net: PreTrainedModel) -> nn.Module:
-    """Return the module after which only first tokens matter: the earliest one whose output can be pooled.
+    """Return the earliest module whose output can be reduced to the first tokens.
 
-    After the last layer's attention nothing looks at a second token, so where that block includes its
-    residual sum and norm (the BERT family) the last feed-forward runs on N tokens instead of all. Otherwise
-    it is the encoder before the pooler, which gradient checkpointing needs too: it runs layers again when the
-    hook is gone.
+    After the attention of the last layer only first tokens are read. If that attention block includes its residual sum
+    and norm (the BERT family), it is returned, and the last feed-forward runs on N tokens instead of all. Otherwise it
+    is the encoder before the pooler, or the base model without pooler. Gradient checkpointing also needs this: it runs
+    layers again when the hook is no longer there.
     """
     base = net.base_model
     encoder = next((child for child in base.children() if _layers(child)), None)
@@ -41,10 +41,10 @@ def pooling_module_of(net: PreTrainedModel) -> nn.Module:
 
 
 def plain_attention(net: PreTrainedModel) -> list[nn.Module]:
-    """Return the attention blocks of the BERT family, run by torch's `scaled_dot_product_attention` or in its place.
+    """Return the attention blocks of the BERT family that use torch's `scaled_dot_product_attention` or `attention`.
 
-    Their `self` holds `query`, `key`, `value` and nothing else that computes (no relative positions), their `output`
-    adds the block's input. Layers of gradient checkpointing are not among them: they run again later.
+    `block.self` has only `query`, `key`, `value` and dropout (no relative positions). `block.output` adds the block's
+    input. Layers with gradient checkpointing are left out, since they run again later.
     """
     encoder = next((child for child in net.base_model.children() if _layers(child)), None)
     layers = [
@@ -55,7 +55,7 @@ def plain_attention(net: PreTrainedModel) -> list[nn.Module]:
 
 
 def position_offset(model: nn.Module) -> int:
-    """Return the position id of a first token: 0, or 1 after the position embeddings' padding (RoBERTa)."""
+    """Return the position id of a first token: 0, or `padding_idx + 1` of the position embeddings (RoBERTa)."""
     for name, module in classifier_of(model).named_modules():
         if name.endswith("position_embeddings"):
             padding = getattr(getattr(module, "base_layer", module), "padding_idx", None)
@@ -64,13 +64,13 @@ def position_offset(model: nn.Module) -> int:
 
 
 def masks_embeddings(net: PreTrainedModel) -> bool:
-    """Tell the DeBERTa family: embeddings that take a `mask`, attention that reads it as boolean."""
+    """Return whether the embeddings take a `mask`. That is the DeBERTa family, whose attention masks are boolean."""
     embeddings = getattr(net.base_model, "embeddings", None)
     return embeddings is not None and _takes_mask(type(embeddings))  # type: ignore[arg-type]
 
 
 def has_windows(net: PreTrainedModel) -> bool:
-    """Tell whether layers differ in what a token may see (ModernBERT), which one mask for all cannot say."""
+    """Return whether layers have different attention windows (ModernBERT). One mask for all layers is then wrong."""
     return len(set(getattr(net.config, "layer_types", None) or ())) > 1
 
 

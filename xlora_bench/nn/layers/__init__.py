@@ -1,4 +1,4 @@
-"""Adapted layers: a frozen layer that applies the two factors of each of its active deltas. One small file per type."""
+"""Adapted layers: a frozen layer plus the updates of its active deltas. One file per layer type."""
 
 from xlora_bench.nn.layers.base import AdaptedLayer, adapted_type, adapts
 from xlora_bench.nn.layers.compatibility import base_of, incompatibility

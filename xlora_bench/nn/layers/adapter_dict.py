@@ -1,4 +1,4 @@
-"""Parts side by side under names, and the rows of a batch that each of them serves."""
+"""Modules by adapter name, and routing of the rows of a batch to adapters."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ def check_name(name: str) -> None:
 
 @lru_cache(maxsize=1024)  # used by every adapted layer in every forward
 def key_of(name: str) -> str:
-    """Return the state-dict key of `name`: dots are escaped, and names that a ModuleDict has as attributes."""
+    """Return the state-dict key of `name`. Escapes dots and names that are attributes of `nn.ModuleDict`."""
     key = name.replace("%", "%25").replace(".", "%2E")
     return f"%{key}" if hasattr(ATTRIBUTES, key) else key
 
@@ -32,7 +32,7 @@ def name_of(key: str) -> str:
 
 
 class AdapterDict(nn.ModuleDict):
-    """Modules by adapter name, which may hold dots."""
+    """`nn.ModuleDict` by adapter name. Names may contain dots."""
 
     def __getitem__(self, name: str) -> Any:
         return self._modules[key_of(name)]
@@ -50,7 +50,7 @@ class AdapterDict(nn.ModuleDict):
         return iter([name_of(key) for key in self._modules])
 
     def keys(self) -> Iterable[str]:  # type: ignore[override]
-        """Return the names, in the order they were added."""
+        """Return the names in the order of insertion."""
         return list(self)
 
     def items(self) -> Iterable[tuple[str, Any]]:  # type: ignore[override]
@@ -58,7 +58,7 @@ class AdapterDict(nn.ModuleDict):
         return [(name, self[name]) for name in self]
 
     def rename(self, old: str, new: str) -> None:
-        """Give the module called `old` the name `new`, in its old place."""
+        """Rename the module `old` to `new`; the order does not change."""
         modules = {new if name == old else name: module for name, module in self.items()}
         self.clear()
         for name, module in modules.items():
@@ -67,7 +67,7 @@ class AdapterDict(nn.ModuleDict):
 
 @dataclass(frozen=True)
 class Route:
-    """Which rows of a batch each adapter serves; `names[i]` serves row i, None stands for the base alone."""
+    """Routing of a batch: row i uses the adapter `names[i]`, or the base alone if that is None."""
 
     names: tuple[str | None, ...]
 
@@ -89,5 +89,5 @@ class Route:
 
 
 def sorted_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return `weights` in the order of their names, so that a sum over them is the same to the bit in any order."""
+    """Return `weights` sorted by name, so that sums over them do not depend on the caller's order."""
     return dict(sorted(weights.items()))

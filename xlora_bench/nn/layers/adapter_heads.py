@@ -1,4 +1,4 @@
-"""A task head of which each adapter may own a copy."""
+"""Task heads per adapter: each adapter may own a copy of the model's head."""
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ from xlora_bench.nn.layers.base import accept_plain_keys
 
 
 class AdapterHeads(nn.Module):
-    """A frozen head `base_layer` and the copies of it that adapters own; `serving` names the one in use.
+    """A frozen head `base_layer` and a copy of it per adapter; `serving` is the name of the one in use.
 
-    With a `route`, each row of the batch goes to the head of its own adapter. Outputs of different widths are filled
-    up with `-inf`, the logit of a class that does not exist.
+    With a `route`, each row of the batch goes to the head of its own adapter. Outputs with fewer classes are padded
+    with the logit `-inf`.
     """
 
     def __init__(self, base_layer: nn.Module) -> None:
@@ -28,7 +28,7 @@ class AdapterHeads(nn.Module):
         return self.base_layer if name is None or name not in self.heads else self.heads[name]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the serving head gives for `x`, or each row's own head for that row."""
+        """Return the output of the serving head for `x`; with a `route`, of each row's own head."""
         if self.route is None:
             return self.of(self.serving)(x)
         rows = self.route.rows(x)

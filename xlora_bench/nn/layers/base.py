@@ -1,4 +1,4 @@
-"""Adapted layers: a frozen layer that applies the two factors of each of its active deltas."""
+"""Base class and registry of adapted layers: a frozen layer plus the updates of its active deltas."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -22,8 +22,8 @@ REGISTRY: dict[type[nn.Module] | str, "type[AdaptedLayer]"] = {}
 def adapts(*base_types: type[nn.Module] | str) -> Callable[[LayerType], LayerType]:
     """Register the decorated class as the adapted layer of `base_types` and of their subclasses.
 
-    A type may be named by its path (`package.module.Type`), so that its package is not imported for it. A subclass
-    with a forward of its own has to be registered itself, since the update may not belong on what it returns.
+    A type may be named by its path (`package.module.Type`), so that its package is not imported. A subclass with its
+    own forward must be registered itself, since the update may not fit what it returns.
     """
 
     def register(layer_type: LayerType) -> LayerType:
@@ -39,7 +39,7 @@ def registered_type(base_layer: nn.Module) -> type[nn.Module] | None:
 
 
 def adapted_type(base_layer: nn.Module) -> "type[AdaptedLayer] | None":
-    """Return the adapted layer of the most specific registered class, or None if none fits `base_layer`."""
+    """Return the adapted layer class for `base_layer`, or None if none is registered for its forward."""
     base = registered_type(base_layer)
     if base is None or type(base_layer).forward is not base.forward:
         return None
@@ -47,15 +47,15 @@ def adapted_type(base_layer: nn.Module) -> "type[AdaptedLayer] | None":
 
 
 def path_of(base: type) -> str:
-    """Return the path by which `adapts` may name the class `base`."""
+    """Return the path `package.module.Type` of the class `base`."""
     return f"{base.__module__}.{base.__qualname__}"
 
 
 class AdaptedLayer(nn.Module, ABC):
-    """A frozen `base_layer` with named deltas; the weighted sum of the active ones is added to its output.
+    """A frozen `base_layer` with named deltas. The weighted sum of the active updates is added to its output.
 
-    With a `route`, each row of the batch gets the update of its own adapter alone instead.
-    The base weight is never written: `merge` keeps `W + sum of updates` beside it, so `unmerge` is exact.
+    With a `route`, each row of the batch gets only the update of its own adapter. The base weight is never written:
+    `merge` stores `W + sum of updates` in `merged_weight`, so `unmerge` is exact.
     """
 
     base_layer: Any
@@ -73,7 +73,7 @@ class AdaptedLayer(nn.Module, ABC):
         self.register_load_state_dict_post_hook(rebuild_all_buffers)
 
     def __getattr__(self, name: str) -> Any:
-        """Answer as the base layer would, for code that reads its sizes or options (`in_features`, ...)."""
+        """Fall back to the attributes of the base layer, such as `in_features`."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -81,7 +81,7 @@ class AdaptedLayer(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen weight, as the base layer names it."""
+        """The frozen weight in the layout of the base layer."""
         return self.base_layer.weight
 
     @property
@@ -91,11 +91,11 @@ class AdaptedLayer(nn.Module, ABC):
 
     @classmethod
     def incompatibility(cls, base_layer: nn.Module) -> str | None:
-        """Return why `base_layer` cannot be adapted with the options it has, or None if it can."""
+        """Return why `base_layer` cannot be adapted with its options, or None if it can."""
         return None
 
     def dense_weight(self) -> Tensor:
-        """Return the frozen weight as plain numbers, dequantised if it is stored in fewer bits."""
+        """Return the frozen weight, dequantised if it is quantised."""
         return dequantized(self.weight)
 
     @abstractmethod
@@ -108,7 +108,7 @@ class AdaptedLayer(nn.Module, ABC):
 
     @abstractmethod
     def apply_delta(self, delta: "Delta", x: Tensor) -> Tensor:
-        """Return the update of the output for the input `x`, through the two factors."""
+        """Return the update of the output, `s B A x`, computed through the two factors."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the base layer's output plus the updates of the active deltas."""
@@ -125,7 +125,7 @@ class AdaptedLayer(nn.Module, ABC):
     def output_update(self, delta: "Delta", x: Tensor, output: Tensor) -> Tensor:
         """Return what `delta` adds to the base layer's `output` for `x`.
 
-        That is the update itself, or, where it rescales the rows of `W + update` by g, `(g - 1) W x + g update x`.
+        For an additive delta this is `U x` with the update U. Else, with the row scale g, `(g - 1) W x + g U x`.
         """
         update = self.apply_delta(delta, x)
         if delta.additive:
@@ -135,15 +135,15 @@ class AdaptedLayer(nn.Module, ABC):
         return (scale - 1) * plain + scale * update
 
     def per_row(self, values: Tensor) -> Tensor:
-        """Return one value per row of the weight matrix `(out,)` in a shape that multiplies the output."""
+        """Return `values (out,)`, one per row of the weight matrix, in a shape that broadcasts to the output."""
         return values
 
     def base_output(self, x: Tensor) -> Tensor:
-        """Return what the frozen layer gives for `x`."""
+        """Return the output of the frozen layer for `x`."""
         return self.base_layer(x)
 
     def merged_output(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return what the frozen layer would give for `x` with the merged `weight`."""
+        """Return the output of the base layer for `x` with the merged `weight`."""
         return functional_call(self.base_layer, {"weight": weight}, (x,))
 
     def routed(self, x: Tensor, output: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class AdaptedLayer(nn.Module, ABC):
         return output
 
     def update(self, delta: "Delta") -> Tensor:
-        """Return the dense update `(out, in)` that `output_update` amounts to; for merging, not for training."""
+        """Return the dense update `(out, in)` that equals `output_update`; for merging, not for training."""
         if delta.additive:
             return delta.matrix()
         weight = at_least_fp32(self.weight_matrix())
@@ -165,10 +165,10 @@ class AdaptedLayer(nn.Module, ABC):
 
     @torch.no_grad()
     def merged(self, *, dequantize: bool = False) -> Tensor:
-        """Return a new weight `W + sum of the active updates`, summed in fp32 (or wider) and cast once.
+        """Return a new weight `W + sum of the active updates`, summed in fp32 or fp64, then cast once.
 
         Raises:
-            ValueError: if the frozen weight is quantised and `dequantize` does not allow a plain weight in its place.
+            ValueError: if the frozen weight is quantised and `dequantize` is False.
         """
         if is_quantized(self.weight) and not dequantize:
             raise ValueError(
@@ -187,14 +187,14 @@ class AdaptedLayer(nn.Module, ABC):
 
 
 def accept_plain_keys(layer: Any, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Let the state dict of the plain model load into the adapted one: `<prefix>weight` is the base layer's."""
+    """Map the keys of a plain model's state dict: `<prefix>weight` becomes `<prefix>base_layer.weight`."""
     for name, _parameter in layer.base_layer.named_parameters():
         if prefix + name in state:
             state.setdefault(f"{prefix}base_layer.{name}", state.pop(prefix + name))
 
 
 def rebuild_all_buffers(layer: AdaptedLayer, *_: object) -> None:
-    """After a state dict was loaded, let each delta make again what a state dict leaves out."""
+    """After a state dict was loaded: drop the merged weight and recompute the deltas' non-persistent buffers."""
     layer.merged_weight = None
     for delta in layer.deltas.values():
         delta.rebuild_buffers(layer.weight_matrix())  # type: ignore[operator]

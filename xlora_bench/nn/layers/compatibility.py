@@ -1,4 +1,4 @@
-"""Why a module must not be adapted, although one could: its weight is used past its own forward."""
+"""Compatibility checks for modules that would silently give wrong results if adapted."""
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ def incompatibility(model: nn.Module, name: str) -> str | None:
 
 
 def incompatibility_of_type(module: nn.Module) -> str:
-    """Return why there is no adapted layer for the type of `module`, and the way out."""
+    """Return why the type of `module` has no adapted layer, and what to do about it."""
     kind = type(module).__name__
     if isinstance(module, nn.MultiheadAttention):
         return (
@@ -37,7 +37,7 @@ def incompatibility_of_type(module: nn.Module) -> str:
 
 
 def bypassed(model: nn.Module, name: str) -> str | None:
-    """Return which module around `name` reads its weight without calling it, if one does."""
+    """Return the reason if a module around `name` reads its weight without calling its forward, else None."""
     path = name.split(".")
     for end in range(len(path)):
         around = model.get_submodule(".".join(path[:end]))
@@ -52,9 +52,9 @@ def bypassed(model: nn.Module, name: str) -> str | None:
 
 
 def tied(model: nn.Module, name: str) -> str | None:
-    """Return which other module shares the weight of the one called `name`, if one does.
+    """Return the reason if another module shares the weight of the module `name`, else None.
 
-    One update cannot serve both uses of a tied table, and an update of one use alone ends the tie when it is merged.
+    An update of one of two tied modules would make their weights differ when it is merged.
     """
     own = base_of(model.get_submodule(name))
     for other, module in model.named_modules():

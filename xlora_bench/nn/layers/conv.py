@@ -17,11 +17,11 @@ CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F
 
 @adapts(nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class AdaptedConv(AdaptedLayer):
-    """`y = W * x + b + sum_i s_i up_i * (down_i * dropout(x))`: r filters, then a 1x1 convolution that mixes them.
+    """`y = W * x + b + sum_i s_i B_i * (A_i * dropout(x))`: a convolution with r filters, then a 1x1 convolution.
 
-    The matrix view is the weight `(out, in / groups, k...)` with all but its first axis flattened. `A` makes r
-    filters with the layer's own kernel size, stride, padding and dilation. With groups the same r filters see each
-    group of input channels, and each group of output channels has its rows of `B`: as in the matrix view.
+    The matrix view is the weight `(out, in / groups, k...)` with all but its first axis flattened. `A` holds r filters
+    with the layer's kernel size, stride, padding and dilation. With groups, the same r filters are applied to each
+    group of input channels, and each group of output channels uses its own rows of `B`, as in the matrix view.
     """
 
     base_layer: nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -35,7 +35,7 @@ class AdaptedConv(AdaptedLayer):
         return matrix.reshape(self.weight.shape)
 
     def apply_delta(self, delta: "Delta", x: Tensor) -> Tensor:
-        """Return the update `(n, out, size'...)` for `x (n, in, size...)`, or both without n."""
+        """Return the update `(n, out, size'...)` for `x (n, in, size...)`; n may be missing in both."""
         B, A = delta.factors()
         conv, convolve = self.base_layer, CONVOLUTIONS[len(self.base_layer.kernel_size)]
         x, padding = self.padded(F.dropout(x.to(A.dtype), delta.dropout, training=self.training))
@@ -49,7 +49,7 @@ class AdaptedConv(AdaptedLayer):
         return values.reshape(-1, *[1] * len(self.base_layer.kernel_size))
 
     def padded(self, x: Tensor) -> tuple[Tensor, str | tuple[int, ...] | int]:
-        """Return `x` padded in the layer's mode, and the padding that is left for the convolution to do."""
+        """Return `x` padded in the layer's padding mode, and the padding argument for the convolution."""
         conv = self.base_layer
         if conv.padding_mode == "zeros":
             return x, conv.padding

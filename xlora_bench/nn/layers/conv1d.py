@@ -10,7 +10,7 @@ from xlora_bench.nn.layers.linear import AdaptedLinear
 
 @adapts("transformers.pytorch_utils.Conv1D")
 class AdaptedConv1D(AdaptedLinear):
-    """`y = x W + b + sum_i s_i up_i (down_i dropout(x))` with `W (in, out)`; the matrix view is its transpose."""
+    """`y = x W + b + sum_i s_i (dropout(x) A_i^T) B_i^T` with `W (in, out)`; the matrix view is its transpose."""
 
     def weight_matrix(self) -> Tensor:
         """Return the weight's transpose `(out, in)`."""
@@ -21,7 +21,7 @@ class AdaptedConv1D(AdaptedLinear):
         return matrix.T.contiguous()
 
     def plain_forwards(self) -> tuple[Callable[..., Tensor], ...]:
-        """Return Conv1D's own."""
+        """Return the forward of `Conv1D`."""
         from transformers.pytorch_utils import Conv1D  # noqa: PLC0415 - slow to import
 
         return (Conv1D.forward,)

@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 @adapts(nn.Embedding)
 class AdaptedEmbedding(AdaptedLayer):
-    """`y = W[id] + sum_i s_i up_i down_i[:, id]` for a table `W (V, d)`; the matrix view is its transpose `(d, V)`.
+    """`y = W[id] + sum_i s_i B_i A_i[:, id]` for a table `W (V, d)`; the matrix view is its transpose `(d, V)`.
 
-    The columns of `A (r, V)` are gathered; neither a one-hot vector nor the table's update is formed.
+    `B (d, r)`, `A (r, V)`. Columns of A are gathered; neither a one-hot vector nor the table's update is formed.
 
     * `padding_idx`: the update of that row is zero and has no gradient, merged or not.
-    * `max_norm`: the looked-up base rows are renormalised out of place, to the numbers `nn.Embedding` gives; it would
-      write them into the frozen table. The update is added to the renormalised row and is not renormalised itself, and
-      the matrix view is that of the renormalised table, so that merging computes the same.
-    * `scale_grad_by_freq`: the gradient of an indexed column is divided by how often its id is in the batch.
-    * `dropout` drops whole tokens of the update: the same as dropout on the one-hot input.
-    * `sparse` is refused: `A` is stored `(r, V)` like every other factor, and autograd has sparse gradients for
-      whole rows of a leaf only, not for columns or for factors that are computed (triangles, anchored starts,
-      diagonals). The frozen table needs none, and the dense gradient of `A` is d / r times smaller than the table's.
+    * `max_norm`: the base rows are renormalised out of place, to the same values as in `nn.Embedding`, which would
+      write them to the frozen table. The update is added afterwards and is not renormalised. The matrix view is the
+      renormalised table, so merging gives the same output.
+    * `scale_grad_by_freq`: the gradient of a column of A is divided by the count of its id in the batch.
+    * `dropout` drops the update of whole tokens, which is dropout on the one-hot input.
+    * `sparse` is refused. Autograd has sparse gradients only for whole rows of a leaf, but A is stored `(r, V)` like
+      every other factor and may be computed (triangles, anchors, diagonals). The frozen table needs no gradient, and
+      the dense gradient of A is d / r times smaller than the table's.
     """
 
     base_layer: nn.Embedding
 
     @classmethod
     def incompatibility(cls, base_layer: nn.Module) -> str | None:
-        """Return why a table with sparse gradients cannot be adapted."""
+        """Return why a table with `sparse=True` cannot be adapted, or None."""
         if not base_layer.sparse:
             return None
         return (
@@ -42,7 +42,7 @@ class AdaptedEmbedding(AdaptedLayer):
         )
 
     def weight_matrix(self) -> Tensor:
-        """Return the table's transpose `(d, V)`, renormalised where the layer has `max_norm`."""
+        """Return the table's transpose `(d, V)`, renormalised if the layer has `max_norm`."""
         return self.renormalised(self.dense_weight()).T
 
     def as_weight(self, matrix: Tensor) -> Tensor:
@@ -55,21 +55,21 @@ class AdaptedEmbedding(AdaptedLayer):
         if limit is None:
             return rows
         norms = rows.norm(p=self.base_layer.norm_type, dim=-1, keepdim=True)
-        scales = limit / (norms.double() + 1e-7)  # as nn.Embedding has it
+        scales = limit / (norms.double() + 1e-7)  # as in nn.Embedding
         return torch.where(norms > limit, rows * scales.to(rows.dtype), rows)
 
     def base_output(self, x: Tensor) -> Tensor:
-        """Return the frozen table's rows `(..., d)` for ids `x (...)`; the table is only read."""
+        """Return the frozen table's rows `(..., d)` for ids `x (...)`, without writing to the table."""
         if self.base_layer.max_norm is None:
             return self.base_layer(x)
         return self.renormalised(F.embedding(x, self.weight))
 
     def merged_output(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return the rows of the merged table `weight`, which holds renormalised rows plus their updates."""
+        """Return rows of the merged table `weight (V, d)`: renormalised rows plus their updates."""
         return F.embedding(x, weight)
 
     def apply_delta(self, delta: "Delta", x: Tensor) -> Tensor:
-        """Return `s B A[:, x]`, `(...) -> (..., d)`."""
+        """Return `s B A[:, x]`, `(..., d)`, for ids `x (...)`."""
         B, A = delta.factors()
         pad, by_frequency = self.base_layer.padding_idx, self.base_layer.scale_grad_by_freq
         columns = F.embedding(x, A.T, padding_idx=pad, scale_grad_by_freq=by_frequency)
@@ -89,6 +89,6 @@ class AdaptedEmbedding(AdaptedLayer):
         return matrix
 
     def with_weight(self, weight: Tensor) -> nn.Module:
-        """Return a plain table with `weight`, without `max_norm`: the rows are final as they are."""
+        """Return the base table with `weight`, without `max_norm`: the rows are already renormalised."""
         self.base_layer.max_norm = None
         return super().with_weight(weight)

@@ -1,4 +1,4 @@
-"""Linear layers of one input as one autograd function: it is read once, and its gradient is summed in one buffer."""
+"""Several linear layers with the same input as one autograd function, with one buffer for the input's gradient."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from xlora_bench.nn.ops.low_rank_linear import dense_is_cheaper, low_rank_linear
 
 
 class Part(NamedTuple):
-    """A layer `W + s B A`, or W alone without B and A: `W (out, in)`, `b (out,)`, `B (out, k)`, `A (k, in)`."""
+    """One linear layer: weight `W (out, in)`, bias `b (out,)`, optional update by `B (out, k)` and `A (k, in)`."""
 
     weight: Tensor
     bias: Tensor | None
@@ -21,7 +21,7 @@ class Part(NamedTuple):
     scaling: float = 1.0
 
     def alone(self, x: Tensor) -> Tensor:
-        """Return what the layer gives for `x (..., in)`."""
+        """Return `x (W + s B A)^T + b`, `(..., out)`, for `x (..., in)`."""
         if self.B is None or self.A is None:
             return F.linear(x, self.weight, self.bias)
         return low_rank_linear(x, self.weight, self.bias, self.B, self.A, scaling=self.scaling)
@@ -31,13 +31,13 @@ class JointLinear(torch.autograd.Function):
     """`Y_i = X W_i^T + b_i + s_i (X A_i^T) B_i^T` for `X (n, in)` and several layers i, some of them without update.
 
     With A the stacked A_i, `H = X A^T` and the gradients G_i of Y_i: `I = [s_i G_i B_i]`, `dX = sum_i G_i W_i + I A`,
-    `dA = I^T X`, `dB_i = s_i G_i^T H_i`; W_i and b_i are frozen. What reads a matrix stands together: it is in the
-    cache then.
+    `dA = I^T X`, `dB_i = s_i G_i^T H_i`. W_i and b_i are frozen. Operations that read the same matrix follow each
+    other, so that it is still in the CPU cache.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, parts: Sequence[Part], *factors: Tensor) -> tuple[Tensor, ...]:
-        """Return Y_1, Y_2, ..., each `(n, out_i)`; `factors` are `B, A` of each part with an update, in turn."""
+        """Return Y_1, Y_2, ..., each `(n, out_i)`. `factors` are B_1, A_1, B_2, ... of the parts with an update."""
         Bs, As = factors[::2], factors[1::2]
         hidden = x @ (torch.cat(As) if len(As) > 1 else As[0]).T
         outputs, number, end = [], 0, 0
@@ -68,7 +68,7 @@ class JointLinear(torch.autograd.Function):
                 start, end = end, end + len(As[number])
                 inner[:, start:end].addmm_(gradient, Bs[number], beta=0, alpha=scaling)
                 if trained[2 * number]:
-                    # as (k, out): a third of the time of (out, k), and contiguous as the optimizer wants it
+                    # computed as (k, out): a third of the time of (out, k); then made contiguous for the optimizer
                     d_B = gradient.new_empty(end - start, gradient.shape[1])
                     d_B.addmm_(hidden[:, start:end].T, gradient, beta=0, alpha=scaling)
                     result[2 * number] = d_B.T.contiguous()
@@ -84,10 +84,10 @@ class JointLinear(torch.autograd.Function):
 
 
 def joint_linear(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
-    """Return what each of `layers` gives for `x (..., in)`: by one function, if each is as plain as most are.
+    """Return the output of each of `layers` for `x (..., in)`, by `JointLinear` if all of them allow it.
 
-    That is a frozen linear layer without hooks, alone or with one low-rank update whose factored form is the cheaper;
-    one of them at least has an update, or nothing is gained.
+    They do if each is a frozen linear layer without hooks and with at most one update, at least one has an update, and
+    no update is cheaper in dense form.
     """
     adapted = any(isinstance(layer, AdaptedLinear) for layer in layers)
     if not adapted or not all(is_joinable(layer, x) for layer in layers):
@@ -102,7 +102,7 @@ def joint_linear(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
 
 
 def is_joinable(layer: nn.Module, x: Tensor) -> bool:
-    """Return whether a `Part` says all that `layer` does for `x`."""
+    """Return whether `layer` computes for `x` exactly what a `Part` describes."""
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return False
     if type(layer) is AdaptedLinear:
@@ -112,7 +112,7 @@ def is_joinable(layer: nn.Module, x: Tensor) -> bool:
 
 
 def part_of(layer: Any) -> Part:
-    """Return what a layer that `is_joinable` computes; the factors of its update are made here, once per forward."""
+    """Return the `Part` of a layer that `is_joinable`. Computes the factors of its update, once per forward."""
     if type(layer) is nn.Linear:
         return Part(layer.weight, layer.bias)
     base, delta = layer.base_layer, layer.only_delta()

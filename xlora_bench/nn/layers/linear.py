@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @adapts(nn.Linear)
 class AdaptedLinear(AdaptedLayer):
-    """`y = W x + b + sum_i s_i B_i (A_i dropout(x))` with `A (r, in)` and `B (out, r)`."""
+    """`y = W x + b + sum_i s_i B_i (A_i dropout(x))` with `W (out, in)`, `A_i (r, in)` and `B_i (out, r)`."""
 
     def weight_matrix(self) -> Tensor:
         """Return the weight `(out, in)`."""
@@ -29,7 +29,7 @@ class AdaptedLinear(AdaptedLayer):
         return matrix
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the adapted output; base and update are one function where the layer is as simple as most are."""
+        """Return the adapted output. In the simple case, base and update are one autograd function."""
         delta = self.only_delta()
         if delta is None or not self.is_simple(x):
             return super().forward(x)
@@ -39,17 +39,17 @@ class AdaptedLinear(AdaptedLayer):
         return output if delta.additive else rescaled(output, bias, delta.row_scale(weight))
 
     def only_delta(self) -> "Delta | None":
-        """Return the delta that is added with weight 1, if it is the only one and nothing is dropped."""
+        """Return the only active delta, if its weight is 1 without dropout, route and merged weight; else None."""
         if len(self.active) != 1 or self.route is not None or self._buffers["merged_weight"] is not None:
             return None
         [(name, weight)] = self.active.items()
-        delta = cast("AdapterDict", self._modules["deltas"])[name]  # a third of the time of `self.deltas`
+        delta = cast("AdapterDict", self._modules["deltas"])[name]  # takes a third of the time of `self.deltas`
         return delta if weight == 1.0 and not (self.training and delta.dropout) else None
 
     def is_simple(self, x: Tensor) -> bool:
-        """Whether the base is a frozen, unhooked `x W^T + b` in the dtype of `x`, and nothing casts behind our back.
+        """Return whether the base is a frozen `x W^T + b` without hooks, in the dtype of `x`, without autocast.
 
-        The dtype is that of the factors, which are never below fp32.
+        The dtype, fp32 or fp64, is then that of the factors too.
         """
         base: Any = self._modules["base_layer"]
         return (
@@ -59,7 +59,7 @@ class AdaptedLinear(AdaptedLayer):
         )
 
     def plain_forwards(self) -> tuple[Callable[..., Tensor], ...]:
-        """Return the forwards that are `x W^T + b`; a class of one's own may do more."""
+        """Return the forwards known to compute `x W^T + b` and nothing else."""
         return (nn.Linear.forward,)
 
     def apply_delta(self, delta: "Delta", x: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class AdaptedLinear(AdaptedLayer):
 
 
 def is_plain(base: nn.Module, x: Tensor) -> bool:
-    """Whether the weights of `base` are frozen numbers in the dtype of `x`, and nothing casts behind our back."""
+    """Return whether `base` is frozen, not quantised, in the dtype of `x` (fp32 or fp64), without autocast."""
     weights = base._parameters
     return (
         type(weight := weights["weight"]) is nn.Parameter

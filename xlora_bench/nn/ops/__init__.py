@@ -1,1 +1,1 @@
-"""Operations of adapted layers and of attention: low-rank linear, attention, dropout."""
+"""Tensor operations as autograd functions: low-rank linear, attention, dropout."""

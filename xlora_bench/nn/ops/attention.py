@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from xlora_bench.nn.ops.varlen_attention import RowGroup, Rows, grouped_attention, row_groups_of
 
 ATTENTION = "sdpa_with_cheap_dropout"
-"""The name under which transformers finds `attention`."""
+"""Name under which `attention` is registered in transformers."""
 
 
 def attention(  # noqa: PLR0917 - as transformers calls it
@@ -21,21 +21,21 @@ def attention(  # noqa: PLR0917 - as transformers calls it
     rows: Rows | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return `softmax(s q k^T + mask) v` for `q, k, v (N, heads, L, d)`, as `(N, L, heads, d)`.
+    """Return `softmax(s q k^T + mask) v`, `(N, L, heads, d)`, for `query, key, value (N, heads, L, d)`.
 
-    With `rows` N is 1, and each token attends to the sentence of `rows` that holds it; the mask is not read. S queries
-    of T keys are the first tokens of the sentences. Without `rows` this is transformers' `sdpa` attention, except that
-    dropout on a CPU draws its mask by `drop`.
+    This is transformers' `sdpa` attention, except that dropout on a CPU takes its mask from `drop`. With `rows`, N is 1
+    and each token attends within its sentence; `attention_mask` is not read. Fewer queries than keys are then the first
+    tokens of the sentences.
 
     Raises:
-        NotImplementedError: `rows`, and scores that a position bias or the order of tokens changes.
+        NotImplementedError: if `rows` is given with causal attention, a position bias or grouped key heads.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415 - slow to import
 
     plain = query.shape[:2] == key.shape[:2] and not options.get("is_causal") and options.get("position_bias") is None
     if rows is not None:
         if not plain:
-            raise NotImplementedError("rows of sentences have plain attention only")
+            raise NotImplementedError("`rows` allow no causal attention, position bias or grouped key heads")
         groups = row_groups_of(rows, query.shape[2] != key.shape[2], query.dtype)
     elif dropout and plain and query.device.type == "cpu" and attention_mask is not None:
         groups = (_padded(attention_mask, query, key.shape[2]),)

@@ -1,4 +1,4 @@
-"""One linear layer with its low-rank update, as autograd functions: nothing is computed that no gradient needs."""
+"""Linear layer with a low-rank update as one autograd function. Computes only the gradients that are needed."""
 
 from typing import Any
 
@@ -9,9 +9,8 @@ from torch import Tensor
 class LowRankLinear(torch.autograd.Function):
     """`Y = X W^T + b + s (X A^T) B^T` for `X (n, in)`, `W (out, in)`, `b (out,)`, `B (out, k)`, `A (k, in)`.
 
-    With the gradient `G (n, out)` of Y and `H = X A^T (n, k)`:
-    `dX = G W + s (G B) A`, `dA = s (G B)^T X`, `dB = s G^T H`; W and b are frozen. Both products accumulate into the
-    output of the frozen layer's own.
+    With the gradient `G (n, out)` of Y and `H = X A^T (n, k)`: `dX = G W + s (G B) A`, `dA = s (G B)^T X`,
+    `dB = s G^T H`. W and b are frozen. The low-rank terms of Y and dX are added in place to those of the frozen layer.
     """
 
     @staticmethod
@@ -33,14 +32,14 @@ class LowRankLinear(torch.autograd.Function):
         needs_x, _, _, trains_B, trains_A, _ = ctx.needs_input_grad
         inner = gradient @ B if needs_x or trains_A else None
         d_x = (gradient @ weight).addmm_(inner, A, alpha=ctx.scaling) if needs_x else None
-        # as (k, out): a third of the time of (out, k), and contiguous as the optimizer wants it
+        # computed as (k, out): a third of the time of (out, k); then made contiguous for the optimizer
         d_B = (hidden.T @ gradient).mul_(ctx.scaling).T.contiguous() if trains_B else None
         d_A = (inner.T @ x).mul_(ctx.scaling) if inner is not None and trains_A else None
         return d_x, None, None, d_B, d_A, None
 
 
 class DenseLinear(torch.autograd.Function):
-    """The same Y and gradients through one sum `M = W + s B A`, for n rows that outnumber what k saves.
+    """Same Y and gradients as `LowRankLinear`, computed with the sum `M = W + s B A`: cheaper for many rows n.
 
     `Y = X M^T + b`, `dX = G M`, `dB = s (G^T X) A^T`, `dA = s B^T (G^T X)`.
     """
@@ -68,7 +67,7 @@ class DenseLinear(torch.autograd.Function):
 
 
 class RescaledRows(torch.autograd.Function):
-    """`Z = g (Y - b) + b` for `Y (..., out)` and `g, b (out,)`, b frozen: Y itself, to the bit, where g is 1.
+    """`Z = g (Y - b) + b` for `Y (..., out)`, `g (out,)` and frozen `b (out,)`. Bit-identical to Y where g is 1.
 
     With the gradient `G (..., out)` of Z: `dY = g G`, `dg = sum (Y - b) G` over all but the last dimension.
     """
@@ -87,14 +86,14 @@ class RescaledRows(torch.autograd.Function):
         if not needs_scale:
             return gradient * scale if needs_output else None, None, None
         product, ones = gradient * output, gradient.new_ones(gradient.shape[:-1].numel())
-        d_scale = ones @ rows_of(product)  # half the time of a sum over rows
+        d_scale = ones @ rows_of(product)  # takes half the time of a sum over rows
         if bias is not None:
             d_scale -= bias * (ones @ rows_of(gradient))
         return torch.mul(gradient, scale, out=product) if needs_output else None, None, d_scale
 
 
 def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, B: Tensor, A: Tensor, *, scaling: float) -> Tensor:
-    """Return `x (..., in)` through `W + s B A`, `(..., out)`, by the cheaper of the two orders of contraction."""
+    """Return `x (W + s B A)^T + b`, `(..., out)`, for `x (..., in)`. Uses the cheaper autograd function."""
     rows = rows_of(x)
     function = DenseLinear if dense_is_cheaper(rows.shape[0], B, A) else LowRankLinear
     return function.apply(rows, weight, bias, B, A, scaling).view(*x.shape[:-1], weight.shape[0])
@@ -106,15 +105,16 @@ def rows_of(x: Tensor) -> Tensor:
 
 
 def rescaled(output: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
-    """Return `g (y - b) + b` for `y (..., out)`, rows scaled by `g (out,)`: y itself, to the bit, where g is 1."""
+    """Return `g (y - b) + b` for `output` y `(..., out)`, `bias` b and `scale` g `(out,)`: see `RescaledRows`."""
     return RescaledRows.apply(output, bias, scale)
 
 
 def dense_is_cheaper(rows: int, B: Tensor, A: Tensor) -> bool:
-    """Return whether a step through `W + s B A` takes fewer multiplications than one through the factors.
+    """Return whether a step by `DenseLinear` needs fewer multiplications than one by `LowRankLinear`.
 
-    Factors: `n k (in + out)` forward and for dX, `n k` times in for dA and out for dB. Dense: `k in out` to sum,
-    `n in out` for the gradient of the sum, `k in out` each for dB and dA. Without gradients, the forward's alone.
+    Low rank: `n k (in + out)` for Y, the same for dX, `n k in` for dA, `n k out` for dB. Dense: `k in out` for M,
+    `n in out` for the gradient of M, `k in out` each for dB and dA. Products that both need are left out.
+    Without gradients, only Y counts.
     """
     out, (rank, inner) = B.shape[0], A.shape
     backward = torch.is_grad_enabled()

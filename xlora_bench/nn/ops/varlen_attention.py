@@ -1,4 +1,4 @@
-"""Attention within rows of different lengths that follow each other without padding."""
+"""Varlen attention: attention within rows of different lengths, stored one after the other without padding."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -14,9 +14,10 @@ from xlora_bench.nn.ops.dropout import draws_bits, drop, mask_of
 
 
 class RowGroup(NamedTuple):
-    """`rows` rows as long as each other: `n_queries` queries and `length` keys in each.
+    """`rows` rows of equal length, each with `n_queries` queries and `length` keys.
 
-    The masks `(rows, 1, n_queries, length)` are added and hide the other sentences of a row; None: one sentence a row.
+    `masks (rows, 1, n_queries, length)` are added to the scores and hide the other sentences of a row. None: each row
+    has one sentence.
     """
 
     rows: int
@@ -44,7 +45,7 @@ def grouped_attention(
 
 
 def _attention(group: RowGroup, query: Tensor, key: Tensor, value: Tensor, *, dropout: float, scaling: float) -> Tensor:
-    """Return the attention of one group, `(rows * n_queries, heads, d)`."""
+    """Return the attention output of one group, `(rows * n_queries, heads, d)`."""
     query, key, value = (states.unflatten(0, (group.rows, -1)).transpose(1, 2) for states in (query, key, value))
     if not dropout:
         output = scaled_dot_product_attention(query, key, value, attn_mask=group.masks, scale=scaling)
@@ -58,9 +59,9 @@ def _attention(group: RowGroup, query: Tensor, key: Tensor, value: Tensor, *, dr
 class VarlenAttention(torch.autograd.Function):
     """`O = (P * M) V` with `P = softmax(s Q K^T + mask)` in each row, for `Q (S, heads, d)` and `K, V (T, heads, d)`.
 
-    M is the mask of `drop`, 1 without dropout; O is `(S, heads, d)`. With its gradient G: `dV = (P * M)^T G`,
-    `dP = (G V^T) * M`, `dZ = P * (dP - rowsum(dP * P))`, `dQ = s dZ K`, `dK = s dZ^T Q`. The scores of all rows are
-    parts of one buffer: what is done to each of them alone is done once.
+    M is the mask of `drop`, 1 without dropout. O is `(S, heads, d)`. With the gradient G of O: `dV = (P * M)^T G`,
+    `dP = (G V^T) * M`, `dZ = P * (dP - rowsum(dP * P))`, `dQ = s dZ K`, `dK = s dZ^T Q`. The scores of all rows share
+    one buffer, so dropout is one elementwise operation for all rows.
     """
 
     @staticmethod
@@ -116,12 +117,12 @@ class VarlenAttention(torch.autograd.Function):
 
 
 def _by_row(states: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-    """Return the parts `(heads, size, d)` of `states (n, heads, d)`."""
+    """Split `states (n, heads, d)` by row into views `(heads, size, d)`."""
     return states.transpose(0, 1).split(sizes, 1)
 
 
 def _scores(buffer: Tensor, n_queries: list[int], lengths: list[int]) -> list[Tensor]:
-    """Return the parts `(heads, n_queries, length)` of the `buffer` of all scores."""
+    """Split the flat `buffer` of all scores by row into views `(heads, n_queries, length)`."""
     sizes = list(map(int.__mul__, n_queries, lengths))
     heads = buffer.numel() // sum(sizes)
     parts = buffer.split([heads * size for size in sizes])
@@ -133,18 +134,18 @@ def _transposed(parts: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _products(left: Sequence[Tensor], right: Tensor, sizes: list[int], result: Tensor) -> Tensor:
-    """Return in `result (m, heads, d)` the products of `left (heads, a, size)` with the rows of `right`."""
+    """Write the products of `left (heads, a, size)` with the rows of `right` to `result (m, heads, d)`; return it."""
     outputs = result.split([part.shape[1] for part in left])
     for part, states, output in zip(left, _by_row(right, sizes), outputs, strict=True):
         output.copy_(torch.bmm(part, states).transpose(0, 1))
     return result
 
 
-@lru_cache(maxsize=256)  # every layer uses them, and so do the runs of one seed; the masks are some 50 KB a batch
+@lru_cache(maxsize=256)  # shared by all layers and by the runs of one seed; about 50 KB of masks per batch
 def row_groups_of(rows: Rows, first: bool, dtype: torch.dtype) -> tuple[RowGroup, ...]:
-    """Return the groups of `rows`. The queries are all tokens, or with `first` the first token of each sentence."""
+    """Return the groups of `rows`. Queries are all tokens, or with `first` the first token of each sentence."""
     groups = []
-    with torch.inference_mode(False):  # masks serve training too
+    with torch.inference_mode(False):  # the masks are used in training too
         for (length, sentences), alike in groupby(rows, key=lambda row: (sum(row), len(row))):
             same = list(alike)
             masks = None if sentences == 1 else torch.stack([_mask(row, first, dtype) for row in same])
