@@ -34,7 +34,7 @@ def test_runs_are_grouped_by_sweep_or_by_place_of_the_table(by, group, tmp_path,
     monkeypatch.setitem(sys.modules, "wandb", module)
     WandbLogs(group=by).open(tmp_path, LABELS)
     assert options_seen["group"] == group
-    with pytest.raises(ValueError, match=r"`logger.group` \(=seed\) must be sweep or config"):
+    with pytest.raises(ValueError, match=r"`logger.group` \(='seed'\) must be 'sweep' or 'config'"):
         WandbLogs(group="seed")
 
 

@@ -4,19 +4,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Gt, Le
 from torch import Generator, Tensor
 
 from xlora_bench.adapters.decompositions.factorizations import energy_rank, singular_values
 from xlora_bench.adapters.delta import Delta
 from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, KaimingInit
 from xlora_bench.adapters.patterns import pattern_value
+from xlora_bench.system.options import CheckedOptions, Count, Fraction, OptionsError, Positive, fault
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapter(ABC):
+class Adapter(CheckedOptions, ABC):
     """Options of a LoRA variant. `delta` builds the trainable update of one weight `(out, in)`.
 
     `scaling = alpha / rank`, or `alpha / sqrt(rank)` with `use_rslora`. `rank="auto"` takes, per weight, the smallest
@@ -28,16 +30,18 @@ class Adapter(ABC):
         ValueError: if an option is outside its range.
     """
 
-    rank: int | Literal["auto"] = field(default=8, kw_only=False)
-    alpha: float = 16.0
+    config_group: ClassVar[str] = "adapter"
+
+    rank: Count | Literal["auto"] = field(default=8, kw_only=False)
+    alpha: Positive = 16.0
     use_rslora: bool = False
-    dropout: float = 0.0
+    dropout: Fraction = 0.0
     bias: Literal["none", "all", "adapted"] = "none"
-    energy_threshold: float = 0.9
-    rank_min: int = 1
-    rank_max: int | None = None
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    energy_threshold: Annotated[float, Gt(0), Le(1)] = 0.9
+    rank_min: Count = 1
+    rank_max: Count | None = None
+    rank_pattern: Mapping[str, Count] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, Positive] = field(default_factory=dict)
 
     supported_inits: ClassVar[tuple[str, ...] | None] = None
     """Names of the init schemes that fit. None: every scheme whose two factors are not both zero."""
@@ -45,16 +49,10 @@ class Adapter(ABC):
     """Whether a rank above `min(out, in)` is refused."""
 
     def __post_init__(self) -> None:
-        if self.rank != "auto" and (not isinstance(self.rank, int) or self.rank < 1):
-            raise ValueError(f"`adapter.rank` (={self.rank!r}) must be a whole number of at least 1, or 'auto'")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"`adapter.dropout` (={self.dropout}) must be in [0, 1)")
-        if not 0.0 < self.energy_threshold <= 1.0:
-            raise ValueError(f"`adapter.energy_threshold` (={self.energy_threshold}) must be in (0, 1]")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ValueError(f"`adapter.alpha` (={self.alpha}) must be a positive number")
-        if self.bias not in ("none", "all", "adapted"):
-            raise ValueError(f"`adapter.bias` (={self.bias!r}) must be 'none', 'all' or 'adapted'")
+        super().__post_init__()
+        if self.rank_max is not None and self.rank_min > self.rank_max:
+            rule = f"must be at most `adapter.rank_max` (={self.rank_max})"
+            raise OptionsError([fault("adapter.rank_min", self.rank_min, rule)])
 
     @property
     def name(self) -> str:

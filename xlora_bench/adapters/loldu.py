@@ -1,7 +1,7 @@
 """LoLDU: trains the diagonal of the LDU decomposition of the pretrained weight."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -72,11 +72,6 @@ class LoLDU(Adapter):
     train_sigma: bool = False
 
     supported_inits: ClassVar[tuple[str, ...] | None] = ("ldu",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.z_init not in get_args(ZStart):
-            raise ValueError(f"`adapter.z_init` (={self.z_init!r}) must be one of {', '.join(get_args(ZStart))}")
 
     def default_init(self) -> InitScheme:
         """Return the init scheme of the LDU decomposition."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from xlora_bench.adapters.lora import LoRA
+from xlora_bench.system.options import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +17,7 @@ class LoRAPlus(LoRA):
         ValueError: if `lr_ratio` is not positive.
     """
 
-    lr_ratio: float = 16.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.lr_ratio > 0:
-            raise ValueError(f"`adapter.lr_ratio` (={self.lr_ratio}) must be positive")
+    lr_ratio: Positive = 16.0
 
     def lr_ratios(self, names: Iterable[str]) -> dict[str, float]:
         """Return `lr_ratio` for every B among the parameter `names`."""

@@ -8,12 +8,13 @@ from torch import Generator, Tensor
 from xlora_bench.adapters.delta import Delta
 from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, OrthonormalInit
 from xlora_bench.adapters.lora import LoRA, LowRankDelta
+from xlora_bench.system.options import NonNegative
 
 
 class PenalisedDelta(LowRankDelta):
     """A low-rank delta with the penalty `penalty_weight * ||B^T B - I||_F^2`."""
 
-    def __init__(self, initial: InitialFactors, *, scaling: float, penalty_weight: float) -> None:
+    def __init__(self, initial: InitialFactors, *, scaling: float, penalty_weight: NonNegative) -> None:
         super().__init__(initial, scaling=scaling)
         self.penalty_weight = penalty_weight
 
@@ -59,12 +60,7 @@ class Orthogonal(FromNonzeroB):
         ValueError: if `penalty_weight` (lambda) is negative.
     """
 
-    penalty_weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.penalty_weight >= 0:
-            raise ValueError(f"`adapter.penalty_weight` (={self.penalty_weight}) must be at least 0")
+    penalty_weight: NonNegative = 0.1
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Return the delta that trains both factors with the penalty."""

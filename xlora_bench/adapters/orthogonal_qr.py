@@ -9,12 +9,13 @@ from xlora_bench.adapters.delta import Delta
 from xlora_bench.adapters.init_schemes import InitialFactors
 from xlora_bench.adapters.lora import LowRankDelta
 from xlora_bench.adapters.orthogonal import FromNonzeroB
+from xlora_bench.system.options import Count
 
 
 class RetractedDelta(LowRankDelta):
     """A low-rank delta. Every `frequency` optimizer steps `B = Q R` is decomposed, then `B <- Q` and `A <- R A`."""
 
-    def __init__(self, initial: InitialFactors, *, scaling: float, frequency: int) -> None:
+    def __init__(self, initial: InitialFactors, *, scaling: float, frequency: Count) -> None:
         super().__init__(initial, scaling=scaling)
         self.frequency = frequency
 
@@ -40,12 +41,7 @@ class OrthogonalQR(FromNonzeroB):
         ValueError: if `frequency` is below 1.
     """
 
-    frequency: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.frequency < 1:
-            raise ValueError(f"`adapter.frequency` (={self.frequency}) must be at least 1 optimizer step")
+    frequency: Count = 10
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Return the delta that trains both factors with retractions of B."""

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.delta import Delta
 from xlora_bench.adapters.init_schemes import BuiltinInit, InitialFactors, InitScheme, KaimingInit
+from xlora_bench.system.options import NaturalNumber
 
 
 class VectorDelta(Delta):
@@ -39,7 +40,7 @@ class VeRA(Adapter):
     Source: arXiv 2310.11454.
     """
 
-    projection_seed: int = 0
+    projection_seed: NaturalNumber = 0
     d_initial: float = 0.1
 
     supported_inits: ClassVar[tuple[str, ...] | None] = ("builtin",)

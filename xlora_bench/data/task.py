@@ -1,8 +1,11 @@
 """Definition of a task: columns, labels, metrics, splits and batch sizes of one data set."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import MinLen
+
+from xlora_bench.system.options import CheckedOptions, Count
 
 Layout = Literal["auto", "packed", "padded"]
 HOLDOUT = "holdout"
@@ -14,7 +17,7 @@ REGRESSION_METRICS = ("pearson", "spearman")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTask:
+class TextTask(CheckedOptions):
     """One data set with one or two text columns, scored as classification or (`labels=None`) as regression.
 
     `labels` are the class names in id order. `hub` holds the positional arguments of `datasets.load_dataset`
@@ -28,7 +31,9 @@ class TextTask:
         ValueError: If a field contradicts another or is outside its range.
     """
 
-    name: str
+    config_group: ClassVar[str] = "task"
+
+    name: Annotated[str, MinLen(1)]
     text_columns: tuple[str, ...]
     labels: tuple[str, ...] | None
     metrics: tuple[str, ...]
@@ -36,23 +41,23 @@ class TextTask:
     hub: tuple[str, ...] | None = None
     train_split: str = "train"
     eval_splits: tuple[str, ...] = ("validation",)
-    max_train_rows: int | None = None
-    max_eval_rows: int | None = None
-    max_length: int = 128
-    batch_size: int = 32
-    eval_batch_size: int = 256
-    holdout: int | None = None
+    max_train_rows: Count | None = None
+    max_eval_rows: Count | None = None
+    max_length: Count = 128
+    batch_size: Count = 32
+    eval_batch_size: Count = 256
+    holdout: Count | None = None
     layout: Layout = "auto"
-    row_lengths: tuple[int, ...] = ROW_LENGTHS
+    row_lengths: Annotated[tuple[Count, ...], MinLen(1)] = ROW_LENGTHS
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._freeze_sequences()
         if self.holdout is not None:
             object.__setattr__(self, "eval_splits", (HOLDOUT,))
         self._check_columns_and_splits()
         self._check_labels()
         self._check_metrics()
-        self._check_sizes()
 
     @property
     def num_labels(self) -> int:
@@ -76,14 +81,10 @@ class TextTask:
 
     def _freeze_sequences(self) -> None:
         """Convert the lists of a config to tuples, so that the task is hashable."""
-        for field in ("text_columns", "labels", "metrics", "hub", "eval_splits"):
+        for field in ("text_columns", "labels", "metrics", "hub", "eval_splits", "row_lengths"):
             value = getattr(self, field)
-            if isinstance(value, str):
-                raise self._error(field, value, "must be a list of names, not one text")
             if value is not None:
                 object.__setattr__(self, field, tuple(value))
-        if isinstance(self.row_lengths, Sequence) and not isinstance(self.row_lengths, str):
-            object.__setattr__(self, "row_lengths", tuple(self.row_lengths))
 
     def _check_columns_and_splits(self) -> None:
         if len(self.text_columns) not in (1, 2):
@@ -114,23 +115,5 @@ class TextTask:
         if self.headline not in self.metrics:
             raise self._error("headline", self.headline, f"must be one of the task's metrics {self.metrics}")
 
-    def _check_sizes(self) -> None:
-        optional = ("max_train_rows", "max_eval_rows", "holdout")
-        for field in (*optional, "max_length", "batch_size", "eval_batch_size"):
-            value = getattr(self, field)
-            if value is None and field in optional:
-                continue
-            if not _is_count(value):
-                raise self._error(field, value, "must be a whole number of at least 1")
-        rows = self.row_lengths
-        if not (isinstance(rows, tuple) and rows and all(map(_is_count, rows))):
-            raise self._error("row_lengths", rows, "must be a list of whole numbers of at least 1, such as [64, 128]")
-        if self.layout not in get_args(Layout):
-            raise self._error("layout", self.layout, f"must be one of {get_args(Layout)}")
-
     def _error(self, field: str, value: object, rule: str) -> ValueError:
         return ValueError(f"`task.{field}` (={value!r}) {rule} (task {self.name!r})")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -4,18 +4,22 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
+from annotated_types import MinLen
 from torch import nn
 
 from xlora_bench.inject.head_names import head_module_names
 from xlora_bench.nn.layers import AdaptedLayer, AdaptedLinear, adapted_type, base_of, incompatibility
 from xlora_bench.nn.layers.adapter_heads import AdapterHeads
+from xlora_bench.system.options import CheckedOptions
 
 ALL_LINEAR = "all-linear"
+Names = Annotated[Sequence[str], MinLen(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Targets:
+class Targets(CheckedOptions):
     """Target modules by name.
 
     `modules` has one of three forms. A list of names: each matches modules with that name or that dotted ending
@@ -27,8 +31,10 @@ class Targets:
         ValueError: from `names`, if an entry matches nothing or a matched module cannot be adapted.
     """
 
-    modules: Sequence[str] | str | None = None
-    architectures: Mapping[str, Sequence[str] | str] = field(default_factory=dict)
+    config_group: ClassVar[str] = "targets"
+
+    modules: Names | str | None = None
+    architectures: Mapping[str, Names | str] = field(default_factory=dict)
 
     def names(self, model: nn.Module) -> list[str]:
         """Return the names of the modules to adapt, in the model's order."""

@@ -5,13 +5,15 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 
 from xlora_bench.inject.head_names import head_parameter_names
 from xlora_bench.models.speedups import use_cheap_dropout
+from xlora_bench.system.options import CheckedOptions, Fraction
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,16 +30,18 @@ class Weights(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrained:
+class Pretrained(CheckedOptions):
     """A pretrained model by `name`: `embedded/minilm`, a local folder, or an id on the Hub.
 
     `dropout` overrides every dropout probability of the model's config. Weights are loaded in fp32, whatever the dtype
     of the checkpoint. No code from the checkpoint is run.
     """
 
-    name: str
+    config_group: ClassVar[str] = "model"
+
+    name: Annotated[str, MinLen(1)]
     revision: str | None = None
-    dropout: float | None = None
+    dropout: Fraction | None = None
     attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
 

@@ -4,9 +4,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import MinLen
 from lightning.pytorch.loggers import CSVLogger, Logger
+
+from xlora_bench.system.options import CheckedOptions
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +27,7 @@ class RunLabels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CSVLogs:
+class CSVLogs(CheckedOptions):
     """CSV logger: `logs/version_<k>/metrics.csv` in the run's folder, with a new `k` for every start."""
 
     def open(self, folder: Path, labels: RunLabels) -> Logger:
@@ -36,7 +39,7 @@ class CSVLogs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WandbLogs:
+class WandbLogs(CheckedOptions):
     """W&B logger: one W&B run per run, with the run id as its id and the flat config; offline by default.
 
     `group` is `sweep`, or `config` to group the seeds of one config. If W&B is missing or fails at the start, a warning
@@ -46,14 +49,12 @@ class WandbLogs:
         ValueError: if `group` is neither of them.
     """
 
-    project: str = "xlora_bench"
+    config_group: ClassVar[str] = "logger"
+
+    project: Annotated[str, MinLen(1)] = "xlora_bench"
     entity: str | None = None
     mode: Literal["offline", "online"] = "offline"
     group: Literal["sweep", "config"] = "sweep"
-
-    def __post_init__(self) -> None:
-        if self.group not in ("sweep", "config"):
-            raise ValueError(f"`logger.group` (={self.group}) must be sweep or config")
 
     def open(self, folder: Path, labels: RunLabels) -> Logger:
         """Start the W&B run and return its logger; fall back to CSV files on any error."""

@@ -104,7 +104,7 @@ def test_half_precision_weights_decompose_in_fp32(name, dtype):
     [
         (
             lambda: SVDInit(sigma="leftright"),
-            r"`init_scheme.sigma` \(='leftright'\) must be one of left, right, both",
+            r"`init_scheme.sigma` \(='leftright'\) must be 'left', 'right', 'both' or 'dropped'",
         ),
         (lambda: SVDInit(part="middle"), r"`init_scheme.part` \(='middle'\)"),
         (lambda: OrthonormalInit(zero="C"), r"`init_scheme.zero` \(='C'\)"),

@@ -106,5 +106,5 @@ def test_a_config_class_that_peft_lacks_is_named():
 
 
 def test_options_that_peft_refuses_are_named():
-    with pytest.raises(ValueError, match="do not fit peft's LoraConfig"):
+    with pytest.raises(ValueError, match="is not an option of peft's LoraConfig"):
         as_method(Peft(options={"rank": 4})).apply(Net(4, 4), targets=TARGETS, init_scheme=OWN, seed=0, total_steps=1)

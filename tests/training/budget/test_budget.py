@@ -203,7 +203,7 @@ def test_a_budget_of_flops_gives_the_rank_that_costs_them(tiny):
         ({"trainable_params": 10, "tolerance": 1.5}, "tolerance"),
         ({"trainable_params": 10, "targets": "attention"}, "must be a list"),
         ({"flops_per_step": 10, "length": 0}, "length"),
-        ({"trainable_parameters": 10}, "not a key of a budget"),
+        ({"trainable_parameters": 10}, "is not an option here; did you mean trainable_params"),
     ],
 )
 def test_a_wrong_budget_is_named(node, message):

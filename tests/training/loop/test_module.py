@@ -111,9 +111,9 @@ def test_linear_schedule_warms_up_over_its_fraction():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: AdamW(lr=0), r"`optimizer.lr` \(=0\) must be positive"),
+        (lambda: AdamW(lr=0), r"`optimizer.lr` \(=0\) must be a number above 0"),
         (lambda: AdamW(head_lr=-1), r"`optimizer.head_lr`"),
-        (lambda: Schedule(name="liner"), r"`scheduler.name` \(=liner\) must be one of"),
+        (lambda: Schedule(name="liner"), r"`scheduler.name` \(='liner'\) must be 'linear', 'cosine'"),
         (lambda: Schedule(warmup=6), r"`scheduler.warmup` \(=6\)"),
     ],
 )

@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
+
+from xlora_bench.system.options import CheckedOptions
 
 
 class InitialFactors(NamedTuple):
@@ -16,8 +18,10 @@ class InitialFactors(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InitScheme(ABC):
+class InitScheme(CheckedOptions, ABC):
     """Computes the initial factors of a delta from the frozen weight."""
+
+    config_group: ClassVar[str] = "init_scheme"
 
     @property
     @abstractmethod
@@ -34,10 +38,6 @@ class RandomInit(InitScheme):
     """One factor is random and the factor named by `zero` is zero, so that `B A = 0`."""
 
     zero: Literal["A", "B"] = "B"
-
-    def __post_init__(self) -> None:
-        if self.zero not in ("A", "B"):
-            raise ValueError(f"`init_scheme.zero` (={self.zero!r}) must be 'A' or 'B': the factor that starts at zero")
 
     @abstractmethod
     def draw(self, rows: int, columns: int, generator: Generator) -> Tensor:

@@ -25,12 +25,6 @@ class SVDInit(InitScheme):
     part: Literal["principal", "minor"] = "principal"
     divide_by_scaling: bool = True
 
-    def __post_init__(self) -> None:
-        if self.sigma not in PLACES:
-            raise ValueError(f"`init_scheme.sigma` (={self.sigma!r}) must be one of {', '.join(PLACES)}")
-        if self.part not in ("principal", "minor"):
-            raise ValueError(f"`init_scheme.part` (={self.part!r}) must be 'principal' or 'minor'")
-
     @property
     def name(self) -> str:
         """`svd_left`, `svd_right`, `svd_both`, `svd_nosigma` or `svd_minor`."""

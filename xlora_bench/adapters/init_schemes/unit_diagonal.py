@@ -6,13 +6,14 @@ import torch
 from torch import Generator, Tensor
 
 from xlora_bench.adapters.init_schemes.base import InitialFactors, InitScheme
+from xlora_bench.system.options import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitDiagonalInit(InitScheme):
     """Both factors have ones on the diagonal and `N(0, std^2)` elsewhere. Source: X-LoRA, structured variants."""
 
-    std: float = 0.02
+    std: Positive = 0.02
 
     @property
     def name(self) -> str:

@@ -2,16 +2,20 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from xlora_bench.adapters.init_schemes import InitScheme
 from xlora_bench.inject.targets import Targets
+from xlora_bench.system.options import CheckedOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
+class Method(CheckedOptions, ABC):
     """A way to adapt a model. After `apply`, exactly its trained parameters require gradients, apart from heads."""
+
+    config_group: ClassVar[str] = "adapter"
 
     @property
     def resumable(self) -> bool:
@@ -40,5 +44,5 @@ class Method(ABC):
         """Return a regularisation term for the training loss, or None."""
         return None
 
-    def post_optimizer_step(self, model: nn.Module, step: int) -> None:  # noqa: B027 - most methods have nothing to do here
+    def post_optimizer_step(self, model: nn.Module, step: int) -> None:
         """Change the model after optimizer step number `step`, before the gradients are cleared."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from xlora_bench.adapters.init_schemes import InitScheme
 from xlora_bench.inject.methods.method import Method
 from xlora_bench.inject.targets import Targets
+from xlora_bench.system.options import Count, Fraction, OptionsError, Positive, fault, near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +25,13 @@ class Peft(Method):
     """
 
     config_class: str = "LoraConfig"
-    rank: int | None = None
-    alpha: float | None = None
-    dropout: float | None = None
+    rank: Count | None = None
+    alpha: Positive | None = None
+    dropout: Fraction | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         import peft  # noqa: PLC0415 - slow to import
 
         exported = {name: getattr(peft, name) for name in peft.__all__ if name.endswith("Config")}
@@ -38,6 +40,11 @@ class Peft(Method):
             raise ValueError(
                 f"`adapter.config_class` (={self.config_class}) is not a config of peft; it has: {', '.join(known)}"
             )
+        names = {option.name for option in fields(getattr(peft, self.config_class))}
+        if unknown := [key for key in self.options if key not in names]:
+            key = unknown[0]
+            rule = f"is not an option of peft's {self.config_class}; {near(key, names)}"
+            raise OptionsError([fault(f"adapter.options.{key}", self.options[key], rule)])
 
     @property
     def resumable(self) -> bool:

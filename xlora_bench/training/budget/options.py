@@ -1,14 +1,18 @@
 """Options of the config node `budget`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+from annotated_types import MinLen
+
+from xlora_bench.system.options import CheckedOptions, Count, Fraction, OptionsError, option_faults
 
 UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(CheckedOptions):
     """Target cost of one run: `trainable_params` (entries) or `flops_per_step`, as a number or as `300k`, `1.5T`.
 
     `count_head` says whether `trainable_params` includes the task head, which always trains. A step is forward and
@@ -19,34 +23,30 @@ class Budget:
         ValueError: if an option is outside its range, or two budgets are given at once.
     """
 
+    config_group: ClassVar[str] = "budget"
+
     trainable_params: float | str | None = None
     flops_per_step: float | str | None = None
     count_head: bool = False
-    tolerance: float = 0.01
-    length: int | None = None
-    targets: Sequence[str] | None = None
+    tolerance: Fraction = 0.01
+    length: Count | None = None
+    targets: Annotated[Sequence[str], MinLen(1)] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.trainable_params is not None and self.flops_per_step is not None:
             raise ValueError(
                 f"`budget` has trainable_params (={self.trainable_params}) and flops_per_step "
                 f"(={self.flops_per_step}); the rank can meet only one of them: drop the other"
             )
-        if not 0.0 <= self.tolerance < 1.0:
-            raise ValueError(f"`budget.tolerance` (={self.tolerance}) must be in [0, 1), for instance 0.01 for 1 %")
-        if self.length is not None and (not isinstance(self.length, int) or self.length < 1):
-            raise ValueError(f"`budget.length` (={self.length!r}) must be a whole number of tokens, at least 1")
-        if isinstance(self.targets, str) or self.targets == []:
-            raise ValueError(f"`budget.targets` (={self.targets!r}) must be a list of target groups, or null")
-        if self.key is not None and self.wanted <= 0:
+        if self.key is not None and not 0 < self.wanted < float("inf"):
             raise ValueError(f"`budget.{self.key}` (={self.wanted:g}) must be positive")
 
     @classmethod
     def parse(cls, node: Mapping[str, Any] | None) -> Self | None:
         """Return the budget of the config's node `budget`, or None if it sets none."""
-        known = {item.name for item in fields(cls)}
-        if unknown := sorted(map(str, set(node or {}) - known)):
-            raise ValueError(f"`budget.{unknown[0]}` is not a key of a budget; it has: {', '.join(sorted(known))}")
+        if faults := option_faults(cls, node or {}, group=cls.config_group):
+            raise OptionsError(faults)
         budget = cls(**node) if node else cls()
         return None if budget.key is None else budget
 

@@ -2,16 +2,24 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import SchedulerType, get_scheduler
+from transformers import get_scheduler
+
+from xlora_bench.system.options import CheckedOptions, Fraction, NonNegative, Positive
+
+ScheduleName = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+]
+"""Schedules of transformers that need no more than the warmup and the number of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW:
+class AdamW(CheckedOptions):
     """AdamW on the parameters that require gradients; `head_lr` (None: `lr`) is the learning rate of the head.
 
     Biases and layer norms get no weight decay, as usual for transformers.
@@ -20,16 +28,13 @@ class AdamW:
         ValueError: if a learning rate is not positive.
     """
 
-    lr: float = 1e-3
-    head_lr: float | None = None
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    config_group: ClassVar[str] = "optimizer"
 
-    def __post_init__(self) -> None:
-        for name, value in (("lr", self.lr), ("head_lr", self.head_lr)):
-            if value is not None and not value > 0:
-                raise ValueError(f"`optimizer.{name}` (={value}) must be positive")
+    lr: Positive = 1e-3
+    head_lr: Positive | None = None
+    weight_decay: NonNegative = 0.0
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Positive = 1e-8
 
     def build(
         self, model: nn.Module, head: Iterable[str], lr_ratios: Mapping[str, float], *, fused: bool = True
@@ -60,23 +65,17 @@ def undecayed_names(model: nn.Module) -> set[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(CheckedOptions):
     """Learning-rate schedule `name` of `transformers.get_scheduler`; `warmup` is a fraction of all steps, rounded.
 
     Raises:
         ValueError: if `warmup` is outside [0, 1) or transformers has no schedule of that name.
     """
 
-    name: str = "linear"
-    warmup: float = 0.0
+    config_group: ClassVar[str] = "scheduler"
 
-    def __post_init__(self) -> None:
-
-        known = [kind.value for kind in SchedulerType]
-        if self.name not in known:
-            raise ValueError(f"`scheduler.name` (={self.name}) must be one of {', '.join(known)}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"`scheduler.warmup` (={self.warmup}) is the fraction of steps, in [0, 1)")
+    name: ScheduleName = "linear"
+    warmup: Fraction = 0.0
 
     def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
         """Return the schedule for `total_steps` optimizer steps."""
