@@ -1,1 +1,1 @@
-"""What the speed of xlora_bench is measured by; `python -m benchmarks` runs all of it. Figures: docs/speed.md."""
+"""Benchmarks of the speed of xlora_bench; `python -m benchmarks` runs all of them. Results: docs/speed.md."""

@@ -1,9 +1,10 @@
-"""All benchmarks, one after the other, each a process of its own; killed and started again it goes on.
+"""Run all benchmarks one after the other, each in a process of its own.
 
     python -m benchmarks [--data-dir DIR] [--full]
 
-A part that is done is not run again until all are (`.bench/done`); then the next start measures anew. Without `--full`
-the sweeps are small, with one run of the baseline.
+A benchmark that is completed is marked in `.bench/completed`. If the program is stopped and started again, it skips the
+marked ones. When all are completed, the marks are removed, so the next start measures everything again. Without
+`--full` the sweeps are small, with one run of the baseline.
 """
 
 import argparse
@@ -21,7 +22,7 @@ PARTS: dict[str, Sequence[str]] = {
     "layout": ("--rounds", "8"),
     "init": ("--rounds", "1"),
     "runs": (),
-    "end_to_end": ("--rows", "1000", "--starts", "kaiming", "svd_both", "--ranks", "2", "16", "--runs", "1"),
+    "end_to_end": ("--rows", "1000", "--inits", "kaiming", "svd_both", "--ranks", "2", "16", "--runs", "1"),
     "growth": ("--runs", "5", "--rows", "500", "2000"),
 }
 FULL: dict[str, Sequence[str]] = {
@@ -33,15 +34,15 @@ FULL: dict[str, Sequence[str]] = {
     "growth": (),
 }
 DATA = ("step", "layout", "end_to_end", "growth")
-"""Parts that take `--data-dir`."""
+"""Benchmarks that take `--data-dir`."""
 log = logging.getLogger("benchmarks")
 
 
 def main() -> None:
-    """Run every part that is not done."""
+    """Run every benchmark that is not completed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--full", action="store_true", help="the sizes of docs/speed.md: hours on two cores")
+    parser.add_argument("--full", action="store_true", help="large sizes: hours on two cores")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name, arguments in (FULL if options.full else PARTS).items():
@@ -51,10 +52,10 @@ def main() -> None:
 
 
 def run(name: str, arguments: Sequence[str]) -> None:
-    """Run one part, unless it was done with these arguments."""
+    """Run one benchmark, unless it is completed with these arguments."""
     mark = WORK / "completed" / " ".join([name, *arguments]).replace("/", "|")
     if mark.exists():
-        log.info("%s is done", name)
+        log.info("%s is completed", name)
         return
     log.info("\n== python -m benchmarks.%s %s", name, " ".join(arguments))
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)

@@ -1,4 +1,4 @@
-"""Sentences to measure with: GLUE's where there is a folder with them, else random tokens as long as SST-2's."""
+"""Batches to measure with: from GLUE if there is a folder with it, else random tokens with the lengths of SST-2."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,14 +35,14 @@ def tokenizer() -> transformers.PreTrainedTokenizerBase:
 
 
 def available(data_dir: Path | None) -> list[str]:
-    """Return the tasks in `data_dir`, or the synthetic one."""
+    """Return the tasks in `data_dir`; without one, the name of the random one."""
     if data_dir is None:
         return ["sst2-like"]
     return [task for task in COLUMNS if (data_dir / task / "train.parquet").exists()]
 
 
 def examples_of(task: str, data_dir: Path | None) -> list[Example]:
-    """Return up to 4,096 shuffled training rows; the labels are 0 and 1 whatever the task."""
+    """Return up to 4,096 shuffled training rows; the labels are 0 and 1 for every task."""
     if data_dir is None:
         return drawn()
     rows = pd.read_parquet(data_dir / task / "train.parquet")
@@ -78,12 +78,12 @@ def in_batches(examples: Sequence[Example], *, size: int, count: int) -> list[Se
 
 
 def packed(row_lengths: Sequence[int] = ROW_LENGTHS) -> Collator:
-    """Return our layout in rows of one length."""
+    """Return the packed layout: rows of one length."""
     return PackedCollator(tokenizer(), row_lengths=row_lengths)
 
 
 def unpadded() -> Collator:
-    """Return our layout on a CPU: without padding where that is cheaper than rows of one length."""
+    """Return the layout of runs on a CPU: unpadded where that is estimated to be cheaper, else packed."""
     return CheapestCollator(UnpaddedCollator(tokenizer()), PackedCollator(tokenizer()))
 
 

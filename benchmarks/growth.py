@@ -2,10 +2,10 @@
 
     python -m benchmarks.growth --data-dir DIR [--runs 5 15 45] [--rows 1000 4000 16000]
 
-The grid of `benchmarks.end_to_end`: runs are added by rank and by seed at 2,000 rows; rows at five runs (the five
-starts at rank 16). The baseline's time is the mean of two of its runs, `svd_left` at rank 16, one before our sweep and
-one after it, times the runs: its runs share nothing. A row that is done is not measured again until all are
-(`.bench/growth`).
+The grid of `benchmarks.end_to_end`. For the number of runs, ranks and then seeds are added, at 2,000 rows. For the
+number of rows, there are five runs: the five inits at rank 16. The baseline's time is the mean of two of its runs
+(`svd_left` at rank 16, one before our sweep and one after it) times the number of runs, because its runs share nothing.
+A completed row of the table is kept in `.bench/growth` until all are completed.
 """
 
 import json
@@ -15,7 +15,7 @@ from dataclasses import replace
 import pandas as pd
 
 from benchmarks.options import parser, started
-from benchmarks.sweeps import RANKS, STARTS, WORK, Grid, Point, run_baseline, run_ours
+from benchmarks.sweeps import INITS, RANKS, WORK, Grid, Point, run_baseline, run_ours
 from benchmarks.tables import publish
 
 ROWS = 2000
@@ -30,24 +30,24 @@ def main() -> None:
     options = started(arguments)
     data_dir = options.data_dir.resolve() if options.data_dir else None
     grids = [replace(of_size(count), rows=ROWS, data_dir=data_dir) for count in options.runs]
-    grids += [replace(of_size(len(STARTS)), rows=rows, data_dir=data_dir) for rows in options.rows]
+    grids += [replace(of_size(len(INITS)), rows=rows, data_dir=data_dir) for rows in options.rows]
     frame = pd.DataFrame([row(grid, index, launcher=options.launcher) for index, grid in enumerate(grids)])
     publish("growth", frame, title="Growth", notes=__doc__.split("\n\n", 2)[2], folder=options.results)
     shutil.rmtree(WORK / "growth")
 
 
 def of_size(count: int) -> Grid:
-    """Return a grid of `count` runs: five starts at rank 16, at three ranks, at three ranks and more seeds."""
-    if count == len(STARTS):
+    """Return a grid of `count` runs: five inits at rank 16, at three ranks, at three ranks and more seeds."""
+    if count == len(INITS):
         return Grid(ranks=(16,))
-    per_seed = len(STARTS) * len(RANKS)
+    per_seed = len(INITS) * len(RANKS)
     if count % per_seed:
-        raise ValueError(f"`--runs` (={count}) must be {len(STARTS)} or a multiple of {per_seed}")
+        raise ValueError(f"`--runs` (={count}) must be {len(INITS)} or a multiple of {per_seed}")
     return Grid(seeds=tuple(range(count // per_seed)))
 
 
 def row(grid: Grid, index: int, *, launcher: str) -> dict[str, float]:
-    """Return row number `index`, measured now or before a kill."""
+    """Return row number `index`: the stored one if there is one, else measured now."""
     done = WORK / "growth" / f"{grid.task}-{len(grid.points())}-{grid.rows}-{launcher}.json"
     if not done.exists():
         measured_now = measured(grid, index, launcher=launcher)
@@ -57,7 +57,7 @@ def row(grid: Grid, index: int, *, launcher: str) -> dict[str, float]:
 
 
 def measured(grid: Grid, index: int, *, launcher: str) -> dict[str, float]:
-    """Return a row: seconds of ours and of the baseline, whose runs have seeds of their own in each row."""
+    """Return a row: the seconds of our sweep and of the baseline, whose runs have other seeds in each row."""
     count = len(grid.points())
     around = [Point("svd_left", 16, seed) for seed in (2 * index, 2 * index + 1)]
     run_baseline(grid, around[:1])

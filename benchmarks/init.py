@@ -1,11 +1,11 @@
-"""Time to put an adapter that starts from the pretrained weights into a model of roberta-base's size, against peft.
+"""Time to build an adapter whose init is computed from the pretrained weights, against peft.
 
     python -m benchmarks.init
 
-A roberta-base-sized encoder with random weights, whose flat spectra are the hard case; LoRA r = 8 on q,v (24 matrices
-of 768 x 768) and on all linear layers (24 of 768 x 3072 besides). `first run`: nothing is cached yet, and what is
-decomposed is written; `next run`: it is read back, as by every other rank below 64, seed and task. Ratios are
-to peft's `pissa`, which decomposes anew in every run.
+The model has the size of roberta-base and random weights. Their flat spectra are the hard case of a decomposition. LoRA
+with r = 8 is on q,v (24 matrices of 768 x 768) and on all linear layers (24 of 768 x 3072 besides). In the `first run`
+the decompositions are computed and written to the cache. In the `next run` they are read from it, as they are for every
+other seed, task and rank below 64. Ratios are to peft's `pissa`, which computes the decompositions in every run.
 """
 
 import copy
@@ -21,7 +21,7 @@ import torch
 import transformers
 from torch import nn
 
-from benchmarks.models import RANK, TARGETS, indices
+from benchmarks.models import RANK, TARGETS, module_names
 from benchmarks.options import parser, started
 from benchmarks.tables import publish
 from benchmarks.timing import interleaved, ratios
@@ -32,7 +32,7 @@ from xlora_bench.adapters.decompositions.factorizations import svd
 from xlora_bench.adapters.init_schemes import InitScheme, KaimingInit, LDUInit, QRInit, SVDInit
 from xlora_bench.inject.targets import Targets
 
-STARTS: dict[str, InitScheme] = {
+INITS: dict[str, InitScheme] = {
     "svd_both (PiSSA)": SVDInit(sigma="both"),
     "svd_left": SVDInit(sigma="left"),
     "svd_right": SVDInit(sigma="right"),
@@ -64,52 +64,54 @@ def main() -> None:
                 clock=options.clock,
                 prepare=partial(prepared, folder=Path(folder)),
             )
-        frames.append(ratios(seconds, reference=REFERENCE).rename_axis("start").reset_index().assign(targets=targets))
-    frame = pd.concat(frames)[["targets", "start", "ms", "ratio", "low", "high", "n"]]
+        frames.append(ratios(seconds, reference=REFERENCE).rename_axis("init").reset_index().assign(targets=targets))
+    frame = pd.concat(frames)[["targets", "init", "ms", "ratio", "low", "high", "n"]]
     publish("init", frame, title="Adapter construction", notes=__doc__.split("\n\n", 2)[2], folder=options.results)
 
 
 def roberta(*, layers: int) -> nn.Module:
-    """Return a random model of roberta-base's shapes; the vocabulary, which nothing here looks at, is small."""
+    """Return a random model with the shapes of roberta-base, except a small vocabulary, which is not used here."""
     config = transformers.RobertaConfig(vocab_size=1000, num_hidden_layers=layers, num_labels=2)
     return transformers.RobertaForSequenceClassification(config)
 
 
 def contenders(targets: str, folder: Path) -> dict[str, Work]:
-    """Return what builds an adapter into a model, by name; each start's next run comes after its first."""
+    """Return by name what adds an adapter to a model; the next run of an init comes after its first run."""
     works = {f"peft {name}": pefts(name, targets=targets) for name in ("pissa", "pissa_niter_4", "olora")}
     works["peft lora"] = pefts(True, targets=targets)
     works["ours lora"] = ours(KaimingInit(), folder, targets=targets)
-    for name, start in STARTS.items():
+    for name, init in INITS.items():
         for run in RUNS:
-            works[f"ours {name}, {run}"] = ours(start, folder / name, targets=targets)
+            works[f"ours {name}, {run}"] = ours(init, folder / name, targets=targets)
     return works
 
 
 def prepared(name: str, model: nn.Module, *, folder: Path) -> nn.Module:
-    """Return a copy of the model; for a first run, forget what is cached."""
-    start, _, run = name.removeprefix("ours ").partition(", ")
+    """Return a copy of the model; for a first run, empty the cache."""
+    init, _, run = name.removeprefix("ours ").partition(", ")
     if run == RUNS[0]:
-        shutil.rmtree(folder / start, ignore_errors=True)
+        shutil.rmtree(folder / init, ignore_errors=True)
     return copy.deepcopy(model)
 
 
-def pefts(start: str | bool, *, targets: str) -> Work:
-    """Return peft's construction."""
+def pefts(init: str | bool, *, targets: str) -> Work:
+    """Return what adds peft's LoRA to a model."""
 
     def build(model: nn.Module) -> None:
-        config = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules=indices(model, targets), init_lora_weights=start)
+        config = peft.LoraConfig(
+            r=RANK, lora_alpha=16, target_modules=module_names(model, targets), init_lora_weights=init
+        )
         peft.get_peft_model(model, config)
 
     return build
 
 
-def ours(start: InitScheme, folder: Path, *, targets: str) -> Work:
-    """Return our construction, with what `folder` remembers."""
+def ours(init: InitScheme, folder: Path, *, targets: str) -> Work:
+    """Return what adds our LoRA to a model, with `folder` as the cache."""
 
     def build(model: nn.Module) -> None:
         with disk_cache(folder):
-            inject.inject(model, LoRA(rank=RANK), targets=Targets(modules=TARGETS[targets]), init_scheme=start)
+            inject.inject(model, LoRA(rank=RANK), targets=Targets(modules=TARGETS[targets]), init_scheme=init)
 
     return build
 

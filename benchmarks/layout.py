@@ -1,12 +1,13 @@
-"""Time of a step and of evaluation by the layout of the same batches; paired and interleaved.
+"""Time of a training step and of an evaluation, by the layout of the same batches.
 
     python -m benchmarks.layout --data-dir DIR [--dropout 0.1]
 
-minilm, LoRA r = 8 on q,v, no dropout unless said, fp32, for every task in DIR (random tokens as long as SST-2's without
-it). The reference is what transformers' Trainer with peft computes: padding to the longest of the batch. A step is
-forward and backward of 32 rows; an evaluation is forward of 256 rows, longest first, as we order them. Ours are packed
-as runs are on a CPU: each batch without padding, or in rows of one length where that is cheaper. `real` is the share
-of computed tokens that are no padding.
+minilm, LoRA with r = 8 on q,v, no dropout unless given, fp32, for every task in DIR (without it: random tokens with the
+lengths of SST-2). The reference is what transformers' Trainer with peft computes: padding to the longest of the batch.
+A step is forward and backward of 32 sentences. An evaluation is forward of 256 sentences, the longest first, as in our
+runs. "Ours, packed" is the layout of runs on a CPU: each batch unpadded, or packed in rows of one length where that is
+estimated to be cheaper. `real` is the share of the computed tokens that are not padding. `exact` is `yes` if the
+logits of "ours, packed" agree with those of padded batches, else the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,18 +82,18 @@ def measured(
 
 
 def taking(name: str, step: Work) -> Work:
-    """Return `step` on the batch of one layout."""
+    """Return `step`, applied to the batch of one layout."""
     return lambda batches: step(batches[name])
 
 
 def share_of_real(collated: Sequence[dict[str, dict[str, Any]]], name: str) -> float:
-    """Return how many of the tokens that a layout computes are no padding."""
+    """Return the share of the tokens of a layout that are not padding."""
     real = sum(batch[name]["tokens"] for batch in collated)
     return real / sum(batch[name]["input_ids"].numel() for batch in collated)
 
 
 def evaluation(model: nn.Module) -> Work:
-    """Return the forward alone."""
+    """Return the forward pass of `model` without gradients."""
 
     def evaluate(batch: dict[str, Any]) -> None:
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The time that no layout, adapter or trainer can go below: the matrix products of the real tokens alone."""
+"""A lower limit of the time of a run: the matrix products of the frozen linear layers on the real tokens alone."""
 
 import time
 
@@ -10,12 +10,12 @@ WIDTH, LAYERS = 384, 6
 
 
 def flops(lengths: np.ndarray, *, train: bool) -> float:
-    """Return the floating-point operations of the frozen linear layers for sentences of these lengths, once over.
+    """Return the floating-point operations of the frozen linear layers for one pass over sentences of these lengths.
 
-    Forward `2 m n` per token and `m x n` matrix; backward the same for the gradients of the activations, but for the
-    first layer's query, key and value, below which nothing trains. In the last layer only keys and values are of all
-    tokens; the queries, and all after attention, are of first tokens.
-    Attention's own products, which grow with a sentence's length squared, are left out: 3 % at 13 tokens.
+    Forward is `2 m n` per token and `m x n` matrix. Backward is the same, for the gradients of the activations, except
+    at the first layer's query, key and value, because nothing trains before them. In the last layer only keys and
+    values are computed for all tokens; the queries, and everything after attention, for first tokens only. Attention's
+    own products, which grow with the squared length of a sentence, are not counted.
     """
     square, tokens = WIDTH * WIDTH, int(lengths.sum())
     forward = 2 * square * (tokens * (12 * (LAYERS - 1) + 2) + len(lengths) * 10)
@@ -23,7 +23,7 @@ def flops(lengths: np.ndarray, *, train: bool) -> float:
 
 
 def gemm_rate(*, rows: int = 448, rounds: int = 30) -> float:
-    """Return the median floating-point operations per second of the layer's products on a packed batch of 32."""
+    """Return the median floating-point operations per second of the products of a layer on `rows` tokens."""
     x, wide = torch.randn(rows, WIDTH), torch.randn(rows, 4 * WIDTH)
     weights = [torch.randn(WIDTH, WIDTH)] * 4 + [torch.randn(4 * WIDTH, WIDTH), torch.randn(WIDTH, 4 * WIDTH)]
     seconds = []

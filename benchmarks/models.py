@@ -1,4 +1,4 @@
-"""The models that are compared: one minilm, whose frozen weights all contenders share, adapted by each in turn."""
+"""The models that are compared: minilm with the adapters of each library, on the same frozen weights."""
 
 import copy
 from pathlib import Path
@@ -32,13 +32,13 @@ def minilm(dropout: float = 0.0) -> transformers.PreTrainedModel:
 
 
 def sharing(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` with modules of its own around the same tensors."""
+    """Return a copy of `model` whose modules are new and whose tensors are the same."""
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def train_head(model: nn.Module) -> nn.Module:
-    """Let the head train too, as it does in every contender."""
+    """Let the head train too, as in every model that is compared."""
     inner = next(module for module in model.modules() if isinstance(module, transformers.PreTrainedModel))
     names = head_parameter_names(inner)
     for name, parameter in inner.named_parameters():
@@ -48,54 +48,54 @@ def train_head(model: nn.Module) -> nn.Module:
 
 
 def floor(base: nn.Module, *, targets: str) -> nn.Module:
-    """Return the frozen model through which gradients flow back as far as the first layer's targets, to no parameter.
+    """Return the model without an adapter: gradients of the activations go back to the first layer's targets.
 
-    What an adapter cannot go below: forward, and the gradients of the activations.
+    Its step is a lower limit of the step of an adapter: forward, and the gradients of the activations.
     """
     model = sharing(base)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     attention = model.base_model.encoder.layer[0].attention.self
     for name in ("query", "value") if targets == "q,v" else ("query", "key", "value"):
-        getattr(attention, name).register_forward_hook(start_of_gradients)
+        getattr(attention, name).register_forward_hook(require_gradient)
     return train_head(model)
 
 
-def start_of_gradients(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-    """Ask for the gradient of a layer's output."""
+def require_gradient(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    """Make the output of a layer require a gradient."""
     return output.requires_grad_(True)
 
 
 def ours(base: nn.Module, overrides: list[str], *, targets: str) -> nn.Module:
-    """Return our adapted model as the command line would compose it: `["adapter=lora", "adapter.rank=8"]`."""
+    """Return our adapted model, composed from overrides such as `["adapter=lora", "adapter.rank=8"]`."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("config", overrides=overrides)
     adapter: Adapter = instantiate(OmegaConf.to_container(config.adapter, resolve=True))
-    start = instantiate(config.init_scheme)
+    init = instantiate(config.init_scheme)
     model = sharing(base)
     use_cheap_dropout(model)
-    model = inject.inject(model, adapter, targets=Targets(modules=TARGETS[targets]), init_scheme=start)
+    model = inject.inject(model, adapter, targets=Targets(modules=TARGETS[targets]), init_scheme=init)
     return train_head(model.train())
 
 
 def pefts(base: nn.Module, *, targets: str, dropout: float = 0.0) -> nn.Module:
     """Return peft's LoRA on the same modules."""
-    config = peft.LoraConfig(r=RANK, lora_alpha=16, lora_dropout=dropout, target_modules=indices(base, targets))
+    config = peft.LoraConfig(r=RANK, lora_alpha=16, lora_dropout=dropout, target_modules=module_names(base, targets))
     return train_head(peft.get_peft_model(sharing(base), config).train())
 
 
 def loralibs(base: nn.Module, *, targets: str) -> nn.Module:
-    """Return loralib's LoRA on the same modules, as its users write it: layers replaced, weights loaded."""
+    """Return loralib's LoRA on the same modules: layers are replaced, and their weights taken over."""
     model = sharing(base)
-    for index in indices(base, targets):
-        plain = model.get_submodule(index)
+    for name in module_names(base, targets):
+        plain = model.get_submodule(name)
         layer = loralib.Linear(plain.in_features, plain.out_features, r=RANK, lora_alpha=16, merge_weights=False)
         layer.weight, layer.bias = plain.weight, plain.bias
-        model.set_submodule(index, layer)
+        model.set_submodule(name, layer)
     loralib.mark_only_lora_as_trainable(model)
     return train_head(model.train())
 
 
-def indices(base: nn.Module, targets: str) -> list[str]:
+def module_names(base: nn.Module, targets: str) -> list[str]:
     """Return the names of the target modules."""
     return Targets(modules=TARGETS[targets]).names(base)

@@ -1,9 +1,9 @@
-"""How often the intervals cover and the tests err on simulated runs whose truth is known.
+"""Coverage of the intervals and error rates of the tests, on simulated runs whose true scores are known.
 
     python benchmarks/statistics_truth.py
 
-Logs Markdown tables, those of `docs/statistics.md`. Errors of a run: normal; skewed (gamma of shape 4, skewness -1:
-some seeds much worse); very skewed (exponential, skewness -2). About four minutes of one core of a busy machine.
+It logs the tables of docs/statistics.md and takes some minutes. The errors of a run are normal, skewed (gamma of shape
+4, skewness -1: some seeds are much worse) or very skewed (exponential, skewness -2).
 """
 
 import logging
@@ -76,9 +76,9 @@ def iqm_intervals(repeats: int = 500) -> list[dict[str, object]]:
 
 
 def example_intervals(repeats: int = 400) -> list[dict[str, object]]:
-    """Return the coverage of the intervals by example: no difference between methods but by seeds and examples.
+    """Return the coverage of the intervals over examples for two methods whose true difference is 0.
 
-    A run is right where `example + 0.5 method-example + seed + 0.7 noise > 0`; the truth of the difference is 0.
+    A run predicts an example correctly where `example + 0.5 method-example + seed + 0.7 noise > 0`.
     """
     rows = []
     for seeds, examples, by_seed in ((3, 277, 0.1), (6, 277, 0.1), (6, 872, 0.1), (6, 872, 0.3), (10, 872, 0.1)):
@@ -143,7 +143,7 @@ def bold(repeats: int = 1000) -> list[dict[str, object]]:
 
 
 def power(repeats: int = 1000) -> list[dict[str, object]]:
-    """Return how often a difference of `effect` standard deviations of the paired difference is found."""
+    """Return how often a test detects a mean difference of `effect` standard deviations of the paired differences."""
     rows = []
     for effect in (0.5, 1.0, 1.5, 2.0, 3.0):
         for n in (5, 6, 8, 10, 12):
@@ -164,7 +164,7 @@ def power(repeats: int = 1000) -> list[dict[str, object]]:
 
 
 def over_tasks(repeats: int = 1000) -> list[dict[str, object]]:
-    """Return how often methods that are equal on every task are told apart."""
+    """Return how often a test finds a difference between methods that are equal on every task."""
     rows = []
     for methods in (3, 8):
         for tasks in (3, 5, 10, 20):

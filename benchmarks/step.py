@@ -1,10 +1,10 @@
-"""Time of a training step over its floor, for every variant, against peft and loralib; paired and interleaved.
+"""Time of a training step of each variant, of peft's LoRA and of loralib's LoRA, relative to the floor.
 
     python -m benchmarks.step --data-dir DIR
 
-minilm, batches of 32 sentences of SST-2 in the same packed layout, r = 8 unless said, no dropout, fp32. A step is
-forward and backward, penalty included, without the optimizer; the head trains in all of them. The floor is the same
-model with gradients of activations alone, back to the first layer's targets.
+minilm, batches of 32 sentences of SST-2 in the same packed layout, r = 8 unless given, no dropout, fp32. A step is
+forward and backward with the penalty, without the optimizer. The head trains in all of them. The floor is the same
+model without an adapter: only gradients of activations are computed, back to the first layer's targets.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ VARIANTS = {
     "pissa": ["adapter=pissa"],
     "olora": ["adapter=olora"],
     "milora": ["adapter=milora"],
-    "lora, ldu start": ["adapter=lora", "init_scheme=ldu"],
+    "lora, ldu init": ["adapter=lora", "init_scheme=ldu"],
     "lora_plus": ["adapter=lora_plus"],
     "lora_fa": ["adapter=lora_fa"],
     "asymmetric": ["adapter=asymmetric"],
@@ -44,7 +44,7 @@ VARIANTS = {
     "loldu, full rank": ["adapter=loldu", "adapter.rank=384"],
 }
 SQUARE = ("cholesky",)
-"""Variants that fit square weights alone, and so not all linear layers."""
+"""Variants for square weights only, so not for all linear layers."""
 Work = Callable[[dict[str, Any]], None]
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     """Write `step.md` and `step.csv`."""
     arguments = parser(__doc__, rounds=20)
     arguments.add_argument("--batch", type=int, default=32, help="(%(default)s)")
-    arguments.add_argument("--only", nargs="+", default=[], help="names of contenders to measure beside the floor")
+    arguments.add_argument("--only", nargs="+", default=[], help="contenders to measure besides the floor (all)")
     options = started(arguments)
     examples = examples_of("sst2" if options.data_dir else available(None)[0], options.data_dir)
     collate = packed()
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def contenders(targets: str) -> dict[str, Work]:
-    """Return the steps to compare; the floor is there twice, which shows what noise is."""
+    """Return the steps to compare; the floor is there twice, which shows the noise of the measurement."""
     base, dropping = models.minilm(), models.minilm(dropout=0.1)
     chosen = {name: choice for name, choice in VARIANTS.items() if targets == "q,v" or name not in SQUARE}
     nets = {
@@ -86,7 +86,7 @@ def contenders(targets: str) -> dict[str, Work]:
 
 
 def training_step(model: nn.Module) -> Work:
-    """Return forward and backward of `model`, gradients dropped afterwards."""
+    """Return forward and backward of `model`; the gradients are discarded."""
 
     def step(batch: dict[str, Any]) -> None:
         loss = cross_entropy(forward(model, batch), batch["labels"])

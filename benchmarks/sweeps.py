@@ -1,4 +1,4 @@
-"""The same grid of runs as our sweep and as one process per run of the baseline's script; both timed from outside."""
+"""Run the same grid as our sweep and as one process per run of the baseline, and time both from outside."""
 
 import importlib.metadata
 import json
@@ -23,25 +23,25 @@ from xlora_bench.data.sources import Rows, read_rows
 from xlora_bench.runs import seeds
 from xlora_bench.runs.config_folder import CONFIGS
 
-STARTS = ("kaiming", "svd_nosigma", "svd_right", "svd_both", "svd_left")
+INITS = ("kaiming", "svd_nosigma", "svd_right", "svd_both", "svd_left")
 RANKS = (2, 16, 64)
 WORK = Path(".bench")
-"""Baseline runs that are done stay here, by versions: they take minutes and do not depend on our code."""
+"""Completed baseline runs are kept here, by versions: they take minutes and do not depend on our code."""
 
 
 class Point(NamedTuple):
     """One run of the grid."""
 
-    start: str
+    init: str
     rank: int
     seed: int
 
 
 class Spent(NamedTuple):
-    """What a command took.
+    """What a command cost.
 
-    Memory is the largest sum of its processes' resident bytes, looked at ten times a second; `stolen` is the share of
-    all cores' time that the host of a virtual machine gave to others meanwhile.
+    `peak_bytes` is the largest sum of the resident bytes of its processes, read ten times a second. `stolen` is the
+    share of the time of all cores that the host of a virtual machine gave to other machines meanwhile.
     """
 
     seconds: float
@@ -51,10 +51,10 @@ class Spent(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """`starts x ranks x seeds` on `rows` training rows of SST-2, or of the embedded task without `data_dir`."""
+    """`inits x ranks x seeds` on `rows` training rows of SST-2, or of the embedded task without `data_dir`."""
 
     rows: int = 2000
-    starts: Sequence[str] = STARTS
+    inits: Sequence[str] = INITS
     ranks: Sequence[int] = RANKS
     seeds: Sequence[int] = (0,)
     data_dir: Path | None = None
@@ -66,7 +66,7 @@ class Grid:
 
     def points(self) -> list[Point]:
         """Return all runs."""
-        return [Point(start, rank, seed) for seed in self.seeds for start in self.starts for rank in self.ranks]
+        return [Point(init, rank, seed) for seed in self.seeds for init in self.inits for rank in self.ranks]
 
     def splits(self) -> tuple[Rows, Rows]:
         """Return the training and the evaluation rows that our runs use."""
@@ -78,7 +78,7 @@ class Grid:
 
 
 def run_ours(grid: Grid, *, launcher: str) -> tuple[Spent, pd.DataFrame]:
-    """Return what our sweep took, from nothing (no caches, no results), and a row per run."""
+    """Return what our sweep cost, without caches and results, and a row per run."""
     folder = WORK / "ours"
     shutil.rmtree(folder, ignore_errors=True)
     overrides = [
@@ -88,7 +88,7 @@ def run_ours(grid: Grid, *, launcher: str) -> tuple[Spent, pd.DataFrame]:
         "task.batch_size=32",
         "optimizer.lr=1e-3",
         "trainer.max_epochs=1",
-        f"init_scheme={','.join(grid.starts)}",
+        f"init_scheme={','.join(grid.inits)}",
         f"adapter.rank={','.join(map(str, grid.ranks))}",
         f"seed={','.join(map(str, grid.seeds))}",
         f"paths.results_dir={folder}/results",
@@ -102,19 +102,19 @@ def run_ours(grid: Grid, *, launcher: str) -> tuple[Spent, pd.DataFrame]:
     shutil.rmtree(folder)
     rows = pd.DataFrame([row_of(record) for record in records])
     if len(rows) != len(grid.points()):
-        raise RuntimeError(f"our sweep left {len(rows)} of {len(grid.points())} records; see {WORK / 'ours.log'}")
+        raise RuntimeError(f"our sweep wrote {len(rows)} of {len(grid.points())} records; see {WORK / 'ours.log'}")
     return spent, rows
 
 
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
-    """Return what is compared of a record."""
+    """Return the entries of a record that are compared."""
     costs = {name: value for name, value in record["cost"].items() if name.endswith("_seconds")}
-    index = {"start": record["choices"]["init_scheme"], "rank": record["config"]["adapter"]["rank"]}
+    index = {"init": record["choices"]["init_scheme"], "rank": record["config"]["adapter"]["rank"]}
     return {**index, "seed": record["seed"], "ours": record["metrics"]["last"]["accuracy"], **costs}
 
 
 def run_baseline(grid: Grid, points: Sequence[Point]) -> pd.DataFrame:
-    """Return cost and accuracy of each of `points` as a process of its own; those done already are read."""
+    """Return cost and accuracy of a baseline run for each of `points`; completed ones are read."""
     train, evaluation = grid.splits()
     rows = []
     for number, point in enumerate(points, start=1):
@@ -127,7 +127,7 @@ def run_baseline(grid: Grid, points: Sequence[Point]) -> pd.DataFrame:
 
 
 def baseline_run(point: Point, train: Rows, evaluation: Rows, done: Path) -> None:
-    """Run one baseline run on the rows of ours, in the order of ours, from the head of ours; note its outcome."""
+    """Run the baseline once, with the rows, their order and the head of our run, and write its outcome to `done`."""
     folder = WORK / "rows"
     folder.mkdir(parents=True, exist_ok=True)
     done.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def baseline_run(point: Point, train: Rows, evaluation: Rows, done: Path) -> Non
     options = {
         "--rows": folder,
         "--out": out,
-        "--start": "pissa" if point.start == "svd_both" else "lora",
+        "--init": "pissa" if point.init == "svd_both" else "lora",
         "--rank": point.rank,
         "--seed": point.seed,
         "--model-seed": seeds.derive(point.seed, "head"),
@@ -155,10 +155,10 @@ def frame_of(rows: Rows) -> pd.DataFrame:
 
 
 def measured(command: Sequence[str], *, log_to: Path) -> Spent:
-    """Return what a command took from its start to its end.
+    """Run a command and return what it cost.
 
     Raises:
-        RuntimeError: if it fails; `log_to` holds what it said.
+        RuntimeError: if it fails; its output is in `log_to`.
     """
     log_to.parent.mkdir(parents=True, exist_ok=True)
     with log_to.open("w", encoding="utf-8") as file:
@@ -177,7 +177,7 @@ def measured(command: Sequence[str], *, log_to: Path) -> Spent:
 
 
 def resident(process: psutil.Process) -> int:
-    """Return the resident bytes of a process and its descendants, as far as they are still there."""
+    """Return the resident bytes of a process and its descendants; those that have ended count 0."""
     total = 0
     with suppress(psutil.NoSuchProcess):
         for each in [process, *process.children(recursive=True)]:
@@ -187,7 +187,7 @@ def resident(process: psutil.Process) -> int:
 
 
 def versions() -> str:
-    """Return what a baseline run depends on, for its file's name."""
+    """Return the versions that a baseline run depends on, for the name of its file."""
     return "-".join(importlib.metadata.version(package) for package in ("torch", "transformers", "peft"))
 
 

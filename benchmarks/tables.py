@@ -1,4 +1,4 @@
-"""Results as Markdown for readers and CSV for programs."""
+"""Write a result as Markdown for readers and as CSV for programs."""
 
 import importlib.metadata
 import logging
@@ -17,14 +17,14 @@ log = logging.getLogger("benchmarks")
 
 
 def show_log() -> None:
-    """Let the benchmarks' log reach the terminal, and of others only what is worth it."""
+    """Show the log of the benchmarks in the terminal, and only warnings of other libraries."""
     set_log_levels()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
 
 
 def publish(name: str, frame: pd.DataFrame, *, title: str, notes: str = "", folder: Path = RESULTS) -> None:
-    """Write `<folder>/<name>.md` and `.csv`: a table, what it was measured on, and what to know about it."""
+    """Write `<folder>/<name>.md` and `.csv`: the machine and the versions, the notes, and the table."""
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
     parts = [f"# {title}", machine(), *([notes.strip()] if notes else []), markdown(frame)]
@@ -43,26 +43,26 @@ def machine() -> str:
 
 
 def processor() -> str:
-    """Return the processor's name and the widest vector units that torch found."""
+    """Return the processor's name and the vector instructions that torch uses on it."""
     names = [line.split(":", 1)[1].strip() for line in cpuinfo() if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def cpuinfo() -> list[str]:
-    """Return what Linux says about the processor, line by line."""
+    """Return the lines of /proc/cpuinfo; none where there is no such file."""
     path = Path("/proc/cpuinfo")
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """Return a pipe table; numbers to four digits."""
-    runs = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
-    lines = [list(frame.columns), ["---"] * frame.shape[1], *runs]
+    """Return a Markdown table with numbers to four digits."""
+    rows = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
+    lines = [list(frame.columns), ["---"] * frame.shape[1], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def shown(value: object) -> str:
-    """Return a table run."""
+    """Return a value as the text of a table cell."""
     if isinstance(value, float):
         return "" if pd.isna(value) else f"{value:.4g}"
     return str(value)

@@ -1,4 +1,4 @@
-"""Paired and interleaved timing: on each item everybody takes a turn, so that the machine's drift meets all alike."""
+"""Paired, interleaved timing: every contender is timed on each item, so a drift of the machine affects all alike."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ import pandas as pd
 Item = TypeVar("Item")
 Clock = Literal["wall", "cpu"]
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-"""`cpu` is the processor's time on this process: with one thread it hardly depends on what else the machine does."""
+"""`cpu` is the CPU time of this process: with one thread it depends little on other work on the machine."""
 
 
 def interleaved(
@@ -20,9 +20,9 @@ def interleaved(
     clock: Clock = "wall",
     prepare: Callable[[str, Item], Item] = lambda name, item: item,
 ) -> pd.DataFrame:
-    """Return seconds, a row per item and a column per work; who comes first changes from item to item.
+    """Return seconds, a row per item and a column per work; which work comes first changes from item to item.
 
-    The first item is run `warm` times by each before anything is measured; what `prepare` does is not measured.
+    Before the measurement each work runs `warm` times on the first item. `prepare` is not measured.
     """
     names = list(works)
     for name in names:
@@ -45,7 +45,7 @@ def timed(work: Callable[[Item], object], item: Item, *, clock: Clock = "wall") 
 
 
 def ratios(seconds: pd.DataFrame, *, reference: str) -> pd.DataFrame:
-    """Return a row per work: median milliseconds, and median and quartiles of its ratio to `reference` item by item."""
+    """Return a row per work: median milliseconds; median and quartiles over items of its ratio to `reference`."""
     relative = seconds.div(seconds[reference], axis=0).quantile([0.25, 0.5, 0.75])
     return pd.DataFrame(
         {

@@ -1,8 +1,8 @@
-"""Asymmetric LoRA on a GPT-2-shaped language model: A random orthonormal and frozen, B trained from zero.
+"""Asymmetric LoRA on a small GPT-2: A is random, orthonormal and frozen; B is trained from zero.
 
     python examples/asymmetric_gpt2.py
 
-GPT-2's projections are transformers' `Conv1D`, which stores its weight transposed; nothing here has to know.
+The projections of GPT-2 are transformers' `Conv1D`, which stores its weight transposed. No option is needed for it.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ SIZES = GPT2Config(
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What there is to check."""
+    """The values that are printed."""
 
     unchanged_at_start: bool
     trained: dict[str, int]
@@ -46,7 +46,7 @@ def sentences() -> Tensor:
 
 
 def trained(model: nn.Module, ids: Tensor, *, steps: int) -> list[float]:
-    """Train what requires gradients on next-token prediction and return the losses."""
+    """Train the parameters that require gradients on next-token prediction; return the losses."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     losses = []
     for _ in range(steps):
@@ -59,7 +59,7 @@ def trained(model: nn.Module, ids: Tensor, *, steps: int) -> list[float]:
 
 
 def run() -> Result:
-    """Adapt and train."""
+    """Add the adapter and train it."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(SIZES).eval()
     ids = sentences()
@@ -85,7 +85,7 @@ def run() -> Result:
 
 
 def main() -> Result:
-    """Run and report."""
+    """Run and print the result."""
     result = run()
     say = Console().print
     say(f"logits unchanged at step 0: {result.unchanged_at_start}")

@@ -1,8 +1,8 @@
-"""A conv net with two style adapters on one frozen base, used alone and summed.
+"""A convolutional net with two adapters on one frozen base, used alone and summed.
 
     python examples/conv_styles.py
 
-The base copies its input. Each adapter learns to repaint images in a style of its own.
+The base model returns its input. Each adapter learns to transform images in its own style.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ BOTH = list(STYLES)
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What there is to check."""
+    """The values that are printed."""
 
     unchanged_at_start: bool
     losses: dict[str, list[float]]
@@ -70,7 +70,7 @@ def learn_styles(net: nn.Module, x: Tensor) -> dict[str, list[float]]:
 
 
 def run() -> Result:
-    """Add, train, switch, sum."""
+    """Add two adapters, train them, and use them alone and summed."""
     net, x = painter(), images()
     base = net(x).detach()
     for number, name in enumerate(STYLES):
@@ -104,7 +104,7 @@ def painted(net: nn.Module, x: Tensor, styles: str | list[str]) -> Tensor:
 
 
 def main() -> Result:
-    """Run and report."""
+    """Run and print the result."""
     result = run()
     say = Console().print
     say(f"output unchanged at step 0, alone and summed: {result.unchanged_at_start}")

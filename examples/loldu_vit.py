@@ -1,4 +1,4 @@
-"""LoLDU on a vision transformer: q and v, all pivots (r = alpha = full rank); only the diagonals z train.
+"""LoLDU on a vision transformer: query and value, r = alpha = full rank; only the diagonals z train.
 
 python examples/loldu_vit.py
 """
@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from xlora_bench import LoLDU, Targets, inject
 
 WIDTH = 32
-# Large initial weights stand in for pretrained ones: with the usual 0.02, attention hardly moves the logits.
+# Large initial weights replace pretrained ones: with the usual 0.02, attention hardly changes the logits.
 SIZES = ViTConfig(
     hidden_size=WIDTH,
     num_hidden_layers=2,
@@ -28,7 +28,7 @@ SIZES = ViTConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What there is to check."""
+    """The values that are printed."""
 
     unchanged_at_start: bool
     trained: dict[str, int]
@@ -44,7 +44,7 @@ def images() -> tuple[Tensor, Tensor]:
 
 
 def trained(model: nn.Module, x: Tensor, classes: Tensor, *, steps: int) -> list[float]:
-    """Train what requires gradients and return the losses."""
+    """Train the parameters that require gradients; return the losses."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-2)
     losses = []
     for _ in range(steps):
@@ -57,7 +57,7 @@ def trained(model: nn.Module, x: Tensor, classes: Tensor, *, steps: int) -> list
 
 
 def run() -> Result:
-    """Adapt, train, merge, remove."""
+    """Add the adapter, train it, merge it, remove it."""
     torch.manual_seed(0)
     model = ViTForImageClassification(SIZES).eval()
     x, classes = images()
@@ -83,7 +83,7 @@ def run() -> Result:
 
 
 def main() -> Result:
-    """Run and report."""
+    """Run and print the result."""
     result = run()
     say = Console().print
     say(f"logits unchanged at step 0: {result.unchanged_at_start}")

@@ -1,9 +1,9 @@
-"""Two tasks in interleaved batches on one frozen base: each comes out as if it had been trained alone, to the bit.
+"""Two tasks trained in interleaved batches on one frozen base; each result is that of training alone, to the bit.
 
     python examples/two_tasks.py                                # two synthetic tasks, no network
     python examples/two_tasks.py --data-dir DIR --rows 512      # MRPC and RTE from DIR/{mrpc,rte}/{train,validation}.*
 
-Each task has an adapter with its own head, optimizer, batch order and dropout stream on the one base.
+Each task has its own adapter, head, optimizer, batch order and random numbers for dropout.
 """
 
 import argparse
@@ -41,7 +41,7 @@ SYNTHETIC = {
 
 @dataclass
 class Job:
-    """One task in training: its data, and the optimizer of its adapter on whichever model it runs."""
+    """The training of one task: its data, the model, and the optimizer of its adapter."""
 
     data: TextData
     model: nn.Module
@@ -54,7 +54,7 @@ class Job:
         return self.data.task.name
 
     def train(self, epochs: int) -> Iterator[None]:
-        """Take one optimizer step per `next`, in an order and with dropout that this task alone decides."""
+        """Take one optimizer step per `next`; the batch order and the dropout depend on this task alone."""
         step = 0
         for epoch in range(epochs):
             loader = self.data.train_dataloader()
@@ -83,7 +83,7 @@ class Job:
 
 
 def tasks(options: argparse.Namespace) -> list[TextTask]:
-    """Return the two tasks, MRPC and RTE where there is a folder of data."""
+    """Return the two tasks: MRPC and RTE if there is a folder with data, else synthetic ones."""
     return [
         TextTask(
             name=name,
@@ -100,7 +100,7 @@ def tasks(options: argparse.Namespace) -> list[TextTask]:
 
 
 def prepared(options: argparse.Namespace) -> list[TextData]:
-    """Return the data of both tasks, in the layout that the base takes."""
+    """Return the data of both tasks, with the batch layout that the base model supports."""
     tokenizer, model = BASE.tokenizer(), BASE.load(num_labels=2, seed=0)
     every = []
     for task in tasks(options):
@@ -116,7 +116,7 @@ def prepared(options: argparse.Namespace) -> list[TextData]:
 
 
 def jobs_on_one_base(every: Sequence[TextData], options: argparse.Namespace) -> list[Job]:
-    """Load one base and add an adapter for each task; its start and its head depend on the task and the seed alone."""
+    """Load one base and add an adapter per task; its init and its head depend only on the task and the seed."""
     model: nn.Module = BASE.load(num_labels=2, seed=0)
     for data in every:
         name = data.task.name
@@ -136,14 +136,14 @@ def jobs_on_one_base(every: Sequence[TextData], options: argparse.Namespace) -> 
 
 
 def interleave(jobs: Sequence[Job], epochs: int) -> None:
-    """Train the jobs in turns, a batch each, until all are done."""
+    """Train the jobs in turns, one batch each, until all are completed."""
     running = [job.train(epochs) for job in jobs]
     while running:
         running = [steps for steps in running if next(steps, DONE) is not DONE]
 
 
 def result(job: Job) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return everything that a task's training has made: adapter, head and validation logits; and its metrics."""
+    """Return what training a task gives: the tensors of adapter and head, the validation logits, and the metrics."""
     logits, scores = job.evaluate()
     head = {
         f"{module_name}.{key}": tensor
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> bool:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="folder with mrpc and rte; two synthetic tasks without it")
     parser.add_argument("--rows", type=int, default=128, help="rows of each split of each task")

@@ -1,4 +1,4 @@
-"""X-LoRA's four methods - baseline, svd, ortho, struct - on a small classifier, at most five lines each.
+"""X-LoRA's methods (baseline, svd, ortho, struct) on a small classifier.
 
 python examples/xlora_methods.py
 """
@@ -28,14 +28,13 @@ SIZES = BertConfig(
 
 
 def baseline(model: nn.Module) -> nn.Module:
-    """`--method baseline`: LoRA from B = 0."""
+    """`--method baseline`: LoRA with B0 = 0."""
     return inject.inject(model, LoRA(rank=8, alpha=16), targets=TARGETS)
 
 
 def svd(model: nn.Module) -> nn.Module:
-    """`--method svd --mode left`: LoRA from singular vectors; right, both (leftright) and dropped (none) likewise."""
-    start = SVDInit(sigma="left")
-    return inject.inject(model, LoRA(rank=8, alpha=16), targets=TARGETS, init_scheme=start)
+    """`--method svd --mode left`: LoRA with an SVD init; other values of `sigma`: right, both, dropped."""
+    return inject.inject(model, LoRA(rank=8, alpha=16), targets=TARGETS, init_scheme=SVDInit(sigma="left"))
 
 
 def ortho_penalty(model: nn.Module) -> nn.Module:
@@ -44,7 +43,7 @@ def ortho_penalty(model: nn.Module) -> nn.Module:
 
 
 def ortho_qr(model: nn.Module) -> nn.Module:
-    """`--method ortho --use_qr true --qr_frequency 5`: B pulled back to orthonormal columns."""
+    """`--method ortho --use_qr true --qr_frequency 5`: B is retracted to orthonormal columns every five steps."""
     return inject.inject(model, OrthogonalQR(rank=8, alpha=16, frequency=5), targets=TARGETS)
 
 
@@ -70,7 +69,7 @@ METHODS: tuple[Callable[[nn.Module], nn.Module], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What there is to check of one method."""
+    """The values that are printed for one method."""
 
     unchanged_at_start: bool
     parameters: int
@@ -107,7 +106,7 @@ def trained(model: nn.Module, ids: Tensor, classes: Tensor, *, steps: int) -> li
 
 
 def run(method: Callable[[nn.Module], nn.Module]) -> Result:
-    """Adapt the classifier by one method and train it."""
+    """Add an adapter by one method and train it."""
     model, (ids, classes) = classifier(), sentences()
     with torch.no_grad():
         base = model(ids).logits
@@ -126,7 +125,7 @@ def run(method: Callable[[nn.Module], nn.Module]) -> Result:
 
 
 def main() -> dict[str, Result]:
-    """Run all and show a table."""
+    """Run all methods and print a table."""
     results = {method.__name__: run(method) for method in METHODS}
     table = Table("method", "same at 0", "parameters", "first loss", "last loss", "|B^T B - I|")
     for name, result in results.items():

@@ -1,6 +1,8 @@
-"""What `make bench` computes from its clocks."""
+"""The parts of `make bench`, and what they compute from the measured times."""
 
+import importlib
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 pytest.importorskip("loralib", reason="the extra `bench` is not installed")
 
-from benchmarks import models
+from benchmarks import __main__ as all_benchmarks
+from benchmarks import models, runs
 from benchmarks.batches import made, packed
 from benchmarks.growth import of_size
 from benchmarks.limit import flops
@@ -18,6 +21,23 @@ from benchmarks.step import training_step
 from benchmarks.sweeps import Grid, measured, spread_over
 from benchmarks.tables import publish
 from benchmarks.timing import interleaved, ratios
+
+
+@pytest.mark.parametrize("name", sorted({*all_benchmarks.PARTS, *all_benchmarks.FULL}))
+def test_every_part_is_a_program_and_its_options_exist(name):
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert f"python -m benchmarks.{name}" in module.__doc__
+    text = Path(module.__file__).read_text() + Path(models.__file__).with_name("options.py").read_text()
+    given = [
+        *all_benchmarks.PARTS[name],
+        *all_benchmarks.FULL[name],
+        *(["--data-dir"] if name in all_benchmarks.DATA else []),
+    ]
+    assert not [option for option in given if option.startswith("--") and f'"{option}"' not in text]
+
+
+def test_functions_that_a_run_is_timed_by_exist():
+    assert not [part for part, owner, function in runs.PARTS if not callable(getattr(owner, function, None))]
 
 
 def test_ratios_are_paired_item_by_item():

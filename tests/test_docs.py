@@ -1,23 +1,32 @@
-"""What the pages in docs/ say: their code runs, and the names, options and overrides that they mention exist."""
+"""The README and the pages in docs/: their code runs, and the names, files and overrides that they mention exist."""
 
 import ast
 import builtins
+import importlib.util
 import inspect
 import re
+import shlex
 import sys
 import types
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
 
 from tests import test_conformance
 from tests.helpers.names import CONF, choices, configured
 from xlora_bench.cli.main import SUBCOMMANDS
 from xlora_bench.nn.layers.base import REGISTRY
+from xlora_bench.results.protocols.load_paper import load_paper
+from xlora_bench.results.protocols.paper import Paper
+from xlora_bench.results.protocols.published import STATUSES
+from xlora_bench.runs.overrides import quoted
 
 ROOT = CONF.parent
 DOCS = ROOT / "docs"
@@ -106,9 +115,9 @@ def test_overrides_compose(span):
     configured(*span.split())
 
 
-@pytest.mark.parametrize("span", [span for span in SPANS if span.startswith("python -m xlora_bench -m ")])
+@pytest.mark.parametrize("span", [span for span in SPANS if span.startswith("xlora-bench -m ")])
 def test_sweeps_compose(span):
-    configured(*(token.split(",")[0] for token in span.split()[4:]))
+    configured(*(token.split(",")[0] for token in span.split()[2:]))
 
 
 @pytest.mark.parametrize("span", [span for span in SPANS if re.match(r"\[?[\w.= ]+\(", span)])
@@ -136,17 +145,44 @@ def resolved(node, known):
     return known.get(node.id) if isinstance(node, ast.Name) else None
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_files_and_modules_that_are_mentioned_exist(page):
-    text = (DOCS / page).read_text()
-    toys = {line for language in ("python", "yaml") for code in blocks(page, language) for line in code.splitlines()}
-    for path in re.findall(r"\b(?:xlora_bench|tests|examples|conf|benchmarks)/[\w/.]+\.(?:py|yaml)\b", text):
+TEXTS = ["README.md", *(f"docs/{page}" for page in PAGES)]
+PATH = r"(?<![\w/.])((?:xlora_bench|tests|examples|conf|benchmarks|docs|multirun)/[\w/.-]*\w\.(?:py|yaml|md))\b"
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_files_and_modules_that_are_mentioned_exist(text):
+    page = ROOT / text
+    content = page.read_text()
+    toys = {f"# {path}" for path in re.findall(r"^# (\S+\.(?:py|yaml))$", content, re.MULTILINE)}
+    for path in re.findall(PATH, content):
         assert (ROOT / path).is_file() or f"# {path}" in toys, path
-    assert not re.findall(r"python -m xlora_bench[.][\w.]*", text), "name the subcommand of xlora-bench"
-    for word in re.findall(r"xlora-bench ([a-z]+) ", text):
+    for module in re.findall(r"python -m (benchmarks\.\w+)", content):
+        assert importlib.util.find_spec(module), module
+    assert not re.findall(r"python -m xlora_bench[.][\w.]*", content), "name the subcommand of xlora-bench"
+    for word in re.findall(r"xlora-bench ([a-z]+) ", content):
         assert word in SUBCOMMANDS, word
-    for link in re.findall(r"\]\((\w+\.md)", text):
-        assert (DOCS / link).is_file(), link
+    for link in re.findall(r"\]\(([^)#:]+)", content):
+        assert (page.parent / link).exists(), link
+
+
+def commands():
+    """Return the command lines that start a run or a sweep: the page, and the words behind `xlora-bench`."""
+    for text in TEXTS:
+        for line in re.findall(r"^    xlora-bench (.*)$", (ROOT / text).read_text(), re.MULTILINE):
+            words = shlex.split(line, comments=True)
+            if words[0] not in SUBCOMMANDS and "adapter=lora,gain" not in words:  # a toy of add_a_variant.md
+                yield pytest.param(words, id=f"{text}: {' '.join(words)}")
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_commands_compose(words):
+    words = [word for word in words if word not in ("-m", "--dry-run")]
+    name = words.pop(1) if words[0] == "--config-name" else "config"
+    pairs = [word.partition("=") for word in words if not word.startswith("--")]
+    overrides = [quoted(f"{key}={value if value.startswith('[') else value.split(',')[0]}") for key, _, value in pairs]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose(name, overrides=overrides)
 
 
 @pytest.mark.parametrize("group", ["adapter", "init_scheme"])
@@ -158,3 +194,100 @@ def test_every_choice_is_on_the_page_of_variants(group):
 def test_every_variant_has_its_error_in_the_table_of_the_exchange():
     text = (DOCS / "exchange.md").read_text()
     assert not [name for name in test_conformance.VARIANTS if f"| `{name}` |" not in text]
+
+
+GROUPS = ("adapter", "init_scheme", "targets", "model", "task", "optimizer", "scheduler", "trainer", "logger")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_readme_lists_every_choice_of_a_group_and_no_other(group):
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{group}=` |"))
+    listed = {span for span in re.findall(r"`([^`]+)`", row.split("|")[2]) if re.fullmatch(r"\w+", span)}
+    assert listed == set(choices(group))
+
+
+def test_readme_lists_every_layer_of_the_package_and_every_page():
+    text = (ROOT / "README.md").read_text()
+    layers = [path.name for path in (ROOT / "xlora_bench").iterdir() if (path / "__init__.py").is_file()]
+    assert sorted(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)) == sorted(layers)
+    assert not [page for page in PAGES if f"](docs/{page})" not in text]
+
+
+def test_the_library_example_of_the_readme_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    model = BertForSequenceClassification(BertConfig(vocab_size=10, **sizes))
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    exec(code, {"model": model})
+    assert {path.name for path in tmp_path.iterdir()} == {"mrpc.safetensors", "mrpc-for-peft"}
+
+
+def table_after(page, text):
+    """Return the rows of the first table behind `text`, as lists of cells, the head first."""
+    lines = (DOCS / page).read_text().partition(text)[2].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[lines.index("") + 1 :]]
+    return [row for index, row in enumerate(rows[: rows.index([""])]) if index != 1]
+
+
+def test_step_times_on_the_page_of_speed_are_those_of_the_benchmark():
+    measured = pd.read_csv(ROOT / "benchmarks/results/step.csv").set_index(["targets", "step"])["ratio"]
+    for label, *shown in table_after("speed.md", "median\nof 20)")[1:]:
+        name = label.replace("`", "").replace(": LoRA", " lora").replace(" 0.1", " .1").replace(", r = 8", "")
+        name = name if name.startswith(("peft", "loralib")) else f"ours: {name}"
+        assert shown == [f"{measured[targets, name]:.2f}" for targets in ("q,v", "all-linear")], label
+
+
+def test_layout_times_on_the_page_of_speed_are_those_of_the_benchmark():
+    measured = pd.read_csv(ROOT / "benchmarks/results/layout.csv").set_index(["work", "layout", "task"])["ratio"]
+    (_, *tasks), *rows = table_after("speed.md", "no dropout), medians")
+    for label, *shown in rows:
+        assert shown == [f"{measured[label.split(',')[0], 'ours, packed', task]:.2f}" for task in tasks], label
+
+
+def test_every_path_on_the_page_of_the_code_exists():
+    spans = re.findall(r"`([\w./<>]+)`", (DOCS / "code.md").read_text())
+    paths = [span for span in spans if "/" in span.rstrip("/") and not span.startswith(("runs/<id>", "checkpoint/"))]
+    assert len(paths) > 30
+    for path in paths:
+        folder = ROOT if path.startswith(("conf/", "tests/")) else ROOT / "xlora_bench"
+        assert list(folder.glob(re.sub(r"<\w+>", "*", path))), path
+
+
+PAPERS = [name for name in choices("paper") if name != "quickstart"]
+
+
+def test_page_of_protocols_lists_every_paper_with_the_status_of_its_numbers():
+    rows = {name.strip("`"): status for name, _, status in table_after("protocols.md", "--aggregation mean\n")[1:]}
+    assert sorted(rows) == PAPERS
+    for name, status in rows.items():
+        statuses = {number.status for number in load_paper(name).numbers}
+        assert statuses == set(re.findall("|".join(STATUSES), status)), name
+
+
+def test_the_paper_on_the_page_of_protocols_is_read():
+    (text,) = blocks("protocols.md", "yaml")
+    config = OmegaConf.create(text)
+    paper = Paper.parse(OmegaConf.to_container(config.paper, resolve=True))
+    assert [number.value for number in paper.numbers if number.column[1] == "rte"] == [0.866, 0.715]
+
+
+def test_page_of_variants_has_the_default_init_and_the_parameter_count_of_each():
+    rows = {
+        name.strip("`"): (formula, init)
+        for name, _, formula, init, _ in table_after("variants.md", "## Adapters\n")[1:]
+    }
+    assert sorted(rows) == test_conformance.VARIANTS
+    for name, (formula, init) in rows.items():
+        assert instantiate(configured(f"adapter={name}").init_scheme).name == init.strip("`"), name
+        if name not in ("asymmetric", "loldu"):  # theirs depends on an option
+            out = 24 if name == "cholesky" else 40
+            terms = re.sub(r"\br (?=[a-z(])", "r * ", formula).replace("^", "**").replace("in)", "n)")
+            expected = eval(terms, {"r": 4, "out": out, "n": 24})
+            assert test_conformance.variant(name).parameter_count(out, 24, 4) == expected, name
+
+
+def test_checks_on_the_page_of_variants_to_add_exist():
+    rows = table_after("add_a_variant.md", "has the name of the check")[1:]
+    names = {name for place, _ in rows for name in re.findall(r"^`(\w+)`", place)}
+    assert len(names) > 8
+    assert not [name for name in names if not callable(getattr(test_conformance, name, None))]

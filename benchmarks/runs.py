@@ -1,11 +1,13 @@
-"""Fixed cost of a run and memory of a process that runs many; and that both ways give the same results.
+"""The fixed cost of a run, and the memory of a process that trains many runs.
 
     python -m benchmarks.runs                       # 100 tiny runs in one process
-    python -m benchmarks.runs --processes 100       # and each of the first 100 as a process of its own
-    python -m benchmarks.runs --threads 2           # both on two threads: a sum's last bits depend on how many
+    python -m benchmarks.runs --processes 100       # and the first 100 again, each in a process of its own
+    python -m benchmarks.runs --threads 2           # all of it on two threads
 
-A tiny run is one step on 16 sentences and one evaluation on 16. Its fixed cost is everything but that step and that
-evaluation. Seconds are of the CPU, which other work on the machine blurs less than it does the clock.
+A tiny run is one training step on 16 sentences and one evaluation on 16 sentences. Its fixed cost is everything else.
+Times are CPU times, because other work on the machine changes them less than it changes wall time. With `--processes`
+the program stops with an error if a run gives other results in a process of its own. Both use the same number of
+threads, because the last bits of a sum depend on it.
 """
 
 import argparse
@@ -28,8 +30,9 @@ import torch
 import xlora_bench.training.prepare
 import xlora_bench.training.train
 from benchmarks.tables import RESULTS, log, publish, show_log
-from xlora_bench.adapters.base import Adapter
 from xlora_bench.cli.main import main as xlora_bench_main
+from xlora_bench.inject.methods import Baseline
+from xlora_bench.inject.methods.native import NativeMethod
 from xlora_bench.models import weight_cache
 from xlora_bench.runs.run import Run
 from xlora_bench.training.callbacks import EpochCheckpoint
@@ -46,22 +49,23 @@ TINY = (
 )
 ADAPTERS = ("lora", "pissa", "bitfit", "orthogonal_qr")
 
-PARTS = {
-    "options, data": (xlora_bench.training.train, "resolve"),
-    "model": (weight_cache, "classifier"),
-    "adapter": (Adapter, "apply"),
-    "layout": (xlora_bench.training.prepare, "choose_layout"),
-    "fit": (xlora_bench.training.prepare.lightning.Trainer, "fit"),
-    "step": (Classifier, "optimizer_step"),
-    "evaluation": (Classifier, "validation_step"),
-    "checkpoint": (EpochCheckpoint, "on_train_epoch_end"),
-    "record": (Run, "end"),
-}
-"""What is clocked; `step`, `evaluation` and `checkpoint` are within `fit`."""
+PARTS: tuple[tuple[str, Any, str], ...] = (
+    ("options, data", xlora_bench.training.train, "resolve"),
+    ("model", weight_cache, "classifier"),
+    ("adapter", NativeMethod, "apply"),
+    ("adapter", Baseline, "apply"),
+    ("layout", xlora_bench.training.prepare, "choose_layout"),
+    ("fit", xlora_bench.training.prepare.lightning.Trainer, "fit"),
+    ("step", Classifier, "optimizer_step"),
+    ("evaluation", Classifier, "validation_step"),
+    ("checkpoint", EpochCheckpoint, "on_train_epoch_end"),
+    ("record", Run, "end"),
+)
+"""What is timed: the name of the part, the owner and the function; `step`, `evaluation`, `checkpoint` are in `fit`."""
 
 
 def main() -> None:
-    """Publish the cost of the parts and the memory; fail if processes of their own give other results."""
+    """Publish the cost of the parts and the memory; raise an error if a process of its own gives other results."""
     options = parse()
     show_log()
     torch.set_num_threads(options.threads)
@@ -72,7 +76,7 @@ def main() -> None:
             alone = as_processes(
                 Path(folder) / "many", Path(folder) / "one", options.processes, threads=options.threads
             )
-            publish("cells_alone", alone, title="Tiny runs as processes of their own", folder=options.results)
+            publish("runs_alone", alone, title="Tiny runs as processes of their own", folder=options.results)
 
 
 def parse() -> argparse.Namespace:
@@ -86,7 +90,7 @@ def parse() -> argparse.Namespace:
 
 
 def in_one_process(folder: Path, runs: int) -> pd.DataFrame:
-    """Return a row per run: CPU seconds of its parts, of all, and between it and the one before; resident bytes."""
+    """Return a row per run: CPU seconds of its parts, of the run, and since the run before; resident bytes."""
     rows: list[dict[str, float]] = []
     clocked: dict[str, float] = {}
     train, ended = xlora_bench.training.train.train, time.process_time()
@@ -98,14 +102,14 @@ def in_one_process(folder: Path, runs: int) -> pd.DataFrame:
         score = train(config)
         between, ended = start - ended, time.process_time()
         rows.append(
-            {**dict.fromkeys(PARTS, 0.0), **clocked, "run_id": ended - start, "between": between}
+            {**dict.fromkeys((name for name, *_ in PARTS), 0.0), **clocked, "run": ended - start, "between": between}
             | {"wall": time.perf_counter() - wall, "resident": psutil.Process().memory_info().rss}
         )
         return score
 
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(xlora_bench.training.train, "train", clocked_train))
-        for name, (owner, attribute) in PARTS.items():
+        for name, owner, attribute in PARTS:
             patches.enter_context(clock(owner, attribute, clocked, name))
         seeds = ",".join(str(seed) for seed in range(-(-runs // len(ADAPTERS))))
         run(["-m", *TINY, f"adapter={','.join(ADAPTERS)}", f"seed={seeds}", *paths(folder)])
@@ -129,7 +133,7 @@ def clock(owner: Any, attribute: str, clocked: dict[str, float], name: str) -> I
 
 
 def run(arguments: list[str]) -> None:
-    """Run the main job in this process."""
+    """Run `xlora-bench` with `arguments` in this process."""
     with mock.patch.object(sys, "argv", ["xlora_bench", *arguments]):
         xlora_bench_main()
 
@@ -140,21 +144,21 @@ def paths(folder: Path) -> list[str]:
 
 
 def report(runs: pd.DataFrame, folder: Path) -> None:
-    """Publish the median CPU milliseconds of the parts of warm runs, and the memory after some of them."""
-    later = runs.iloc[len(ADAPTERS) :]  # the first of each kind fills the caches
-    parts = later.assign(fixed=later["run_id"] - later["step"] - later["evaluation"])
+    """Publish the median CPU milliseconds of the parts of a warm run, and the memory after some of the runs."""
+    later = runs.iloc[len(ADAPTERS) :]  # the first runs fill the caches
+    parts = later.assign(fixed=later["run"] - later["step"] - later["evaluation"])
     parts["in fit, rest"] = parts["fit"] - parts["step"] - parts["evaluation"] - parts["checkpoint"]
     named = parts.drop(columns=["resident", "fit"])
     table = pd.DataFrame({"part": named.columns, "ms": 1e3 * named.median().to_numpy()})
-    publish("cells_cost", table, title=f"A tiny warm run, median of {len(later)}", folder=folder)
+    publish("runs_cost", table, title=f"A tiny warm run, median of {len(later)}", folder=folder)
     indices = [index for index in (0, 9, len(runs) // 2, len(runs) - 1) if index < len(runs)]
     resident = runs["resident"].to_numpy()[indices] / 2**20
     memory = pd.DataFrame({"after run": [index + 1 for index in indices], "resident MiB": resident})
-    publish("cells_memory", memory, title="Memory of one process over its runs", folder=folder)
+    publish("runs_memory", memory, title="Memory of one process over its runs", folder=folder)
 
 
 def as_processes(folder: Path, reference: Path, runs: int, *, threads: int) -> pd.DataFrame:
-    """Run the first `runs` runs as processes of their own, on `threads`; return their wall and CPU seconds.
+    """Train the first `runs` runs again, each in a process of its own; return their wall and CPU seconds.
 
     Raises:
         ValueError: if a result differs in one bit.
@@ -175,8 +179,8 @@ def as_processes(folder: Path, reference: Path, runs: int, *, threads: int) -> p
             }
         )
         if difference := differing(path.parent, folder / "runs" / path.parent.name):
-            raise ValueError(f"{' '.join(overrides)}: {difference} differs from the run among others")
-        log.info("%d of %d alone: the same bits, %.1f s", len(rows), runs, rows[-1]["wall"])
+            raise ValueError(f"{' '.join(overrides)}: {difference} is not the same as in one process")
+        log.info("%d of %d: the same bits in a process of its own, %.1f s", len(rows), runs, rows[-1]["wall"])
     frame = pd.DataFrame(rows)
     return pd.DataFrame(
         {"runs": [len(frame)], "wall s, median": frame.wall.median(), "cpu s, median": frame.cpu.median()}
