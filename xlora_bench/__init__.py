@@ -87,8 +87,8 @@ def __getattr__(name: str) -> Any:
         return version("xlora-bench")
     if name in _MODULE_OF:
         return getattr(import_module(f"xlora_bench.{_MODULE_OF[name]}"), name)
-    if name[:1].isupper() and (result := _in_a_file_of_its_own(name)) is not None:
-        return result
+    if name[:1].isupper() and (added := _in_a_file_of_its_own(name)) is not None:
+        return added
     raise AttributeError(f"module 'xlora_bench' has no attribute {name!r}")
 
 

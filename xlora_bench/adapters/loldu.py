@@ -12,7 +12,7 @@ from xlora_bench.adapters.delta import Delta
 from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme, LDUInit
 from xlora_bench.adapters.lora import contiguous_copy
 
-ZStart = Literal["lu", "uniform", "normal", "constant", "s_uniform", "s_normal", "ones", "zeros"]
+ZInit = Literal["lu", "uniform", "normal", "constant", "s_uniform", "s_normal", "ones", "zeros"]
 
 
 class DiagonalDelta(Delta):
@@ -68,7 +68,7 @@ class LoLDU(Adapter):
     the choice matters only with weight decay or `train_sigma`. Source: arXiv 2410.13618 (LoLDU).
     """
 
-    z_init: ZStart = "lu"
+    z_init: ZInit = "lu"
     train_sigma: bool = False
 
     supported_inits: ClassVar[tuple[str, ...] | None] = ("ldu",)
@@ -86,7 +86,7 @@ class LoLDU(Adapter):
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Return the delta that trains the first r diagonal entries."""
         parts = ldu(weight, rank=initial.A.shape[0])
-        z = start_z(parts.D.cpu(), self.z_init, generator)
+        z = init_z(parts.D.cpu(), self.z_init, generator)
         return DiagonalDelta(parts, z, sigma=scaling, train_sigma=self.train_sigma)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
@@ -94,13 +94,13 @@ class LoLDU(Adapter):
         return rank + int(self.train_sigma)
 
 
-def start_z(pivots: Tensor, z_init: ZStart, generator: Generator) -> Tensor:
+def init_z(pivots: Tensor, z_init: ZInit, generator: Generator) -> Tensor:
     """Return `z0 (r,)` for the first r `pivots`."""
     mean = pivots.mean()
     uniform = torch.rand(pivots.shape, generator=generator) * 2 - 1
     normal = torch.randn(pivots.shape, generator=generator)
     std = pivots.std() if len(pivots) > 1 else torch.zeros(())
-    starts = {
+    inits = {
         "lu": pivots,
         "uniform": uniform * mean.abs() / 2,
         "normal": mean + std * normal,
@@ -110,4 +110,4 @@ def start_z(pivots: Tensor, z_init: ZStart, generator: Generator) -> Tensor:
         "ones": torch.ones(pivots.shape),
         "zeros": torch.zeros(pivots.shape),
     }
-    return starts[z_init]
+    return inits[z_init]

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        left, right = (find_recorded(run_names, location=options.results_dir) for run_names in options.runs)
+        left, right = (find_recorded(run_name, location=options.results_dir) for run_name in options.runs)
         say(diff_report(left, right), left=left, right=right)
     except ValueError as error:
         console(error=True).print(f"error: {error}", soft_wrap=True, markup=False, highlight=False)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +35,6 @@ def table(spectra: "dict[str, torch.Tensor]") -> pd.DataFrame:
     """Return one row per module: full rank, `sigma_1`, and the smallest rank for each energy share in `ENERGIES`.
 
     Energy of rank `r` is `sum_{i<=r} sigma_i^2 / sum_i sigma_i^2`."""
-
     rows = [
         {"module": module_name, "full_rank": len(values), "sigma_1": values[0].item()}
         | {f"rank_{round(100 * energy)}": energy_rank(values, energy) for energy in ENERGIES}
@@ -46,10 +45,6 @@ def table(spectra: "dict[str, torch.Tensor]") -> pd.DataFrame:
 
 def draw(spectra: dict[str, torch.Tensor], path: Path, *, title: str) -> None:
     """Draw two heat maps (module x rank): `sigma_i / sigma_1`, and cumulative energy as a share of the total."""
-    import matplotlib as mpl  # noqa: PLC0415 - slow to import
-
-    mpl.use("Agg")
-
     shown = min(SHOWN_RANKS, *(len(values) for values in spectra.values()))
     energy = [values.square().cumsum(0) / values.square().sum() for values in spectra.values()]
     maps = {
@@ -59,19 +54,19 @@ def draw(spectra: dict[str, torch.Tensor], path: Path, *, title: str) -> None:
         ),
         "cumulative energy, share of the whole spectrum": ("magma", energy),
     }
-    figure, axes = plt.subplots(1, 2, figsize=(16, 1.6 + 0.28 * len(spectra)), sharey=True, layout="constrained")
-    for axis, (label, (colours, rows)) in zip(axes, maps.items(), strict=True):
+    figure = Figure(figsize=(16, 1.6 + 0.28 * len(spectra)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, (label, (colours, rows)) in zip(panels, maps.items(), strict=True):
         values = torch.stack([row[:shown] for row in rows]).numpy()
-        image = axis.imshow(
+        image = panel.imshow(
             values, aspect="auto", cmap=colours, vmin=0, vmax=1, extent=(0.5, shown + 0.5, len(rows), 0)
         )
-        axis.set(title=label, xlabel="rank $i$")
-        figure.colorbar(image, ax=axis)
-    axes[0].set_yticks([module_name + 0.5 for module_name in range(len(spectra))], list(spectra))
+        panel.set(title=label, xlabel="rank $i$")
+        figure.colorbar(image, ax=panel)
+    panels[0].set_yticks([row + 0.5 for row in range(len(spectra))], list(spectra))
     figure.suptitle(title)
     for suffix in (".png", ".svg"):
         figure.savefig(path.with_suffix(suffix), dpi=150)
-    plt.close(figure)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")

@@ -54,7 +54,7 @@ def say(checks: Sequence[Check]) -> None:
     for column in COLUMNS:
         table.add_column(column, overflow="fold")
     for check in checks:
-        table.add_row(*(Text(run_id) for run_id in check.row()))
+        table.add_row(*(Text(text) for text in check.row()))
     terminal = console()
     terminal.print(table)
     count = sum(check.identical for check in checks)

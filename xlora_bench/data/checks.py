@@ -10,7 +10,7 @@ def checked_text(frame: pd.DataFrame, columns: tuple[str, ...], *, location: str
     """Return the text columns as lists.
 
     Raises:
-        ValueError: If the table is empty, a column or a text is missing, or a row has no text at all. One
+        ValueError: if the table is empty, a column or a text is missing, or a row has no text at all. One
             empty side of a pair is allowed: large public data sets have a few.
     """
     _require_columns(frame, (*columns, "label"), location=location)
@@ -31,7 +31,7 @@ def checked_labels(frame: pd.DataFrame, names: tuple[str, ...] | None, *, locati
     """Return class ids (n,) int64 from ids or class names; with `names=None`, scores (n,) float32.
 
     Raises:
-        ValueError: If a label is missing, is not a known class, or is not a finite number.
+        ValueError: if a label is missing, is not a known class, or is not a finite number.
     """
     _require_columns(frame, ("label",), location=location)
     values = frame["label"]
@@ -46,8 +46,8 @@ def checked_labels(frame: pd.DataFrame, names: tuple[str, ...] | None, *, locati
 def _require_columns(frame: pd.DataFrame, columns: tuple[str, ...], *, location: str) -> None:
     for column in columns:
         if column not in frame.columns:
-            result = ", ".join(map(str, frame.columns))
-            raise ValueError(f"column {column!r} is missing in {location}; columns found: {result}")
+            columns_found = ", ".join(map(str, frame.columns))
+            raise ValueError(f"column {column!r} is missing in {location}; columns found: {columns_found}")
 
 
 def _translate(values: pd.Series, read: Callable[[object], float | None], rule: str, *, location: str) -> list[float]:

@@ -17,7 +17,7 @@ class PaddedCollator:
     `idx` (n,) long; `tokens`, the number of tokens without padding.
 
     Raises:
-        ValueError: If the tokenizer has no padding token.
+        ValueError: if the tokenizer has no padding token.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -13,14 +13,14 @@ def find(folder: Path, split: str) -> Path:
     """Return the one file `folder/split.{parquet,jsonl,csv,tsv}`.
 
     Raises:
-        ValueError: If there is no such file, or more than one.
+        ValueError: if there is no such file, or more than one.
     """
     tried = [folder / f"{split}.{suffix}" for suffix in SUFFIXES]
-    result = [path for path in tried if path.is_file()]
-    if len(result) == 1:
-        return result[0]
-    if result:
-        names = ", ".join(path.name for path in result)
+    existing = [path for path in tried if path.is_file()]
+    if len(existing) == 1:
+        return existing[0]
+    if existing:
+        names = ", ".join(path.name for path in existing)
         raise ValueError(f"`paths.data_dir` holds the split {split!r} twice, in {folder}: {names}; keep one")
     names = ", ".join(str(path) for path in tried)
     raise ValueError(f"`paths.data_dir` has no file for the split {split!r}; tried {names}")
@@ -30,7 +30,7 @@ def read(path: Path) -> pd.DataFrame:
     """Read one data file. All fields of csv and tsv are text; "NA" and "null" are not treated as missing.
 
     Raises:
-        ValueError: If the file cannot be read in the format of its suffix.
+        ValueError: if the file cannot be read in the format of its suffix.
     """
     try:
         return _READERS[path.suffix](path)

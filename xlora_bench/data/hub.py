@@ -12,7 +12,7 @@ def read(hub: tuple[str, ...], split: str) -> pd.DataFrame:
     """Return one split of the Hub data set `datasets.load_dataset(*hub)`.
 
     Raises:
-        ValueError: If the Hub cannot be reached or does not hold that data set.
+        ValueError: if the Hub cannot be reached or does not hold that data set.
     """
     from datasets import load_dataset  # noqa: PLC0415 - slow to import
     from datasets.exceptions import DatasetsError  # noqa: PLC0415 - slow to import

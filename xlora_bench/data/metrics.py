@@ -15,7 +15,7 @@ def compute(task: TextTask, logits: np.ndarray, labels: np.ndarray) -> dict[str,
     If a logit is not finite, every metric is 0.
 
     Raises:
-        ValueError: If there are not as many predictions as labels.
+        ValueError: if there are not as many predictions as labels.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(logits).all():

@@ -47,7 +47,7 @@ def read_task(task: TextTask, *, data_dir: Path | None) -> dict[str, Rows]:
     """Return the rows of every split of `task`, the training split first.
 
     Raises:
-        ValueError: If the source cannot be read, or its rows do not fit the task.
+        ValueError: if the source cannot be read, or its rows do not fit the task.
     """
     return {split: read_rows(task, split, data_dir=data_dir) for split in task.splits}
 
@@ -55,9 +55,9 @@ def read_task(task: TextTask, *, data_dir: Path | None) -> dict[str, Rows]:
 def read_rows(task: TextTask, split: str, *, data_dir: Path | None) -> Rows:
     """Return the checked rows of one split: generated, from `data_dir`, or (`data_dir=None`) from the Hub."""
     source = task.train_split if split == HOLDOUT else split
-    frame, index = _read_frame(task, source, data_dir=data_dir)
-    texts = checked_text(frame, task.text_columns, location=index)
-    labels = checked_labels(frame, task.labels, location=index)
+    frame, source_name = _read_frame(task, source, data_dir=data_dir)
+    texts = checked_text(frame, task.text_columns, location=source_name)
+    labels = checked_labels(frame, task.labels, location=source_name)
     if split == HOLDOUT:
         keep = _held_out(task, len(labels))
     elif split == task.train_split and task.holdout is not None:

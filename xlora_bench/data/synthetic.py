@@ -70,7 +70,7 @@ def read(name: str, split: str) -> pd.DataFrame:
     """Return the rows of one split. Labels are balanced; no text occurs twice within or across splits.
 
     Raises:
-        ValueError: If the split is not "train" or "validation".
+        ValueError: if the split is not "train" or "validation".
     """
     if split not in ROWS:
         raise ValueError(f"task {name!r} has no split {split!r}: it has {', '.join(ROWS)}")

@@ -28,7 +28,7 @@ class TextTask(CheckedOptions):
     batches in tokens; the shortest is also the row length for attention in unpadded batches. They affect rounding.
 
     Raises:
-        ValueError: If a field contradicts another or is outside its range.
+        ValueError: if a field contradicts another or is outside its range.
     """
 
     config_group: ClassVar[str] = "task"

@@ -54,7 +54,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a hash of everything in the tokenizer that determines the token ids of a text.
 
     Raises:
-        ValueError: If the tokenizer is not a fast one: the state of a slow tokenizer cannot be serialised.
+        ValueError: if the tokenizer is not a fast one: the state of a slow tokenizer cannot be serialised.
     """
     if not tokenizer.is_fast:
         name = type(tokenizer).__name__
@@ -77,7 +77,7 @@ def tokenized(rows: Rows, *, tokenizer: PreTrainedTokenizerBase, max_length: int
     seeds share it. A file with a wrong checksum is written again.
 
     Raises:
-        ValueError: If the cache folder cannot be written, `max_length` is too large or the tokenizer is not fast.
+        ValueError: if the cache folder cannot be written, `max_length` is too large or the tokenizer is not fast.
     """
     if max_length > tokenizer.model_max_length:
         limit = tokenizer.model_max_length

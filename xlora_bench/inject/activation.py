@@ -29,7 +29,7 @@ class AdapterState:
             tuple((head, head.serving, head.route) for _, head in adapter_heads(model)),
         )
 
-    def rebuild_buffers(self) -> None:
+    def restore(self) -> None:
         """Restore this state. Adapters that were removed in the meantime are left out."""
         for layer, active, route, merged_weight in self.layers:
             layer.active = {name: weight for name, weight in active.items() if name in layer.deltas}
@@ -55,7 +55,7 @@ class ActivationContext:
         return self.model
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.before.pop().rebuild_buffers()
+        self.before.pop().restore()
 
 
 def use_adapters(

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.delta import Delta
 from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme
+from xlora_bench.adapters.lora import contiguous_copy
 from xlora_bench.inject.adapter_config import AdapterConfig
 from xlora_bench.inject.adapter_options import described, made
 from xlora_bench.inject.adding import NewDeltas, check_head, check_new, install, install_head, layer_at
 from xlora_bench.inject.heads import copy_of, linears_of, resize
 from xlora_bench.inject.query import adapted_layers, check_known, deltas, heads
-from xlora_bench.inject.state_dict import check_state, copy_state, own_copy, tensors_of
+from xlora_bench.inject.state_dict import check_state, copy_state, tensors_of
 from xlora_bench.inject.targets import Targets
 from xlora_bench.nn.layers import AdaptedLayer
 from xlora_bench.system.tensor_hash import content_hash
@@ -26,8 +27,6 @@ from xlora_bench.system.tensor_hash import content_hash
 FORMAT = 1
 KEY = "xlora_bench"
 """Key of the safetensors metadata under which everything but the tensors is stored as JSON."""
-
-
 OLD_BUFFERS = {"up0": "B0", "down0": "A0"}
 
 
@@ -40,13 +39,12 @@ def save_adapter(model: nn.Module, name: str, path: Path | str) -> None:
     Raises:
         ValueError: if there is no such adapter.
     """
-
     check_known(model, name)
     tensors = prefixed("deltas", deltas(model, name)) | prefixed("head", heads(model, name))
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp")
     metadata = {"format": "pt", KEY: json.dumps(metadata_of(model, name))}
-    save_file({key: own_copy(tensor) for key, tensor in tensors.items()}, temporary, metadata=metadata)
+    save_file({key: contiguous_copy(tensor) for key, tensor in tensors.items()}, temporary, metadata=metadata)
     temporary.replace(path)
 
 
@@ -113,7 +111,6 @@ def load_adapter(model: nn.Module, path: Path | str, *, name: str | None = None,
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the metadata and the tensors of an adapter file."""
-
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
@@ -136,7 +133,6 @@ def current_key(key: str) -> str:
 
 def adapter_config_of(metadata: Mapping[str, Any]) -> AdapterConfig:
     """Return the adapter configuration in the metadata of a file."""
-
     return AdapterConfig(
         adapter=made(metadata["adapter"], Adapter),  # type: ignore[type-abstract]
         init_scheme=made(metadata["init_scheme"], InitScheme),  # type: ignore[type-abstract]
@@ -180,11 +176,10 @@ def empty_delta(
     adapter: Adapter, weight: Tensor, entry: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
 ) -> Delta:
     """Return a delta with the rank, scaling and anchors of the file, values not yet loaded. No init is computed."""
-
     out_features, in_features = weight.shape
-    start = InitialFactors(torch.zeros(out_features, entry["rank"]), torch.zeros(entry["rank"], in_features))
+    initial = InitialFactors(torch.zeros(out_features, entry["rank"]), torch.zeros(entry["rank"], in_features))
     generator = torch.Generator().manual_seed(0)
-    delta = adapter.delta(weight, start, scaling=entry["scaling"], generator=generator).to(weight.device)
+    delta = adapter.delta(weight, initial, scaling=entry["scaling"], generator=generator).to(weight.device)
     delta.dropout = adapter.dropout
     for anchor in ("B0", "A0"):
         if prefix + anchor in tensors:

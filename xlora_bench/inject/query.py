@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from xlora_bench.adapters.delta import Delta
 
 DEFAULT = "default"
-Found = TypeVar("Found", bound=nn.Module)
+ModuleKind = TypeVar("ModuleKind", bound=nn.Module)
 
 
-def result(model: nn.Module, kind: type[Found]) -> Iterator[tuple[str, Found]]:
+def modules_of_kind(model: nn.Module, kind: type[ModuleKind]) -> Iterator[tuple[str, ModuleKind]]:
     """Yield names and modules of type `kind`, in the model's order."""
     for path, module in model.named_modules():
         if isinstance(module, kind):
@@ -24,12 +24,12 @@ def result(model: nn.Module, kind: type[Found]) -> Iterator[tuple[str, Found]]:
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
     """Yield names and adapted layers, in the model's order."""
-    return result(model, AdaptedLayer)  # type: ignore[type-abstract]
+    return modules_of_kind(model, AdaptedLayer)  # type: ignore[type-abstract]
 
 
 def adapter_heads(model: nn.Module) -> Iterator[tuple[str, AdapterHeads]]:
     """Yield names and heads of which adapters have copies."""
-    return result(model, AdapterHeads)
+    return modules_of_kind(model, AdapterHeads)
 
 
 def deltas(model: nn.Module, name: str = DEFAULT) -> "dict[str, Delta]":

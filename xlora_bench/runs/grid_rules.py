@@ -82,13 +82,13 @@ def parse_rules(node: Any) -> list[Rule]:
     return [Rule.parse(item, number=number) for number, item in enumerate(node or [], start=1)]
 
 
-def same(result: Any, wanted: Any) -> bool:
+def same(actual: Any, wanted: Any) -> bool:
     """Whether two values are equal, compared as numbers or as text: `2e-5` equals `0.00002`. Null equals only null."""
-    if result is ABSENT or (result is None) != (wanted is None):
+    if actual is ABSENT or (actual is None) != (wanted is None):
         return False
-    if result == wanted:
-        return isinstance(result, bool) == isinstance(wanted, bool)
+    if actual == wanted:
+        return isinstance(actual, bool) == isinstance(wanted, bool)
     try:
-        return float(result) == float(wanted)
+        return float(actual) == float(wanted)
     except (TypeError, ValueError):
-        return str(result) == str(wanted)
+        return str(actual) == str(wanted)

@@ -46,7 +46,7 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """Path of the checkpoint of the last whole epoch."""
-        return self.folder / "checkpoint" / "last.ckpt"
+        return checkpoint_path(self.folder)
 
     def finished(self) -> Record | None:
         """Return the record if it is `completed` or `collapsed`, else None."""
@@ -71,6 +71,11 @@ class Run:
         """Write the run id to `run.json` in the output folder of the Hydra job, where the sweep reads it."""
         job_folder.mkdir(parents=True, exist_ok=True)
         (job_folder / "run.json").write_text(json.dumps({"run_id": self.id}))
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Return the path of the checkpoint of the last whole epoch, in the folder of a run."""
+    return folder / "checkpoint" / "last.ckpt"
 
 
 def writable(folder: Path) -> Path:

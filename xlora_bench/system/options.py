@@ -78,7 +78,7 @@ def option_faults(kind: type, values: Mapping[str, Any], *, group: str) -> list[
     for key, value in values.items():
         if key in signature.annotations:
             annotation = signature.annotations[key]
-            if not fits(annotation, value):
+            if not matches_annotation(annotation, value):
                 faults.append(fault(f"{prefix}{key}", value, f"must be {describe(annotation)}"))
         elif not signature.open:
             faults.append(fault(f"{prefix}{key}", value, f"is not an option here; {near(key, signature.annotations)}"))
@@ -120,7 +120,7 @@ def _hints(target: Any) -> dict[str, Any]:
         return {}
 
 
-def fits(annotation: Any, value: object) -> bool:
+def matches_annotation(annotation: Any, value: object) -> bool:
     """Return whether `value` is of the annotated type and within its range; a list serves for a tuple."""
     validator = _validator(annotation)
     if validator is None:
@@ -154,26 +154,26 @@ def _tuples(value: Any) -> Any:
 
 def describe(annotation: Any) -> str:
     """Return in words what a value of this annotation is: `a whole number of at least 1`."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
+    generic, arguments = get_origin(annotation), get_args(annotation)
+    if generic is Annotated:
         text = describe(arguments[0])
         if any(isinstance(one, MinLen) for one in arguments[1:]):
             head, comma, rest = text.partition(",")
             return f"{head} that is not empty{comma}{rest}"
         return f"{text}{_range(arguments[1:])}"
-    if origin is Literal:
+    if generic is Literal:
         return _either([repr(one) if isinstance(one, str) else str(one).lower() for one in arguments])
-    if origin in (Union, UnionType):
+    if generic in (Union, UnionType):
         return _either([describe(one) for one in arguments])
-    if isinstance(origin, type):
-        return _collection(origin, arguments)
+    if isinstance(generic, type):
+        return _collection(generic, arguments)
     return KINDS.get(annotation) or f"of type {getattr(annotation, '__name__', annotation)}"
 
 
-def _collection(origin: type, arguments: Sequence[Any]) -> str:
-    if issubclass(origin, Mapping):
+def _collection(generic: type, arguments: Sequence[Any]) -> str:
+    if issubclass(generic, Mapping):
         return f"a mapping from {describe(arguments[0])} to {describe(arguments[1])}"
-    if origin is tuple and arguments[-1] is not Ellipsis:
+    if generic is tuple and arguments[-1] is not Ellipsis:
         return f"a list of {len(arguments)}: {', '.join(map(describe, arguments))}"
     return f"a list, each entry {describe(arguments[0])}"
 

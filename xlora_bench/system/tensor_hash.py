@@ -8,7 +8,7 @@ from torch import Tensor
 
 def bytes_of(weight: Tensor) -> memoryview:
     """Return the bytes of a tensor in C order."""
-    return weight.detach().contiguous().view(torch.uint8).numpy(force=True).data
+    return weight.detach().contiguous().reshape(-1).view(torch.uint8).numpy(force=True).data
 
 
 def content_hash(weight: Tensor) -> str:

@@ -39,7 +39,6 @@ def load_parent_adapter(model: nn.Module, path: Path, *, head: set[str]) -> None
     Raises:
         ValueError: if the tensors are not those of this model.
     """
-
     tensors = model.state_dict()
     own = {name: tensors[name] for name in trained_names(model) - head}
     state = {name: tensor for name, tensor in load_file(path).items() if name not in head}

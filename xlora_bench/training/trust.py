@@ -110,11 +110,11 @@ def check_class(group: str, name: Any, *, of: str, trust: Sequence[str]) -> None
     plain = isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
     module, _, last = name.rpartition(".") if plain else ("", "", "")
     try:
-        result = getattr(located(module, group, trust), last, None)
+        candidate = getattr(located(module, group, trust), last, None)
     except ImportError as error:
         raise error_for(of, path, name, f"cannot be imported ({error}); put its module on PYTHONPATH") from error
     known = (PACKAGE, OUTSIDE.get(group, PACKAGE), *trust)
-    if not (isinstance(result, type) and issubclass(result, bases) and inside(result.__module__, known)):
+    if not (isinstance(candidate, type) and issubclass(candidate, bases) and inside(candidate.__module__, known)):
         kind = f"must be a class of {PACKAGE} derived from {' or '.join(base.__name__ for base in bases)}"
         way = f"if it is your own, say so: verify --trust {module}, or load_run(..., trust=({module!r},))"
         raise error_for(

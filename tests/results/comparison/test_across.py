@@ -40,7 +40,7 @@ def test_ranks_tests_and_interquartile_means():
     )
     assert list(found.iqm_difference) == ["lu", "full"]
     assert found.iqm_difference["full"].low > 0.08
-    assert "Separable over tasks: lora and full" in " ".join(found.sentences)
+    assert "Significantly different over tasks: lora and full" in " ".join(found.sentences)
 
 
 def test_a_setting_each_for_ranks():
@@ -78,9 +78,9 @@ def test_one_task_has_nothing_over_tasks():
     assert (found.across, found.notes) == ([], [])
 
 
-def test_equal_methods_are_not_separable_over_tasks_and_it_says_so():
+def test_equal_methods_do_not_differ_significantly_over_tasks_and_it_says_so():
     (found,) = compared(frame(("lora", "lu", "full"), TASKS[:3], noise=10.0)).across
-    assert found.sentences[-1] == "No two methods are separable over tasks."
+    assert found.sentences[-1] == "No two methods differ significantly over tasks."
     assert "apart, of 2 that they can be." in found.sentences[1]
 
 
@@ -89,7 +89,7 @@ def test_two_methods_take_wilcoxons_test():
     assert "5 tasks are too few for Wilcoxon's test" in few.sentences[0]
     (enough,) = compared(frame(("lora", "full"), (*TASKS, "qnli"))).across
     assert enough.p_pairs.loc["lora", "full"] == pytest.approx(2 / 2**6)
-    assert enough.sentences[0] == "Wilcoxon's signed-rank test over 6 tasks: p = 0.0312, separable."
+    assert enough.sentences[0] == "Wilcoxon's signed-rank test over 6 tasks: p = 0.0312, significant."
 
 
 def test_too_few_seeds_for_the_interquartile_mean_are_named():

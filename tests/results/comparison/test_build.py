@@ -53,9 +53,9 @@ def test_numbers_are_those_of_scipy(one_task, found):
 def test_verdicts(found):
     verdicts = {name: line.verdict for name, line in lines(found).items()}
     assert verdicts["lora"] == "reference"
-    assert verdicts["full"] == "separable: better"
-    assert verdicts["head"] == "separable: worse"
-    assert verdicts["lu"].startswith("not separable: would need ")
+    assert verdicts["full"] == "significant: better"
+    assert verdicts["head"] == "significant: worse"
+    assert verdicts["lu"].startswith("not significant: would need ")
     assert found.columns[0].best == ("full",)
 
 
@@ -79,14 +79,14 @@ def test_a_difference_that_needs_these_very_examples_says_so(tmp_path):
     line = lines(compared(frame, tmp_path))["lu"]
     assert line.pairwise.p_max_t <= 0.05
     assert 0 in line.pairwise.by_example.seeds_and_examples
-    assert line.verdict == "separable: better, but only on these examples"
+    assert line.verdict == "significant: better, but only on these examples"
 
 
 def test_five_seeds_get_the_plain_verdict(one_task):
     frame, _ = one_task
     found = compared(frame[frame["seed"] < 5])
     assert {line.verdict for name, line in lines(found).items() if name != "lora"} == {
-        "cannot be separable: 5 shared seeds, 6 are needed"
+        "cannot be significant: 5 shared seeds, 6 are needed"
     }
     assert found.columns[0].best is None
     assert "cannot reach p <= 0.05" in found.columns[0].summary
@@ -96,7 +96,7 @@ def test_one_seed_has_a_difference_and_no_interval(one_task):
     frame, _ = one_task
     line = lines(compared(frame[frame["seed"] == 0]))["full"]
     assert (line.interval, line.pairwise.interval, line.pairwise.detectable) == (None, None, None)
-    assert line.verdict == "cannot be separable: 1 shared seed, 6 are needed"
+    assert line.verdict == "cannot be significant: 1 shared seed, 6 are needed"
 
 
 def test_a_collapsed_run_is_counted_and_neither_averaged_nor_paired(one_task):
@@ -222,7 +222,7 @@ def test_text_says_it_all(written):
         "| **full** |",
         "1 of 6 (3% to 56%)",
         "lu: seed 0 is completed only for the reference",
-        "full is separable from every other method (largest p = 0.0312).",
+        "full is significantly better than every other method (largest p = 0.0312).",
         "would be found with probability 80 %",
         "## Over tasks",
         "Friedman's test over 3 tasks: p = ",

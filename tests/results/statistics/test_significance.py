@@ -15,15 +15,15 @@ def runs(mean, *, n=6, spread=0.001):
 def test_the_best_of_eight_stands_out_with_six_seeds():
     scores = {f"m{i}": runs(0.8 - 0.01 * i) for i in range(8)}
     assert significant_from_rest(scores) == "m0"
-    assert describe_significance(scores) == "m0 is separable from every other method (largest p = 0.0312)."
+    assert describe_significance(scores) == "m0 is significantly better than every other method (largest p = 0.0312)."
 
 
 def test_five_seeds_are_never_enough_and_the_sentence_says_so():
     scores = {"lora": runs(0.5, n=5), "full": runs(0.9, n=5)}
     assert significant_from_rest(scores) is None
     assert describe_significance(scores) == (
-        "full has the highest mean, but nothing can be separable: 5 seeds are shared with lora, which cannot reach "
-        "p <= 0.05 in an exact paired test (at best 0.0625); 6 are needed."
+        "full has the highest mean, but cannot be significantly better than all others: 5 seeds are shared with lora, "
+        "which cannot reach p <= 0.05 in an exact paired test (at best 0.0625); 6 are needed."
     )
 
 
@@ -32,7 +32,7 @@ def test_one_close_rival_is_enough_for_none():
     scores = {"best": best, "rival": best | {5: best[5] + 0.01}, "last": runs(0.1)}
     scores["best"] = {seed: score + 0.002 for seed, score in best.items()}
     assert significant_from_rest(scores) is None
-    assert describe_significance(scores) == "best has the highest mean but is not separable from rival."
+    assert describe_significance(scores) == "best has the highest mean but is not significantly better than rival."
 
 
 def test_seeds_count_only_where_both_are_done():
@@ -47,21 +47,24 @@ def test_seeds_count_only_where_both_are_done():
 def test_a_higher_mean_only_from_other_seeds_does_not_stand_out():
     scores = {"a": dict.fromkeys(range(6), 0.5) | {9: 5.0}, "b": dict.fromkeys(range(6), 0.6)}
     assert significant_from_rest(scores) is None
-    assert "not separable from b" in describe_significance(scores)
+    assert "not significantly better than b" in describe_significance(scores)
 
 
 def test_methods_without_a_done_run_are_passed_over_and_named():
     scores = {("lora", "kaiming"): runs(0.9), ("lu", None): runs(0.1), ("vera", None): {}}
     assert significant_from_rest(scores) == ("lora", "kaiming")
     assert describe_significance(scores).startswith(
-        "lora · kaiming is separable from every other method, except vera without a completed run"
+        "lora · kaiming is significantly better than every other method, except vera without a completed run"
     )
 
 
 @pytest.mark.parametrize("scores", [{}, {"a": {0: 1.0}}, {"a": {0: 1.0}, "b": {}}])
 def test_fewer_than_two_methods(scores):
     assert significant_from_rest(scores) is None
-    assert describe_significance(scores) == "Nothing is separable: fewer than two methods have a completed run."
+    assert (
+        describe_significance(scores)
+        == "No method is significantly better: fewer than two methods have a completed run."
+    )
 
 
 def test_a_score_that_is_no_number_is_named():

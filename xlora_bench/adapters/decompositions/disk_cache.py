@@ -41,19 +41,18 @@ def cached(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[], P
         parts = compute()._asdict()
     else:
         path = folder / f"{name}-{VERSION}-{address(weight)}.safetensors"
-        result = entry(path, kind)
-        if result is None:
+        tensors = entry(path, kind)
+        if tensors is None:
             with only_one_at_a_time(path):
-                result = entry(path, kind)  # another process may have written it meanwhile
-                if result is None:
-                    write(path, result := compute()._asdict())
-        parts = result
+                tensors = entry(path, kind)  # another process may have written it meanwhile
+                if tensors is None:
+                    write(path, tensors := compute()._asdict())
+        parts = tensors
     return kind(*(parts[field].to(weight.device) for field in kind._fields))
 
 
 def address(weight: Tensor) -> str:
     """Return a 128-bit XXH3 hash of a weight's dtype, shape and bytes. It is not a cryptographic hash."""
-
     digest = xxh3_128(f"{weight.dtype} {tuple(weight.shape)}".encode())
     digest.update(bytes_of(weight))
     return digest.hexdigest()
@@ -61,14 +60,13 @@ def address(weight: Tensor) -> str:
 
 def entry(path: Path, kind: type[NamedTuple]) -> dict[str, Tensor] | None:
     """Return the fields of `kind` from the file `path`, or None if it is missing, damaged or of another kind."""
-    result = read(path)
-    return result if result is not None and result.keys() == set(kind._fields) else None
+    tensors = read(path)
+    return tensors if tensors is not None and tensors.keys() == set(kind._fields) else None
 
 
 @contextmanager
 def only_one_at_a_time(path: Path) -> Iterator[None]:
     """Lock the computation of `path` against other processes. The lock file is in the folder `<folder>.locks`."""
-
     locks = path.parent.with_name(f"{path.parent.name}.locks")
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / path.name):
@@ -77,7 +75,6 @@ def only_one_at_a_time(path: Path) -> Iterator[None]:
 
 def read(path: Path) -> dict[str, Tensor] | None:
     """Return the tensors in the file `path`, or None if it is missing or damaged."""
-
     try:
         return load_file(path)
     except (OSError, SafetensorError):
@@ -86,7 +83,6 @@ def read(path: Path) -> dict[str, Tensor] | None:
 
 def write(path: Path, parts: dict[str, Tensor]) -> None:
     """Write `parts` to a temporary file and rename it to `path`."""
-
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     save_file({name: part.contiguous() for name, part in parts.items()}, temporary)

@@ -90,13 +90,13 @@ def triplets(weight: Tensor, count: int, part: Part) -> SVD:
     """Compute the `count` largest or smallest singular triplets."""
     wide = weight.detach().cpu().double()
     dtype = at_least_fp32(weight[:0]).dtype
-    result = None if dtype == torch.float64 else by_gram(wide, count, smallest=part == "minor")
-    if result is None:
+    computed = None if dtype == torch.float64 else by_gram(wide, count, smallest=part == "minor")
+    if computed is None:
         chosen = slice(min(wide.shape) - count, None) if part == "minor" else slice(0, count)
         with one_thread():
             U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
-        result = U[:, chosen], S[chosen], Vh[chosen]
-    U, S, Vh = result
+        computed = U[:, chosen], S[chosen], Vh[chosen]
+    U, S, Vh = computed
     sign = torch.where(U.gather(0, U.abs().argmax(dim=0, keepdim=True)) < 0, -1.0, 1.0)
     return SVD((U * sign).to(dtype), S.to(dtype), (sign.T * Vh).to(dtype))
 

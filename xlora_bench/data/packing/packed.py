@@ -46,13 +46,13 @@ def first_fit_decreasing(lengths: IntArray, capacity: int) -> Packing:
     held: list[int] = []
     for sentence in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[sentence])
-        index = next((index for index, used in enumerate(filled) if used + length <= capacity), len(filled))
-        if index == len(filled):
+        chosen = next((chosen for chosen, used in enumerate(filled) if used + length <= capacity), len(filled))
+        if chosen == len(filled):
             filled.append(0)
             held.append(0)
-        row[sentence], start[sentence], within[sentence] = index, filled[index], held[index]
-        filled[index] += length
-        held[index] += 1
+        row[sentence], start[sentence], within[sentence] = chosen, filled[chosen], held[chosen]
+        filled[chosen] += length
+        held[chosen] += 1
     return Packing(row=row, start=start, index=within, shape=(len(filled), max(filled)))
 
 

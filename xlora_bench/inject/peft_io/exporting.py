@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xlora_bench.adapters.dora import MagnitudeDelta
+from xlora_bench.adapters.lora import contiguous_copy
 from xlora_bench.inject.heads import own_heads
 from xlora_bench.inject.peft_io.factor_layouts import MAGNITUDE, to_peft
 from xlora_bench.inject.peft_io.module_names import PREFIX, pattern_key, plain_names, target_modules
 from xlora_bench.inject.query import DEFAULT, adapted_layers, check_known, heads
-from xlora_bench.inject.state_dict import own_copy
 from xlora_bench.nn.layers import AdaptedLayer
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ def export_peft(model: nn.Module, folder: Path | str, name: str = DEFAULT) -> No
     Raises:
         ValueError: if there is no such adapter, it has no LoRA form, or it trained biases of the base.
     """
-
     check_known(model, name)
     layers = {path: layer for path, layer in adapted_layers(model) if name in layer.deltas}
     check_lora_form(layers, name)
@@ -45,10 +44,12 @@ def export_peft(model: nn.Module, folder: Path | str, name: str = DEFAULT) -> No
         if isinstance(layer.deltas[name], MagnitudeDelta):
             parts[MAGNITUDE] = layer.deltas[name].magnitude
         for key, tensor in parts.items():
-            tensors[f"{PREFIX}{module_name}.{key}"] = own_copy(tensor)
+            tensors[f"{PREFIX}{module_name}.{key}"] = contiguous_copy(tensor)
     head = heads(model, name) or own_heads(model)
     for module_name, module in head.items():
-        tensors |= {f"{PREFIX}{module_name}.{key}": own_copy(tensor) for key, tensor in module.state_dict().items()}
+        tensors |= {
+            f"{PREFIX}{module_name}.{key}": contiguous_copy(tensor) for key, tensor in module.state_dict().items()
+        }
     alphas = {module_name: layer.deltas[name].scaling * ranks[module_name] for module_name, layer in layers.items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

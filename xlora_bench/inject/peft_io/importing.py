@@ -52,7 +52,7 @@ def import_peft(model: nn.Module, folder: Path | str, name: str | None = None) -
     check_kind(config)
     factors, rest = split(tensors)
     copies = head_copies(model, config, rest)
-    new_deltas = [at(model, module_name, result, config) for module_name, result in factors.items()]
+    new_deltas = [at(model, module_name, module_tensors, config) for module_name, module_tensors in factors.items()]
     adapter_config = AdapterConfig(
         adapter=adapter_of(config, new_deltas),
         init_scheme=init_scheme_of(config),
@@ -115,18 +115,18 @@ def at(
         raise ValueError(f"the file adapts `{module_name}`, which this {type(model).__name__} does not have")
     layer = layer_at(model, module_name)
     magnitude = tensors.pop(MAGNITUDE, None)
-    start = from_peft(layer, tensors, module_name=module_name)
+    initial = from_peft(layer, tensors, module_name=module_name)
     weight = layer.weight_matrix()
-    scaling = scaling_of(config, module_name, rank=len(start.A))
+    scaling = scaling_of(config, module_name, rank=len(initial.A))
     if magnitude is None:
-        delta = LowRankDelta(start, scaling=scaling).to(weight.device)
+        delta = LowRankDelta(initial, scaling=scaling).to(weight.device)
     else:
-        delta = MagnitudeDelta(weight, start, scaling=scaling).to(weight.device)
+        delta = MagnitudeDelta(weight, initial, scaling=scaling).to(weight.device)
         delta.magnitude.data.copy_(magnitude.flatten())
     delta.dropout = config.lora_dropout
     if isinstance(config.init_lora_weights, str) and config.init_lora_weights in REWRITING:
         subtracted = init_scheme_of(config).init_factors(
-            weight, len(start.A), scaling=scaling, generator=torch.Generator()
+            weight, len(initial.A), scaling=scaling, generator=torch.Generator()
         )
         delta.B0, delta.A0 = (factor.contiguous() for factor in subtracted)
     return module_name, layer, delta

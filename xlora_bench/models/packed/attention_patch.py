@@ -40,14 +40,14 @@ def attends_jointly(
         width = attention.attention_head_size
         query, key, value = (each.unflatten(-1, (-1, width)).transpose(1, 2) for each in (query, key, value))
         dropout = attention.dropout.p if attention.training else 0.0
-        result, _ = attend(
+        context, _ = attend(
             attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling, rows=unpadded
         )
-        result = result.flatten(2)
+        context = context.flatten(2)
         if answers is None:
-            return output(result, queried), None
-        queried, result = (each.flatten(0, 1).index_select(0, answers) for each in (queried, result))
-        return output(result, queried).unsqueeze(1), None
+            return output(context, queried), None
+        queried, context = (each.flatten(0, 1).index_select(0, answers) for each in (queried, context))
+        return output(context, queried).unsqueeze(1), None
 
     before = block.__dict__.get("forward")
     block.forward = forward

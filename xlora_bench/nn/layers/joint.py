@@ -60,7 +60,7 @@ class JointLinear(torch.autograd.Function):
         x, hidden, *factors = ctx.saved_tensors
         Bs, As = factors[::2], factors[1::2]
         needs_x, _, *trained = ctx.needs_input_grad
-        result: list[Tensor | None] = [None] * len(factors)
+        d_factors: list[Tensor | None] = [None] * len(factors)
         inner = gradients[0].new_empty(len(gradients[0]), sum(map(len, As)))
         d_x, number, end = None, 0, 0
         for (weight, scaling, updated), gradient in zip(ctx.parts, gradients, strict=True):
@@ -71,7 +71,7 @@ class JointLinear(torch.autograd.Function):
                     # computed as (k, out): a third of the time of (out, k); then made contiguous for the optimizer
                     d_B = gradient.new_empty(end - start, gradient.shape[1])
                     d_B.addmm_(hidden[:, start:end].T, gradient, beta=0, alpha=scaling)
-                    result[2 * number] = d_B.T.contiguous()
+                    d_factors[2 * number] = d_B.T.contiguous()
                 number += 1
             if needs_x:
                 d_x = gradient @ weight if d_x is None else d_x.addmm_(gradient, weight)
@@ -79,8 +79,8 @@ class JointLinear(torch.autograd.Function):
             d_x.addmm_(inner, torch.cat(As))
         if x is not None:
             split = (inner.T @ x).split([len(A) for A in As])
-            result[1::2] = [each if trains else None for each, trains in zip(split, trained[1::2], strict=True)]
-        return d_x, None, *result
+            d_factors[1::2] = [each if trains else None for each, trains in zip(split, trained[1::2], strict=True)]
+        return d_x, None, *d_factors
 
 
 def joint_linear(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:

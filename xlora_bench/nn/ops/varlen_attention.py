@@ -133,12 +133,12 @@ def _transposed(parts: Iterable[Tensor]) -> list[Tensor]:
     return [part.transpose(1, 2) for part in parts]
 
 
-def _products(left: Sequence[Tensor], right: Tensor, sizes: list[int], result: Tensor) -> Tensor:
-    """Write the products of `left (heads, a, size)` with the rows of `right` to `result (m, heads, d)`; return it."""
-    outputs = result.split([part.shape[1] for part in left])
+def _products(left: Sequence[Tensor], right: Tensor, sizes: list[int], out: Tensor) -> Tensor:
+    """Write the products of `left (heads, a, size)` with the rows of `right` to `out (m, heads, d)`; return it."""
+    outputs = out.split([part.shape[1] for part in left])
     for part, states, output in zip(left, _by_row(right, sizes), outputs, strict=True):
         output.copy_(torch.bmm(part, states).transpose(0, 1))
-    return result
+    return out
 
 
 @lru_cache(maxsize=256)  # shared by all layers and by the runs of one seed; about 50 KB of masks per batch

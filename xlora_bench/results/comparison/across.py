@@ -53,8 +53,8 @@ def compare_across(
     ranks = average_ranks(table)
     sentences = [f"Left out, without a completed run on every task: {', '.join(left_out)}."] if left_out else []
     friedman, p_pairs, test_sentences = _tests(table)
-    everything = {name: name in table.columns for name in labels.values()}
-    iqm, difference, remarks = _iqm(columns, tasks, {key: name for key, name in labels.items() if everything[name]})
+    complete = {name: name in table.columns for name in labels.values()}
+    iqm, difference, remarks = _iqm(columns, tasks, {key: name for key, name in labels.items() if complete[name]})
     return Across(
         setting=setting,
         scores=table,
@@ -94,7 +94,7 @@ def _tests(table: pd.DataFrame) -> tuple[float | None, pd.DataFrame | None, list
         except ValueError as few:
             return None, None, [f"Not tested over tasks: {few}."]
         p = float(pairs.to_numpy()[0, 1])
-        return None, pairs, [f"Wilcoxon's signed-rank test over {tasks} tasks: p = {p:.3g}{_separable(p)}."]
+        return None, pairs, [f"Wilcoxon's signed-rank test over {tasks} tasks: p = {p:.3g}{_significant(p)}."]
     friedman, pairs = friedman_test(table), nemenyi_test(table)
     distance = critical_difference(methods, tasks)
     test_sentences = [
@@ -109,16 +109,20 @@ def _tests(table: pd.DataFrame) -> tuple[float | None, pd.DataFrame | None, list
 
 def _different(pairs: pd.DataFrame) -> str:
     names, p_values = list(pairs.columns), pairs.to_numpy()
-    result = [
+    different = [
         f"{names[i]} and {names[j]} (p = {p_values[i, j]:.3g})"
         for i, j in zip(*np.triu_indices(len(names), 1), strict=True)
         if p_values[i, j] <= ALPHA
     ]
-    return f"Separable over tasks: {'; '.join(result)}." if result else "No two methods are separable over tasks."
+    return (
+        f"Significantly different over tasks: {'; '.join(different)}."
+        if different
+        else "No two methods differ significantly over tasks."
+    )
 
 
-def _separable(p: float) -> str:
-    return ", separable" if p <= ALPHA else ", not separable"
+def _significant(p: float) -> str:
+    return ", significant" if p <= ALPHA else ", not significant"
 
 
 def _iqm(

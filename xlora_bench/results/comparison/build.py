@@ -50,15 +50,15 @@ def compare(
         results_dir = None
     frame = without_trials(frame).reset_index(drop=True)
     methods = pd.Series(keys(frame, axes.rows), index=frame.index, dtype=object)
-    indices = pd.Series(keys(frame, axes.columns), index=frame.index, dtype=object)
+    column_keys = pd.Series(keys(frame, axes.columns), index=frame.index, dtype=object)
     order = ordered(methods)
     if len(order) < 2:
         return None
     chosen = find_reference(order, axes.rows, reference)
     labels = {key: method_name(key, row_labels) for key in order}
     columns, notes = [], []
-    for column_key in ordered(indices):
-        here = frame[indices == column_key]
+    for column_key in ordered(column_keys):
+        here = frame[column_keys == column_key]
         among = methods[here.index]
         try:
             examples = read_examples(here, among, results_dir)
@@ -84,13 +84,13 @@ def find_reference(order: Sequence[Key], names: Sequence[str], wanted: Mapping[s
     if wanted is None:
         return max(order, key=lambda key: [value == USUAL.get(name) for name, value in zip(names, key, strict=True)])
     texts = [dict(zip(names, map(str, key), strict=True)) for key in order]
-    result = [key for key, text in zip(order, texts, strict=True) if {**text, **wanted} == text]
-    if len(result) != 1:
+    matching = [key for key, text in zip(order, texts, strict=True) if {**text, **wanted} == text]
+    if len(matching) != 1:
         methods = "; ".join(" ".join(f"{name}={value}" for name, value in text.items()) for text in texts)
         raise ValueError(
-            f"reference (={dict(wanted)}) must fit exactly one method of the table, fits {len(result)}: {methods}"
+            f"reference (={dict(wanted)}) must fit exactly one method of the table, fits {len(matching)}: {methods}"
         )
-    return result[0]
+    return matching[0]
 
 
 def column_label(names: Sequence[str], key: Key) -> str:
@@ -106,15 +106,15 @@ def _across(columns: Sequence[Column], axes: PivotAxes, labels: Mapping[Key, str
     """Return the comparison over tasks for each combination of the other column axes, and notes on missing ones."""
     if "task" not in axes.columns:
         return [], []
-    column_key = axes.columns.index("task")
+    position = axes.columns.index("task")
     names = [name for name in axes.columns if name != "task"]
     settings: dict[Key, list[Column]] = {}
     for column in columns:
-        settings.setdefault(column.key[:column_key] + column.key[column_key + 1 :], []).append(column)
+        settings.setdefault(column.key[:position] + column.key[position + 1 :], []).append(column)
     result, notes = [], []
     for setting, members in settings.items():
         try:
-            tasks = [str(column.key[column_key]) for column in members]
+            tasks = [str(column.key[position]) for column in members]
             result.append(compare_across(members, tasks, setting=setting, labels=labels))
         except ValueError as problem:
             where = f" ({column_label(names, setting)})" if setting else ""

@@ -68,8 +68,8 @@ def compare_column(
     Raises:
         ValueError: if a method has two completed runs with one seed.
     """
-    result = cast("dict[Key, Scores]", done_scores(frame, methods))
-    scores = {name: result[name] for name in order if name in result}
+    by_method = cast("dict[Key, Scores]", done_scores(frame, methods))
+    scores = {name: by_method[name] for name in order if name in by_method}
     pairs = {
         name: paired(runs, scores[reference])
         for name, runs in scores.items()

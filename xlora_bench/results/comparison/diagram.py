@@ -12,7 +12,6 @@ from xlora_bench.results.statistics.permutation_test import ALPHA
 
 def write_diagram(ranks: pd.Series, p_pairs: pd.DataFrame, path: Path, *, tasks: int, distance: float) -> list[Path]:
     """Write the diagram of `ranks` and Nemenyi's p-values as PNG and SVG at `path` plus suffix; return both paths."""
-
     figure = Figure(figsize=(8.0, 1.4 + 0.34 * ((len(ranks) + 1) // 2 + 2)), layout="constrained")
     panel = figure.subplots()
     critical_difference_diagram(
@@ -29,7 +28,7 @@ def write_diagram(ranks: pd.Series, p_pairs: pd.DataFrame, path: Path, *, tasks:
         crossbar_props={"color": "#D55E00", "linewidth": 2.5},
     )
     panel.set_title(
-        f"Mean rank over {tasks} tasks, 1 is best; a bar joins what is not separable "
+        f"Mean rank over {tasks} tasks, 1 is best; a bar joins methods that do not differ significantly "
         f"(Nemenyi, {1 - ALPHA:.0%}: {distance:.2f} ranks apart)",
         fontsize=9,
         pad=14,

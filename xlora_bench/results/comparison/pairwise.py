@@ -71,16 +71,16 @@ class PairwiseTest:
     def verdict(self) -> str:
         """The result of the test, in words."""
         if self.significant:
-            word = "separable: better" if self.difference > 0 else "separable: worse"
+            word = "significant: better" if self.difference > 0 else "significant: worse"
             crossed = self.by_example.seeds_and_examples if self.by_example else None
             return f"{word}, but only on these examples" if crossed is not None and 0.0 in crossed else word
         if smallest_p(self.pairs.n) > ALPHA:
             seeds = "1 shared seed" if self.pairs.n == 1 else f"{self.pairs.n} shared seeds"
-            return f"cannot be separable: {seeds}, {pairs_needed()} are needed"
+            return f"cannot be significant: {seeds}, {pairs_needed()} are needed"
         if self.seeds_needed is None:
-            return "not separable: no difference"
+            return "not significant: no difference"
         about = f"about {self.seeds_needed:.0f}" if math.isfinite(self.seeds_needed) else f"more than {MANY}"
-        return f"not separable: would need {about} seeds"
+        return f"not significant: would need {about} seeds"
 
 
 def against_reference(pairs: Mapping[Key, Pairs], *, reference: Key, examples: Examples) -> dict[Key, PairwiseTest]:

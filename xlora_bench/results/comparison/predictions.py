@@ -45,14 +45,14 @@ def read_examples(frame: pd.DataFrame, methods: pd.Series, results_dir: Path | N
     examples = None
     for (_, row), method in zip(done.iterrows(), methods[done.index], strict=True):
         try:
-            result = _reported(row, results_dir, metrics[0])
-            if examples is not None and not _same_examples(result, examples):
+            predictions = _reported(row, results_dir, metrics[0])
+            if examples is not None and not _same_examples(predictions, examples):
                 raise ValueError("evaluated on other examples than the first run of the column")
         except ValueError as problem:
             problems.setdefault(str(problem), []).append(str(row["run_id"]))
             continue
-        examples = result if examples is None else examples
-        runs[method, row["seed"]] = result["prediction"].to_numpy()
+        examples = predictions if examples is None else examples
+        runs[method, row["seed"]] = predictions["prediction"].to_numpy()
     return Examples(
         metric=metrics[0],
         labels=np.empty(0) if examples is None else examples["label"].to_numpy(),
@@ -85,9 +85,9 @@ def _reported(row: "pd.Series[Any]", results_dir: Path, metric: str) -> pd.DataF
     saved = saved[saved["split"] == saved["split"].iloc[0]]
     best, last = row.get("best/epoch", math.nan), int(saved["epoch"].max())
     for epoch in dict.fromkeys([last if pd.isna(best) else int(best), last]):
-        result = saved[saved["epoch"] == epoch].sort_values("idx", kind="stable")
-        if not result.empty and abs(_score(result, metric) - float(row["score"])) <= SAME:
-            return result
+        of_epoch = saved[saved["epoch"] == epoch].sort_values("idx", kind="stable")
+        if not of_epoch.empty and abs(_score(of_epoch, metric) - float(row["score"])) <= SAME:
+            return of_epoch
     raise ValueError(f"predictions that give another {metric} than the score, in the best epoch and in the last")
 
 
@@ -96,7 +96,7 @@ def _score(examples: pd.DataFrame, metric: str) -> float:
     return float(weighted_score(metric, predictions, labels, np.ones((1, len(labels))))[0])
 
 
-def _same_examples(result: pd.DataFrame, first: pd.DataFrame) -> bool:
-    return len(result) == len(first) and all(
-        np.array_equal(result[name].to_numpy(), first[name].to_numpy()) for name in ("idx", "label")
+def _same_examples(other: pd.DataFrame, first: pd.DataFrame) -> bool:
+    return len(other) == len(first) and all(
+        np.array_equal(other[name].to_numpy(), first[name].to_numpy()) for name in ("idx", "label")
     )

@@ -33,11 +33,11 @@ averaged; a pair exists only where both runs are completed.
 - p: exact sign-flip test over seeds. n pairs reach at best 2 / 2^n: five seeds cannot reach p < {alpha:g} ({five:g}),
   {needed} are needed. p Holm, p max-T: adjusted for all methods of a table. With more methods Holm needs more seeds,
   max-T (Westfall and Young) does not.
-- verdict: separable (significant) if p max-T is at most {alpha:g}. "would need": the number of seeds that finds a
-  difference of this size and spread with probability 80 %; it is an order of magnitude.
+- verdict: significant if p max-T is at most {alpha:g}. "would need": the number of seeds that finds a difference
+  of this size and spread with probability 80 %; it is an order of magnitude.
 - seeds and examples: interval of the difference if other seeds and other examples could be drawn; the other columns are
   for these examples. McNemar: test of the trained runs, twice the median p over seeds.
-- Bold: separable from every other method of its table."""
+- Bold: significantly better than every other method of its table."""
 IQM = """\
 - IQM: interquartile mean, the mean of the middle half of all runs over tasks and seeds; its interval (bootstrap of the
   runs within each task) is for these tasks and other seeds. If tasks differ in difficulty, it is mainly the mean of the
@@ -65,10 +65,10 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
     """Return one row per column and method, with all numbers at full precision."""
     rows = []
     for column in comparison.columns:
-        index = dict(zip(comparison.axes.columns, column.key, strict=True))
+        setting = dict(zip(comparison.axes.columns, column.key, strict=True))
         for line in column.lines:
             method = dict(zip(comparison.axes.rows, line.method, strict=True))
-            rows.append({**index, **method, **_values(line), "best": line.method == column.best})
+            rows.append({**setting, **method, **_values(line), "best": line.method == column.best})
     return pd.DataFrame(rows)
 
 
@@ -77,7 +77,7 @@ def _column(column: Column, comparison: Comparison) -> Iterator[str]:
     yield "|---|" + "---:|" * (len(HEAD) - 2) + "---|"
     for line in column.lines:
         name = comparison.labels[line.method]
-        yield _row([f"**{name}**" if line.method == column.best else name, *_runs(line)])
+        yield _row([f"**{name}**" if line.method == column.best else name, *_texts(line)])
     yield ""
     yield column.summary
     yield from _power(column)
@@ -86,16 +86,16 @@ def _column(column: Column, comparison: Comparison) -> Iterator[str]:
         yield from (f"- {note}" for note in column.notes)
 
 
-def _runs(line: Line) -> list[str]:
+def _texts(line: Line) -> list[str]:
     pairwise = line.pairwise
     mean = (_with(line.interval) if line.interval else f"{line.mean:.4f}") if line.n else "-"
-    table_cells = [str(line.n), _failed(line), mean]
+    texts = [str(line.n), _failed(line), mean]
     if pairwise is None:
-        return [*table_cells, "", "", "", "", "", "", line.verdict]
+        return [*texts, "", "", "", "", "", "", line.verdict]
     by_example = pairwise.by_example
     crossed = by_example.seeds_and_examples if by_example else None
     return [
-        *table_cells,
+        *texts,
         _with(pairwise.interval, sign=True) if pairwise.interval else f"{pairwise.difference:+.4f}",
         *(_p(value) for value in (pairwise.p, pairwise.p_holm, pairwise.p_max_t)),
         _bounds(crossed, sign=True) if crossed else "",
@@ -106,11 +106,11 @@ def _runs(line: Line) -> list[str]:
 
 def _power(column: Column) -> Iterator[str]:
     """Yield a sentence on the difference that would be found with probability 80 %, if enough pairs exist."""
-    result = [line.pairwise.detectable for line in column.lines if line.pairwise and line.pairwise.detectable]
+    detectable = [line.pairwise.detectable for line in column.lines if line.pairwise and line.pairwise.detectable]
     seeds = {line.pairwise.pairs.n for line in column.lines if line.pairwise}
-    if not result or min(seeds) < pairs_needed():
+    if not detectable or min(seeds) < pairs_needed():
         return
-    low, high = f"{min(result):.4f}", f"{max(result):.4f}"
+    low, high = f"{min(detectable):.4f}", f"{max(detectable):.4f}"
     span = low if low == high else f"{low} to {high}, depending on the method,"
     pairs = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
     weaker = (
@@ -188,5 +188,5 @@ def _p(value: float | None) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _row(table_cells: Sequence[str]) -> str:
-    return "| " + " | ".join(run.replace("|", r"\|") for run in table_cells) + " |"
+def _row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"

@@ -58,9 +58,9 @@ def _points(frame: pd.DataFrame, axes: PivotAxes, column: str) -> pd.DataFrame:
     """
     panels = [name for name in axes.columns if name != "adapter.rank"]
     names = {"panel": panels, "method": axes.rows, "rank": ["adapter.rank"]}
-    number = {name: pd.Series(keys(frame, of), index=frame.index, dtype=object) for name, of in names.items()}
+    group_keys = {name: pd.Series(keys(frame, of), index=frame.index, dtype=object) for name, of in names.items()}
     cost = pd.to_numeric(frame[column], errors="coerce") if column in frame else math.nan
-    placed = frame.assign(**number, x=cost)
+    placed = frame.assign(**group_keys, x=cost)
     done = placed[(placed["status"] == "completed") & placed["score"].notna()]
     costs = done.groupby(list(names), dropna=False, sort=False)["x"].agg(x="mean", x_std="std").reset_index()
     groups = summarise(placed, list(names), "score").merge(costs, on=list(names), how="left")
@@ -88,24 +88,23 @@ def _score(frame: pd.DataFrame) -> str:
 
 
 def _write(points: pd.DataFrame, path: Path, *, label: str, score: str, labels: dict[str, str]) -> list[Path]:
-
     panels, methods = ordered(points["panel"]), ordered(points["method"])
     width = min(len(panels), 3)
     height = math.ceil(len(panels) / width)
     figure = Figure(figsize=(3.6 * width + 2.4, 3.2 * height), layout="constrained")
     grid = figure.subplots(height, width, squeeze=False, sharex=True)
-    for panel, drawn in zip(panels, grid.flat, strict=False):
-        _draw(drawn, points[points["panel"] == panel], methods, labels=labels, dodge=DODGE[path.name])
+    for panel_key, panel in zip(panels, grid.flat, strict=False):
+        _draw(panel, points[points["panel"] == panel_key], methods, labels=labels, dodge=DODGE[path.name])
         if path.name in COSTS:
-            _draw_front(drawn, points[points["panel"] == panel])
-        _set_ticks(drawn, points["x"])
-        drawn.set_title(method_name(panel), fontsize=10)
-    for drawn in grid.flat[len(panels) :]:
-        drawn.set_axis_off()
+            _draw_front(panel, points[points["panel"] == panel_key])
+        _set_ticks(panel, points["x"])
+        panel.set_title(method_name(panel_key), fontsize=10)
+    for panel in grid.flat[len(panels) :]:
+        panel.set_axis_off()
     figure.supxlabel(label, fontsize=10)
     figure.supylabel(score, fontsize=10)
     handles = {
-        text: handle for drawn in grid.flat for handle, text in zip(*drawn.get_legend_handles_labels(), strict=True)
+        text: handle for panel in grid.flat for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)
     }
     handles = dict(sorted(handles.items(), key=lambda item: item[0] in NOTES))  # methods first
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
@@ -164,7 +163,6 @@ def _draw_front(panel: "Panel", points: pd.DataFrame) -> None:
 
 def _set_ticks(panel: "Panel", values: pd.Series) -> None:
     """Set a tick at every value if there are at most 8 and they are well apart, else at round numbers."""
-
     ticks = sorted(values.unique())
     apart = all(right / left > 1.4 for left, right in pairwise(ticks))
     if len(ticks) <= 8 and apart:

@@ -32,10 +32,10 @@ def collect(results_dir: str | Path, run_ids: Sequence[str] | None = None) -> pd
     without a record.
     """
     records, unreadable, missing = [], {}, []
-    for run in dict.fromkeys(_run_ids(Path(results_dir)) if run_ids is None else run_ids):
-        path = run_folder(Path(results_dir), run) / "record.json"
+    for run_id in dict.fromkeys(_run_ids(Path(results_dir)) if run_ids is None else run_ids):
+        path = run_folder(Path(results_dir), run_id) / "record.json"
         if not path.exists():
-            missing.append(run)
+            missing.append(run_id)
             continue
         try:
             records.append(Record.read(path))

@@ -32,11 +32,11 @@ class PivotAxes:
 
 def varying(frame: pd.DataFrame, *, given: Sequence[str] = ()) -> list[str]:
     """Return the keys that differ between runs and are not a function of the axes `given` or found before."""
-    result = [*given]
+    axes = [*given]
     for name in _candidates(frame):
-        if name not in result and frame[name].nunique(dropna=False) > 1 and not _follows(frame, name, result):
-            result.append(name)
-    return result[len(given) :]
+        if name not in axes and frame[name].nunique(dropna=False) > 1 and not _follows(frame, name, axes):
+            axes.append(name)
+    return axes[len(given) :]
 
 
 def find_pivot_axes(frame: pd.DataFrame) -> PivotAxes:
@@ -56,9 +56,9 @@ def keys(frame: pd.DataFrame, names: Sequence[str]) -> list[Key]:
     ]
 
 
-def ordered(result: Iterable[Key]) -> list[Key]:
+def ordered(group_keys: Iterable[Key]) -> list[Key]:
     """Return the distinct keys, sorted lexicographically: numbers ascending, then other values by first appearance."""
-    distinct = list(dict.fromkeys(result))
+    distinct = list(dict.fromkeys(group_keys))
     ranks = [_ranks(dict.fromkeys(axis)) for axis in zip(*distinct, strict=True)]
     return sorted(distinct, key=lambda key: [rank[value] for rank, value in zip(ranks, key, strict=True)])
 
@@ -70,11 +70,11 @@ def _candidates(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys([*first, *choices, *request]))
 
 
-def _follows(frame: pd.DataFrame, name: str, result: list[str]) -> bool:
-    """Whether `name` has one value in each group of runs with equal values of `result`."""
-    if not result:
+def _follows(frame: pd.DataFrame, name: str, axes: list[str]) -> bool:
+    """Whether `name` has one value in each group of runs with equal values of `axes`."""
+    if not axes:
         return False
-    return bool((frame.groupby(result, dropna=False, sort=False)[name].nunique(dropna=False) <= 1).all())
+    return bool((frame.groupby(axes, dropna=False, sort=False)[name].nunique(dropna=False) <= 1).all())
 
 
 def _is_method(name: str) -> bool:

@@ -40,7 +40,6 @@ def interval(values: Sequence[float], aggregation: Aggregation) -> Interval | No
     Mean: `mean ± t_{n-1} std / sqrt(n)` at 95 %. Median: for n >= 6 the order-statistic interval at 95 %; for n < 6
     the range `[min, max]`, which contains the median with probability `1 - 2^(1 - n)` (its `level`).
     """
-
     n = len(values)
     if n < 2:
         return None

@@ -17,7 +17,6 @@ def load_paper(name: str) -> Paper:
     Raises:
         ValueError: if there is no such file, or it has no node `paper`.
     """
-
     if not (CONFIGS / "paper" / f"{name}.yaml").is_file():
         known = sorted(path.stem for path in (CONFIGS / "paper").glob("*.yaml") if not path.stem.startswith("_"))
         raise ValueError(f"`--paper {name}` is not one of the papers: {', '.join(known)}")
@@ -29,7 +28,6 @@ def load_paper(name: str) -> Paper:
 
 def compose_paper(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Compose the config `paper/<name>` with `overrides`, as the command line does."""
-
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose(f"paper/{name}", overrides=list(overrides))

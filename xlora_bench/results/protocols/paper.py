@@ -103,8 +103,8 @@ class Paper:
 
     def number(self, row: Key, column: Key) -> Published | None:
         """Return the published number of a table cell; axes that the paper does not have are ignored."""
-        position = (row[: len(self.rows)], column[: len(self.columns)])
-        return next((number for number in self.numbers if (number.row, number.column) == position), None)
+        wanted = (row[: len(self.rows)], column[: len(self.columns)])
+        return next((number for number in self.numbers if (number.row, number.column) == wanted), None)
 
     def value(self, row: Key, column: Key) -> float | None:
         """Return the published value of a table cell, if any."""
@@ -113,16 +113,16 @@ class Paper:
 
     def reasons(self, number: Published, run_rows: pd.DataFrame, *, selection: str, aggregation: str) -> list[str]:
         """Return the reasons not to compare the measured number of `run_rows` with `number`; empty if comparable."""
-        result = self.protocol.reasons(run_rows, rules=self.rules, selection=selection, aggregation=aggregation)
-        return [number.refuse, *result] if number.refuse else result
+        reasons = self.protocol.reasons(run_rows, rules=self.rules, selection=selection, aggregation=aggregation)
+        return [number.refuse, *reasons] if number.refuse else reasons
 
     def notes(self, frame: pd.DataFrame) -> list[str]:
         """Return the notes on the published numbers: sources, other models, what was not stated, parameter counts."""
         if not self.numbers:
             return [self.note] if self.note else []
         sources = dict.fromkeys((number.source, number.status) for number in self.numbers if not _is_average(number))
-        defaults = "; ".join(f"{source} ({STATUSES[status]})" for source, status in sources)
-        notes = [f"In brackets: published, {defaults}.", self.note]
+        cited = "; ".join(f"{source} ({STATUSES[status]})" for source, status in sources)
+        notes = [f"In brackets: published, {cited}.", self.note]
         measured = [str(model) for (model,) in dict.fromkeys(keys(frame, ["model"])) if model not in self.models]
         if measured:
             notes.append(
@@ -138,13 +138,13 @@ class Paper:
         column = "parameters/trainable" if self.protocol.head_counted else "parameters/adapter"
         if column not in frame:
             return ""
-        defaults = {(n.row, n.column[self.columns.index("model")]): n.parameters for n in self.numbers if n.parameters}
+        published = {(n.row, n.column[self.columns.index("model")]): n.parameters for n in self.numbers if n.parameters}
         measured: dict[tuple[Key, str], int] = {}
         for (*row, model), count in zip(keys(frame, [*self.rows, "model"]), frame[column], strict=True):
-            if (tuple(row), model) in defaults and not is_missing(count):
+            if (tuple(row), model) in published and not is_missing(count):
                 measured[tuple(row), model] = int(count)
         parts = [
-            f"{method_name(row)} {count:,} ({defaults[row, model]:,.0f})" for (row, model), count in measured.items()
+            f"{method_name(row)} {count:,} ({published[row, model]:,.0f})" for (row, model), count in measured.items()
         ]
         head = "with" if self.protocol.head_counted else "without"
         return f"Trained parameters {head} the head, measured (published): {'; '.join(parts)}." if parts else ""

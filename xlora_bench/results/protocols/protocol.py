@@ -71,11 +71,12 @@ class Protocol:
         number.
         """
         stated = {name: getattr(self, name) for name in table}
-        result = [(name, stated[name], table[name]) for name in table if stated[name] not in (None, table[name])]
+        mismatches = [(name, stated[name], table[name]) for name in table if stated[name] not in (None, table[name])]
         for run in run_rows.to_dict("records"):
-            result += self._of_run({str(name): value for name, value in run.items()}, rules)
+            mismatches += self._of_run({str(name): value for name, value in run.items()}, rules)
         lines = (
-            f"{name}: published {_text(published)}, measured {_text(measured)}" for name, published, measured in result
+            f"{name}: published {_text(published)}, measured {_text(measured)}"
+            for name, published, measured in mismatches
         )
         return list(dict.fromkeys(lines))
 
@@ -91,9 +92,9 @@ class Protocol:
         if batch is not None:
             checks.append(("effective batch", batch, _effective_batch(run)))
         wrong = [
-            (name, published, result)
-            for name, published, result in checks
-            if published is not None and published != result
+            (name, published, measured)
+            for name, published, measured in checks
+            if published is not None and published != measured
         ]
         for name, values in {**{name: [value] for name, value in self.config.items()}, **recipe(rules, run)}.items():
             if name == "start_from" or (name == BATCH[0] and batch is not None):

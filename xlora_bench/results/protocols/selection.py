@@ -69,8 +69,8 @@ def selection_notes(frame: pd.DataFrame, rows: Sequence[str], labels: Mapping[st
     notes = [f"{title}: {'; '.join(parts)}."] if parts else []
     missing = frame.attrs.get("without_predictions", {})
     if missing:
-        run_rows = "; ".join(f"{run}: {reason}" for run, reason in missing.items())
-        notes.append(f"Without a score by halves: {run_rows}.")
+        reasons = "; ".join(f"{run_id}: {reason}" for run_id, reason in missing.items())
+        notes.append(f"Without a score by halves: {reasons}.")
     return notes
 
 

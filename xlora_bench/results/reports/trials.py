@@ -79,7 +79,6 @@ def _scores(trials: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[Key, list
 
 def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapping[str, str]) -> None:
     """Draw one line per group, one panel per task."""
-
     if expected.empty:
         return
     names = [name for name in by if name != "task"]
@@ -90,16 +89,16 @@ def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapp
     figure = Figure(figsize=(3.2 * width + 2.4, 2.8 * height), layout="constrained")
     grid = figure.subplots(height, width, squeeze=False).flatten()
     handles = {}
-    for axis, (task, panel) in zip(grid, panels, strict=False):
+    for panel, (task, rows) in zip(grid, panels, strict=False):
         for number, method in enumerate(ordered(methods)):
-            line = panel[methods[panel.index] == method]
+            line = rows[methods[rows.index] == method]
             look = look_of(number) | {"linestyle": style_of(number), "linewidth": 1.2}
-            (drawn,) = axis.plot(line["k"], line["expected_best"], **look)
+            (drawn,) = panel.plot(line["k"], line["expected_best"], **look)
             handles[method_name(method, labels)] = drawn
-        axis.set_title(str(task), fontsize=10)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axis in grid[len(panels) :]:
-        axis.set_axis_off()
+        panel.set_title(str(task), fontsize=10)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for panel in grid[len(panels) :]:
+        panel.set_axis_off()
     figure.supxlabel("trials k", fontsize=10)
     figure.supylabel("expected best of k trials", fontsize=10)
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)

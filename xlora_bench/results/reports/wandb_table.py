@@ -19,7 +19,7 @@ def log_table(table: Table, *, name: str, settings: Mapping[str, Any]) -> None:
         import wandb  # noqa: PLC0415 - slow to import
 
         frame = table.to_frame().astype(object)
-        rows: list[Iterable[Any]] = [[_run(value) for value in row] for row in frame.itertuples(index=False)]
+        rows: list[Iterable[Any]] = [[_none_for_nan(value) for value in row] for row in frame.itertuples(index=False)]
         run = wandb.init(
             **settings,
             name=name,
@@ -35,5 +35,5 @@ def log_table(table: Table, *, name: str, settings: Mapping[str, Any]) -> None:
         log.warning("the table was not logged to W&B: %s: %s", type(error).__name__, error)
 
 
-def _run(value: Any) -> Any:
+def _none_for_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,8 +11,6 @@ from xlora_bench.runs.record import Record
 
 REQUESTED = ("config", "seed", "data", "weights", "tokenizer", "parent")
 """Sections whose difference makes it another run, with other numbers expected."""
-AROUND = ("code", "versions", "machine")
-"""Sections whose difference leaves the run the same, although its digits may change."""
 MACHINE = ("cpu", "threads", "gpus")
 """Machine entries that can change a number."""
 COSMETIC_VERSIONS = ("wandb",)

@@ -91,10 +91,10 @@ def find_recorded(run_name: str, *, location: Path) -> RunArtifacts:
     if not location.is_file() or Path(run_name).exists():
         return find_run(run_name, results_dir=location)
     runs = read_archive(location)
-    result = [run_id for run_id in runs if run_id.startswith(run_name)]
-    if len(result) != 1:
-        raise ValueError(f"{run_name} names {len(result)} of the {len(runs)} runs in {location}; it must name one")
-    return runs[result[0]]
+    matching = [run_id for run_id in runs if run_id.startswith(run_name)]
+    if len(matching) != 1:
+        raise ValueError(f"{run_name} names {len(matching)} of the {len(runs)} runs in {location}; it must name one")
+    return runs[matching[0]]
 
 
 def recorded_in(location: Path) -> dict[str, RunArtifacts]:

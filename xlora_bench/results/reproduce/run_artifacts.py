@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
 from safetensors.torch import load_file
 
 from xlora_bench.runs.record import Record, record_paths
+from xlora_bench.system.tensor_hash import bytes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,6 @@ class RunArtifacts:
     @cached_property
     def tensors(self) -> "dict[str, Tensor] | None":
         """Trained tensors after the last epoch; None if there is no file."""
-
         path = self._path("tensors")
         return None if path is None else load_file(path)
 
@@ -103,7 +102,7 @@ def digest_of_tensors(tensors: "Mapping[str, Tensor]") -> str:
     """Return a hash of names, types, shapes and bytes of the tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().contiguous()
+        tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy(force=True).tobytes())
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()[:32]

@@ -40,13 +40,13 @@ class Check:
     def row(self) -> tuple[str, ...]:
         """Return the texts of the table row."""
         record = self.recorded.record
-        start = (record.run_id, described(record), score(record))
+        first = (record.run_id, described(record), score(record))
         if self.again is None or self.report is None:
-            return (*start, "-", "no", "-", str(self.error))
+            return (*first, "-", "no", "-", str(self.error))
         outcome = self.report.diff
         gap = "0" if outcome.identical else "unknown" if math.isnan(outcome.difference) else f"{outcome.difference:.3g}"
         why = self.report.verdict if not outcome.identical else compared_with(self)
-        return (*start, score(self.again.record), "yes" if outcome.identical else "NO", gap, why)
+        return (*first, score(self.again.record), "yes" if outcome.identical else "NO", gap, why)
 
 
 def verify(

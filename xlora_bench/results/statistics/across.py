@@ -35,7 +35,6 @@ def friedman_test(scores: pd.DataFrame) -> float:
     Raises:
         ValueError: if there are fewer than `LEAST_METHODS` methods or `LEAST_TASKS` tasks, or a score is missing.
     """
-
     _check(scores, least=LEAST_METHODS)
     if (scores.nunique(axis=1) == 1).all():
         return 1.0
@@ -48,10 +47,9 @@ def nemenyi_test(scores: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: as `friedman_test`.
     """
-
     _check(scores, least=LEAST_METHODS)
-    result = posthoc_nemenyi_friedman(scores.to_numpy())
-    return pd.DataFrame(result.to_numpy(), index=scores.columns, columns=scores.columns)
+    p_values = posthoc_nemenyi_friedman(scores.to_numpy())
+    return pd.DataFrame(p_values.to_numpy(), index=scores.columns, columns=scores.columns)
 
 
 def critical_difference(methods: int, tasks: int, *, alpha: float = ALPHA) -> float:
@@ -60,7 +58,6 @@ def critical_difference(methods: int, tasks: int, *, alpha: float = ALPHA) -> fl
     `q_alpha` is the studentized range quantile (infinite degrees of freedom) over sqrt(2). Two methods differ if their
     mean ranks differ by more than CD. For N >= 3, CD is below k - 1, the largest possible difference.
     """
-
     q = float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
     return q * math.sqrt(methods * (methods + 1) / (6 * tasks))
 
@@ -74,7 +71,6 @@ def wilcoxon_holm(scores: pd.DataFrame) -> pd.DataFrame:
         ValueError: if there are fewer than two methods or `LEAST_TASKS` tasks, a score is missing, or there are so few
             tasks that no adjusted p-value can reach 0.05.
     """
-
     _check(scores, least=2)
     pairs = list(combinations(scores.columns, 2))
     needed = pairs_needed(comparisons=len(pairs))
@@ -85,10 +81,10 @@ def wilcoxon_holm(scores: pd.DataFrame) -> pd.DataFrame:
         )
     differences = [(scores[a] - scores[b]).to_numpy() for a, b in pairs]
     raw = [float(stats.wilcoxon(each, method="auto").pvalue) if each.any() else 1.0 for each in differences]
-    result = pd.DataFrame(np.eye(scores.shape[1]), index=scores.columns, columns=scores.columns)
+    p_values = pd.DataFrame(np.eye(scores.shape[1]), index=scores.columns, columns=scores.columns)
     for (a, b), p in zip(pairs, holm(raw), strict=True):
-        result.loc[a, b] = result.loc[b, a] = p
-    return result
+        p_values.loc[a, b] = p_values.loc[b, a] = p
+    return p_values
 
 
 def _check(scores: pd.DataFrame, *, least: int) -> None:

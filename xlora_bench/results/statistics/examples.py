@@ -36,7 +36,6 @@ def mcnemar_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> f
     Raises:
         ValueError: if the three are not of one shape (n,) with n >= 1.
     """
-
     _check(np.atleast_2d(first), np.atleast_2d(second), labels)
     right, other = np.asarray(first) == labels, np.asarray(second) == labels
     table = [[np.sum(a & b) for b in (other, ~other)] for a in (right, ~right)]
@@ -85,7 +84,6 @@ def compare_by_example(first: np.ndarray, second: np.ndarray, *, examples: int, 
     Raises:
         ValueError: if the shapes differ, or there are fewer than two resamples.
     """
-
     if first.shape != second.shape or first.ndim != 2 or first.shape[1] < 3:
         raise ValueError(f"scores of shapes {first.shape} and {second.shape} must be equal, (seeds, 1 + resamples)")
     differences = first - second

@@ -68,16 +68,14 @@ def difference_interval(
 
 
 def _t(array: np.ndarray, level: float) -> tuple[float, float]:
-
     low, high = stats.t.interval(level, len(array) - 1, loc=array.mean(), scale=stats.sem(array))
     return float(low), float(high)
 
 
 def _bca(array: np.ndarray, level: float, resamples: int) -> tuple[float, float]:
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=RuntimeWarning)
-        result = stats.bootstrap(
+        interval = stats.bootstrap(
             (array,),
             np.mean,
             n_resamples=resamples,
@@ -86,4 +84,4 @@ def _bca(array: np.ndarray, level: float, resamples: int) -> tuple[float, float]
             vectorized=True,
             rng=np.random.default_rng(0),
         ).confidence_interval
-    return float(result.low), float(result.high)
+    return float(interval.low), float(interval.high)

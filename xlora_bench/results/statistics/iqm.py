@@ -23,7 +23,6 @@ def interquartile_mean(values: object) -> float:
     Raises:
         ValueError: if there is no value, or one is not finite.
     """
-
     return float(stats.trim_mean(finite(values), 0.25))
 
 
@@ -37,7 +36,6 @@ def iqm_interval(
     Raises:
         ValueError: if there is no task, or a task has fewer than `LEAST_RUNS` runs.
     """
-
     if not runs:
         raise ValueError("an interquartile mean needs the runs of at least one task")
     strata = [finite(values, of=f"runs of {task}", at_least=LEAST_RUNS) for task, values in runs.items()]

@@ -30,7 +30,6 @@ def detectable_difference(
     Raises:
         ValueError: if there are fewer than two differences, or one is not finite.
     """
-
     array = finite(differences, of="differences", at_least=2)
     deviation = float(array.std(ddof=1))
     if len(array) < pairs_needed(alpha=alpha):
@@ -81,7 +80,6 @@ def failure_interval(failed: int, runs: int, *, level: float = 0.95) -> tuple[fl
     Raises:
         ValueError: if there is no run or `failed` is not between 0 and `runs`.
     """
-
     if runs < 1 or not 0 <= failed <= runs:
         raise ValueError(f"{failed} failed of {runs} runs: both must be counts of runs, at least one run")
     low, high = proportion_confint(failed, runs, alpha=1 - level, method="wilson")
@@ -90,7 +88,6 @@ def failure_interval(failed: int, runs: int, *, level: float = 0.95) -> tuple[fl
 
 def _power(effect: float, n: int, alpha: float) -> float:
     """Return the power of the paired t-test; if scipy's noncentral t is NaN, by numerical mean over chi-squared."""
-
     reached = float(TTestPower().power(effect, n, alpha))
     if not math.isnan(reached):
         return reached

@@ -41,14 +41,14 @@ def significant_from_rest(scores_by_method: Mapping[Name, Scores], *, alpha: flo
 
 
 def describe_significance(scores_by_method: Mapping[Name, Scores], *, alpha: float = ALPHA) -> str:
-    """Return one sentence: whether the best is significantly better ("separable") than all others, or why not.
+    """Return one sentence: whether the best is significantly better than all others, or why not.
 
     Raises:
         ValueError: if a score is not a finite number.
     """
     scores = {name: runs for name, runs in scores_by_method.items() if runs}
     if len(scores) < 2:
-        return "Nothing is separable: fewer than two methods have a completed run."
+        return "No method is significantly better: fewer than two methods have a completed run."
     best = _best(scores)
     others = [_rival(name, scores[best], runs) for name, runs in scores.items() if name != best]
     few = [other for other in others if smallest_p(other.n) > alpha]
@@ -59,9 +59,9 @@ def describe_significance(scores_by_method: Mapping[Name, Scores], *, alpha: flo
         without = [method_name(name) for name in scores_by_method if name not in scores]
         rest = f", except {_and(without)} without a completed run" if without else ""
         p = max(other.p for other in others)
-        return f"{method_name(best)} is separable from every other method{rest} (largest p = {p:.3g})."
+        return f"{method_name(best)} is significantly better than every other method{rest} (largest p = {p:.3g})."
     names = _and(method_name(other.name) for other in close)
-    return f"{method_name(best)} has the highest mean but is not separable from {names}."
+    return f"{method_name(best)} has the highest mean but is not significantly better than {names}."
 
 
 def _best(scores: Mapping[Name, Scores]) -> Name:
@@ -81,8 +81,8 @@ def _too_few(best: Hashable, few: list[Rival], alpha: float) -> str:
     needed = f"{pairs_needed(alpha=alpha)} are needed"
     pairs = "no seed is" if least == 0 else "1 seed is" if least == 1 else f"{least} seeds are"
     return (
-        f"{method_name(best)} has the highest mean, but nothing can be separable: {pairs} shared with "
-        f"{_and(method_name(other.name) for other in few)}, which {reach}; {needed}."
+        f"{method_name(best)} has the highest mean, but cannot be significantly better than all others: "
+        f"{pairs} shared with {_and(method_name(other.name) for other in few)}, which {reach}; {needed}."
     )
 
 

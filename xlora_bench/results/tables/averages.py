@@ -19,13 +19,13 @@ def with_averages(frame: pd.DataFrame, *, axes: Sequence[str], tasks: Sequence[s
     if len(tasks) < 2 or "task" not in axes:
         return frame
     names = [name for name in axes if name != "task" and name in frame]
-    row_columns = pd.Series(keys(frame, [*names, "seed"]), index=frame.index, dtype=object)
+    groups = pd.Series(keys(frame, [*names, "seed"]), index=frame.index, dtype=object)
     result: list[dict[str, Any]] = []
-    for row_column, runs in frame[frame["task"].isin(tasks)].groupby(row_columns, sort=False):
+    for key, runs in frame[frame["task"].isin(tasks)].groupby(groups, sort=False):
         if set(runs["task"]) == set(tasks):
             worst = next(status for status in WORST_FIRST if status in set(runs["status"]))
             score = runs.groupby("task")["score"].first().mean(skipna=False) if worst == "completed" else None
-            row = dict(zip([*names, "seed"], row_column, strict=True))
+            row = dict(zip([*names, "seed"], key, strict=True))
             result.append({**row, "task": AVERAGE, "status": worst, "score": score})
     if not result:
         return frame

@@ -95,7 +95,7 @@ def _measured(
     result = {}
     for row_column, positions in groups.items():
         seed_runs = frame.iloc[positions]
-        (counts,) = summarise(seed_runs.assign(row_column=0), ["row_column"], "score").to_dict("records")
+        (counts,) = summarise(seed_runs.assign(group=0), ["group"], "score").to_dict("records")
         scores = list(_scores(seed_runs).values())
         result[row_column] = TableCell(
             center=center(scores, aggregation),
@@ -122,23 +122,27 @@ def _averages_last(columns: list[Key], axes: PivotAxes) -> list[Key]:
     """Return the columns with each average after the tasks of its model."""
     if "task" not in axes.columns:
         return columns
-    row_column = axes.columns.index("task")
-    heads = list(dict.fromkeys(column[:row_column] for column in columns))
-    return sorted(columns, key=lambda column: (heads.index(column[:row_column]), column[row_column] == AVERAGE))
+    task_position = axes.columns.index("task")
+    prefixes = list(dict.fromkeys(column[:task_position] for column in columns))
+    return sorted(
+        columns, key=lambda column: (prefixes.index(column[:task_position]), column[task_position] == AVERAGE)
+    )
 
 
 def _with_averaged_centers(entries: dict[RowColumn, TableCell], axes: PivotAxes) -> dict[RowColumn, TableCell]:
     """Set the centre of each average to the mean of its tasks' centres, as papers do."""
     if "task" not in axes.columns:
         return entries
-    at = axes.columns.index("task")
+    task_position = axes.columns.index("task")
     result = dict(entries)
     for (row, column), entry in entries.items():
-        if column[at] == AVERAGE and entry.n:
+        if column[task_position] == AVERAGE and entry.n:
             parts = [
                 other.center
                 for (of, where), other in entries.items()
-                if of == row and where[at] != AVERAGE and _without(where, at) == _without(column, at)
+                if of == row
+                and where[task_position] != AVERAGE
+                and _without(where, task_position) == _without(column, task_position)
             ]
             result[row, column] = dataclasses.replace(entry, center=sum(parts) / len(parts))
     return result
@@ -153,44 +157,46 @@ def _with_published(
     *,
     aggregation: Aggregation,
 ) -> dict[RowColumn, TableCell]:
-    seed_runs = _groups(frame, axes)
+    groups = _groups(frame, axes)
     result = {}
     for row, column in row_columns:
         entry, number = entries.get((row, column), TableCell()), paper.number(row, column)
         reasons: list[str] = []
         if number is not None and entry.runs:
-            parts = _parts_of(seed_runs, row, column, axes)
+            parts = _parts_of(groups, row, column, axes)
             mine = frame.iloc[[position for part in parts for position in part]]
             reasons = paper.reasons(number, mine, selection=_selection(frame), aggregation=aggregation)
         result[row, column] = dataclasses.replace(entry, published=number, refused=tuple(reasons))
     return result
 
 
-def _parts_of(seed_runs: dict[RowColumn, list[int]], row: Key, column: Key, axes: PivotAxes) -> list[list[int]]:
+def _parts_of(groups: dict[RowColumn, list[int]], row: Key, column: Key, axes: PivotAxes) -> list[list[int]]:
     """Return the row positions of a table cell; for an average, those of all its tasks."""
     if "task" not in axes.columns or column[axes.columns.index("task")] != AVERAGE:
-        return [seed_runs.get((row, column), [])]
-    at = axes.columns.index("task")
+        return [groups.get((row, column), [])]
+    task_position = axes.columns.index("task")
     return [
-        part for (of, where), part in seed_runs.items() if of == row and _without(where, at) == _without(column, at)
+        part
+        for (of, where), part in groups.items()
+        if of == row and _without(where, task_position) == _without(column, task_position)
     ]
 
 
 def _other_models(paper: Paper, axes: PivotAxes, columns: list[Key]) -> list[Key]:
     """Return the published columns of other models to show, if a measured model has no published numbers."""
-    row_column = axes.columns.index("model") if "model" in axes.columns else None
-    if row_column is None or {column[row_column] for column in columns} <= set(paper.models):
+    model_position = axes.columns.index("model") if "model" in axes.columns else None
+    if model_position is None or {column[model_position] for column in columns} <= set(paper.models):
         return []
     width = len(paper.columns)
     extra = (None,) * (len(axes.columns) - width)
-    rest = {_without(column[:width], row_column) for column in columns}
+    rest = {_without(column[:width], model_position) for column in columns}
     measured = {column[:width] for column in columns}
     published = [column for column in paper.published_columns if column not in measured]
-    return [column + extra for column in published if _without(column, row_column) in rest]
+    return [column + extra for column in published if _without(column, model_position) in rest]
 
 
-def _without(key: Key, row_column: int) -> Key:
-    return key[:row_column] + key[row_column + 1 :]
+def _without(key: Key, position: int) -> Key:
+    return key[:position] + key[position + 1 :]
 
 
 def _with_published_rows(rows: list[Key], paper: Paper) -> list[Key]:
@@ -222,8 +228,8 @@ def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: PivotAxes, label
     ]
     bad = frame[frame["status"].isin(["collapsed", "failed"])]
     bad = bad.assign(reason=[str(reason or "no reason recorded") for reason in bad["reason"]])
-    for (status, reason), seed_runs in bad.groupby(["status", "reason"], sort=False):
-        names = ", ".join(run for run in seed_runs["run_id"] if isinstance(run, str))
+    for (status, reason), runs in bad.groupby(["status", "reason"], sort=False):
+        names = ", ".join(run_id for run_id in runs["run_id"] if isinstance(run_id, str))
         notes.append(": ".join([str(status).capitalize(), *([names] if names else []), str(reason)]))
     notes += selection_notes(frame, axes.rows, labels)
     notes += consistency_notes(frame)

@@ -36,10 +36,10 @@ def _code(frame: pd.DataFrame) -> pd.Series:
 def _note(frame: pd.DataFrame, name: str, *, within: Sequence[str], what: str) -> list[str]:
     if name not in frame:
         return []
-    known_values = frame[[not is_missing(value) for value in frame[name]]]
-    row_columns = pd.Series(keys(known_values, within), index=known_values.index, dtype=object)
+    known = frame[[not is_missing(value) for value in frame[name]]]
+    groups = pd.Series(keys(known, within), index=known.index, dtype=object)
     mixed: dict[str, list[str]] = {}
-    for _, group in known_values.groupby(row_columns, sort=False):
+    for _, group in known.groupby(groups, sort=False):
         counts = group[name].value_counts(sort=True)
         for value in counts.index if len(counts) > 1 else []:
             mixed.setdefault(str(value), []).extend(group.loc[group[name] == value, "run_id"].astype(str))

@@ -27,8 +27,8 @@ class FinishedRuns:
 
     def has(self, config: Mapping[str, Any], *, data: str | None) -> bool:
         """Whether the run of `config` has a record; `data` is its data fingerprint (None: any data matches)."""
-        result = self._data.get(config_hash(config, data=""), set())
-        return bool(result) if data is None else data in result
+        fingerprints = self._data.get(config_hash(config, data=""), set())
+        return bool(fingerprints) if data is None else data in fingerprints
 
     def speed(self, config: Mapping[str, Any]) -> float | None:
         """Return the median training tokens per second of runs with the same model and `passes_of`, if any."""

@@ -36,14 +36,14 @@ class Composer:
             ConfigCompositionException: if an override does not fit the config.
         """
         lines = as_lines(overrides)
-        index = tuple(lines)
-        if index not in self._runs:
+        cache_key = tuple(lines)
+        if cache_key not in self._runs:
             base, _ = self._base(lines)
             run = copy.deepcopy(base)
             values = [parsed(line) for line in lines if not self._is_group(line)]
             apply_overrides(values, run)
-            self._runs[index] = run
-        return self._runs[index]
+            self._runs[cache_key] = run
+        return self._runs[cache_key]
 
     def resolved(self, overrides: Mapping[str, str]) -> dict[str, Any]:
         """Return the config of a run as plain values."""
@@ -60,21 +60,21 @@ class Composer:
             return choices[key]
         seed = {} if key == "seed" else {"seed"}
         rest = {name: text for name, text in overrides.items() if name not in seed}
-        result = OmegaConf.select(self.config(rest), key, default=ABSENT)
-        return OmegaConf.to_container(result, resolve=True) if OmegaConf.is_config(result) else result
+        node = OmegaConf.select(self.config(rest), key, default=ABSENT)
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
     def signature(self, overrides: Mapping[str, str]) -> tuple[str, str, str | None]:
         """Return what equal runs have in common: config hash without seed and data, group choices, and seed."""
         rest = {name: text for name, text in overrides.items() if name != "seed"}
-        index = tuple(as_lines(rest))
-        if index not in self._signatures:
-            self._signatures[index] = config_hash(self.resolved(rest), data="")
+        cache_key = tuple(as_lines(rest))
+        if cache_key not in self._signatures:
+            self._signatures[cache_key] = config_hash(self.resolved(rest), data="")
         names = str(
             sorted(
                 with_budget(self.config(rest).get("budget"), choices=naming_choices(self.choices(overrides))).items()
             )
         )
-        return self._signatures[index], names, overrides.get("seed")
+        return self._signatures[cache_key], names, overrides.get("seed")
 
     def _base(self, lines: list[str]) -> tuple[DictConfig, dict[str, Any]]:
         chosen = tuple(line for line in lines if self._is_group(line))

@@ -65,10 +65,10 @@ class Grid:
         Raises:
             ConfigCompositionException: if a run cannot be composed.
         """
-        result: dict[object, GridPoint] = {}
+        by_signature: dict[object, GridPoint] = {}
         for grid_point in grid_points:
-            result.setdefault(self.composer.signature(grid_point.overrides), grid_point)
-        return list(result.values())
+            by_signature.setdefault(self.composer.signature(grid_point.overrides), grid_point)
+        return list(by_signature.values())
 
     def lines(self, grid_point: GridPoint) -> list[str]:
         """Return the overrides of a grid point for Hydra's launchers, with its parent spelled out (`with_parent`)."""
@@ -101,13 +101,13 @@ class Grid:
         """Return the parent: apply the changes of `start_from` to `grid_point.raw`, then the rules."""
         changes = from_lines(self.changes(grid_point.overrides))
         raw = {key: value for key, value in grid_point.raw.items() if key != START_FROM} | changes
-        result = list(self._apply(raw, given_keys=self.given_keys - {START_FROM} | set(changes)))
-        if len(result) != 1 or isinstance(result[0], Excluded):
-            what = "left out by a rule" if result and isinstance(result[0], Excluded) else f"{len(result)} runs"
+        parents = list(self._apply(raw, given_keys=self.given_keys - {START_FROM} | set(changes)))
+        if len(parents) != 1 or isinstance(parents[0], Excluded):
+            what = "left out by a rule" if parents and isinstance(parents[0], Excluded) else f"{len(parents)} runs"
             raise ValueError(
                 f"the parent of `{' '.join(as_lines(grid_point.raw))}` ({', '.join(as_lines(changes))}) is {what}"
             )
-        return result[0]
+        return parents[0]
 
     def changes(self, overrides: Overrides) -> list[str]:
         """Return the overrides listed in `start_from` of a run."""
@@ -125,11 +125,11 @@ class Grid:
                 log.warning("%s matches no run: when %s", rule.name, dict(rule.when))
 
     def _grid_points(self, raw: Overrides) -> Iterator[GridPoint]:
-        for result in self._apply(raw, given_keys=self.given_keys):
-            if isinstance(result, Excluded):
-                self.excluded.append(result)
+        for outcome in self._apply(raw, given_keys=self.given_keys):
+            if isinstance(outcome, Excluded):
+                self.excluded.append(outcome)
             else:
-                yield result
+                yield outcome
 
     def _apply(self, raw: Overrides, *, given_keys: set[str]) -> Iterator[GridPoint | Excluded]:
         """Apply the rules to one run of the product; yield the resulting runs and the excluded ones."""
@@ -147,10 +147,10 @@ class Grid:
         yield from (GridPoint(raw=raw, overrides=run) for run in runs)
 
     def _matches(self, rule: Rule, run: Overrides) -> bool:
-        result = rule.matches(lambda key: self.composer.value(run, key))
-        if result:
+        matches = rule.matches(lambda key: self.composer.value(run, key))
+        if matches:
             self._reached.add(rule.number)
-        return result
+        return matches
 
     def _check_keys(self, raw: Sequence[Overrides]) -> None:
         """Raise a ValueError for a `when` key that no run of the product has."""

@@ -62,4 +62,4 @@ def varying_keys(runs: Sequence[Sequence[str]]) -> set[str]:
         for override in overrides:
             key, _, value = override.partition("=")
             values.setdefault(key, set()).add(value)
-    return {key for key, result in values.items() if len(result) > 1 or len(runs) == 1}
+    return {key for key, distinct in values.items() if len(distinct) > 1 or len(runs) == 1}

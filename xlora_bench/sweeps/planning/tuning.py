@@ -91,7 +91,7 @@ class Tuner:
         """
         best = self._best(jobs)
         self.notes = self._told(best) if jobs else []
-        result: dict[tuple[Any, ...], tuple[GridPoint, list[str]]] = {}
+        by_signature: dict[tuple[Any, ...], tuple[GridPoint, list[str]]] = {}
         for grid_point in self._grid.grid_points:
             values = best[self._group(grid_point)] if jobs else {}
             tuned = (
@@ -99,10 +99,11 @@ class Tuner:
             )
             for kind, run in (("fixed", grid_point), ("tuned", tuned)):
                 if run is not None:
-                    _, kinds = result.setdefault(self._grid.composer.signature(run.overrides), (run, []))
+                    _, kinds = by_signature.setdefault(self._grid.composer.signature(run.overrides), (run, []))
                     kinds += [kind] if kind not in kinds else []
         return [
-            PlannedRun(overrides=tuple(self._grid.lines(run)), tuning=tuple(kinds)) for run, kinds in result.values()
+            PlannedRun(overrides=tuple(self._grid.lines(run)), tuning=tuple(kinds))
+            for run, kinds in by_signature.values()
         ]
 
     def _best(self, jobs: Mapping[int, Job]) -> dict[Group, Values | None]:

@@ -68,12 +68,12 @@ def make_plan(config: DictConfig) -> Plan:
     """
     loader = GlobalHydra.instance().config_loader()
     overrides = list(filter_overrides(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
-    overrides_text = [override for override in overrides if not _is_cosmetic(override.partition("=")[0])]
-    name = _name(config, overrides_text)
+    relevant = [override for override in overrides if not _is_cosmetic(override.partition("=")[0])]
+    name = _name(config, relevant)
     node = OmegaConf.to_container(config.paper, resolve=True) if config.get("paper") else None
     return Plan(
         name=name,
-        title=" ".join(overrides_text) or name,
+        title=" ".join(relevant) or name,
         results_dir=Path(config.paths.results_dir).expanduser().absolute(),
         jobs=Path(config.hydra.sweep.dir).absolute() / "jobs",
         runs=_runs(config, loader),
@@ -94,29 +94,29 @@ def sweep_frame(plan: Plan) -> pd.DataFrame:
     recorded = collect(plan.results_dir, [job.run_id for job in jobs.values() if job.run_id is not None])
     rows = {str(row["run_id"]): cast("dict[str, Any]", row) for row in recorded.to_dict("records")}
     runs = dict(enumerate(plan.runs)) or {n: PlannedRun(overrides=tuple(job.overrides)) for n, job in jobs.items()}
-    result, notes = {}, [*plan.notes]
+    frame_rows, notes = {}, [*plan.notes]
     for number, run in runs.items():
         job = jobs.get(number)
         row = rows.get(str(job.run_id)) if job is not None else None
         for kind in run.tuning or (None,):
             label = {} if kind is None else {"tuning": kind}
             if job is None or row is None:
-                result[f"{number} {kind}"] = {**_without_record(plan, job, list(run.overrides)), **label}
+                frame_rows[f"{number} {kind}"] = {**_without_record(plan, job, list(run.overrides)), **label}
             else:  # `choices` of this sweep: the record may have others
-                result[json.dumps([job.run_id, job.choices, kind])] = {**row, **job.choices, **label}
+                frame_rows[json.dumps([job.run_id, job.choices, kind])] = {**row, **job.choices, **label}
         if job is not None and row is not None and job.status == "failed" and row["status"] != "failed":
             notes.append(f"Failed: {job.run_id}: {job.error}; the table shows its earlier record")
-    frame = to_frame(list(result.values()))
+    frame = to_frame(list(frame_rows.values()))
     frame.attrs.update(unreadable=recorded.attrs["unreadable"], notes=notes)
     return frame
 
 
-def _name(config: DictConfig, overrides_text: list[str]) -> str:
+def _name(config: DictConfig, relevant: list[str]) -> str:
     """Return the sweep's name: the config name, plus a hash of the non-cosmetic overrides, if any."""
     config_name = str(config.hydra.job.config_name).rpartition("/")[2]
     stem = "sweep" if config_name == "config" else config_name
-    digest = hashlib.sha256("\n".join(sorted(overrides_text)).encode()).hexdigest()[:8]
-    return f"{stem}-{digest}" if overrides_text else stem
+    digest = hashlib.sha256("\n".join(sorted(relevant)).encode()).hexdigest()[:8]
+    return f"{stem}-{digest}" if relevant else stem
 
 
 def _is_cosmetic(key: str) -> bool:
@@ -142,11 +142,9 @@ def _runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
 
 def _without_record(plan: Plan, job: Job | None, overrides: list[str]) -> dict[str, Any]:
     """Return the row of a run without a record: requested columns, status and reason."""
-    overrides_text = job.overrides if job else overrides
-    status, reason = (
-        ("failed", f"{' '.join(overrides_text)}: {job.error}") if job else ("missing", "its job did not end")
-    )
-    config = plan.loader.load_sweep_config(plan.config, overrides_text)
+    given = job.overrides if job else overrides
+    status, reason = ("failed", f"{' '.join(given)}: {job.error}") if job else ("missing", "its job did not end")
+    config = plan.loader.load_sweep_config(plan.config, given)
     choices = config.hydra.runtime.choices
     OmegaConf.set_struct(config, False)
     del config["hydra"]

@@ -60,27 +60,27 @@ def solve_budget(config: DictConfig, *, choices: Mapping[str, str], overrides: S
         solutions = [nearest(config, budget, choices["targets"], config.targets)]
     else:
         solutions = fitting(config, budget, budget.targets)
-    result = next((one for one in solutions if budget.within(one.cost)), None)
-    if result is None:
+    solution = next((one for one in solutions if budget.within(one.cost)), None)
+    if solution is None:
         raise unreachable(config, budget, solutions, adapter=choices["adapter"])
-    write(config, result, changed=budget.targets is not None)
-    log.info("budget.%s=%g: %s", budget.key, budget.wanted, result)
-    return {**choices, "targets": result.targets}
+    write(config, solution, changed=budget.targets is not None)
+    log.info("budget.%s=%g: %s", budget.key, budget.wanted, solution)
+    return {**choices, "targets": solution.targets}
 
 
-def write(config: DictConfig, result: BudgetSolution, *, changed: bool) -> None:
+def write(config: DictConfig, solution: BudgetSolution, *, changed: bool) -> None:
     """Write the solution into the config."""
-    if result.rank is not None:
-        config.adapter.rank = result.rank
+    if solution.rank is not None:
+        config.adapter.rank = solution.rank
     if changed:
-        config.targets = group(result.targets)
+        config.targets = group(solution.targets)
 
 
 def nearest(config: DictConfig, budget: Budget, name: str, targets: Any) -> BudgetSolution:
     """Return the rank with the cost nearest to the budget on target group `name`, by bisection over ranks."""
-    trial = copy.deepcopy(config)
-    trial.targets = targets
-    cost, highest = cost_by_rank(trial, budget)
+    config_copy = copy.deepcopy(config)
+    config_copy.targets = targets
+    cost, highest = cost_by_rank(config_copy, budget)
     lowest = 1 if highest is None else cost(1)
     if highest is None or lowest == cost(highest):
         return BudgetSolution(targets=name, rank=None, cost=cost(1))
@@ -90,16 +90,16 @@ def nearest(config: DictConfig, budget: Budget, name: str, targets: Any) -> Budg
     return BudgetSolution(targets=name, rank=rank, cost=cost(rank))
 
 
-def cost_by_rank(trial: DictConfig, budget: Budget) -> tuple[ByRank, int | None]:
+def cost_by_rank(config: DictConfig, budget: Budget) -> tuple[ByRank, int | None]:
     """Return the cost as a function of the rank, and the highest rank (None for a method without a rank)."""
-    plain = resolved(trial)
+    plain = resolved(config)
     named = ("model", "adapter", "init_scheme", "targets", "task")
     model, method, init_scheme, targets, task = (instantiate(plain[name]) for name in named)
     known = meta_model(model, num_labels=task.num_labels)
     head = head_size(known) if budget.count_head and budget.key == "trainable_params" else 0
     size = {"batch": task.batch_size, "length": budget.length or task.max_length}
     options = {"targets": targets, "init_scheme": init_scheme}
-    has_rank = "rank" in trial.adapter
+    has_rank = "rank" in config.adapter
     highest = highest_rank(target_modules_of(known, targets)) if has_rank else None
     if isinstance(method, Adapter) and budget.key == "trainable_params":
         count = adapter_entries(method, known, **options)
@@ -109,8 +109,8 @@ def cost_by_rank(trial: DictConfig, budget: Budget) -> tuple[ByRank, int | None]
 
         def count(rank: int) -> int:
             if has_rank:
-                trial.adapter.rank = rank
-            at_rank, make_model = instantiate(resolved(trial)["adapter"]), partial(copy.deepcopy, known)
+                config.adapter.rank = rank
+            at_rank, make_model = instantiate(resolved(config)["adapter"]), partial(copy.deepcopy, known)
             if budget.key == "trainable_params":
                 return other_entries(at_rank, make_model, **options)
             return other_flops(at_rank, make_model, **options, **size)
@@ -124,16 +124,16 @@ def fitting(config: DictConfig, budget: Budget, names: Sequence[str]) -> list[Bu
     Raises:
         ValueError: if it can adapt none of them, with the reason of the first.
     """
-    result, reasons = [], []
+    solutions, reasons = [], []
     for name in names:
         targets = group(name)
         try:
-            result.append(nearest(config, budget, name, targets))
+            solutions.append(nearest(config, budget, name, targets))
         except ValueError as error:
             reasons.append(error)
-    if not result:
+    if not solutions:
         raise reasons[0]
-    return result
+    return solutions
 
 
 def unreachable(config: DictConfig, budget: Budget, solutions: Sequence[BudgetSolution], *, adapter: str) -> ValueError:

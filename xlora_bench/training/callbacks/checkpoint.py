@@ -4,6 +4,7 @@ from pathlib import Path
 
 import lightning
 
+from xlora_bench.runs.run import checkpoint_path
 from xlora_bench.training.loop.evaluation import best_of
 from xlora_bench.training.loop.module import Classifier
 from xlora_bench.training.loop.trained_state import save_trained
@@ -14,11 +15,7 @@ class EpochCheckpoint(lightning.Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-
-    @property
-    def path(self) -> Path:
-        """Path of the checkpoint of the last whole epoch."""
-        return self.folder / "checkpoint" / "last.ckpt"
+        self.path = checkpoint_path(folder)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
         """Save the trained tensors and the trainer's state; save nothing after a collapse."""

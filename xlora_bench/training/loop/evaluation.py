@@ -59,7 +59,6 @@ def best_of(evaluations: Sequence[Evaluation], headline: str) -> Evaluation:
 
 def predictions(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """Return one row per (epoch, split, example): idx, label, prediction and the logits `logit_0, logit_1, ...`."""
-
     parts = []
     for evaluation in evaluations:
         for split, (idx, logits, labels) in evaluation.splits.items():

@@ -52,7 +52,7 @@ class Classifier(lightning.LightningModule):
             return F.mse_loss(logits.squeeze(-1).float(), labels.float())
         return F.cross_entropy(logits.float(), labels)
 
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor | None:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
         """Return the task loss plus the method's penalty; set `collapse` and stop if that is not finite."""
         loss = self.loss(forward(self.model, batch), batch["labels"])
         self.log("train/loss", loss, batch_size=len(batch["labels"]))
@@ -75,7 +75,7 @@ class Classifier(lightning.LightningModule):
         """Start collecting predictions."""
         self._outputs = [[] for _ in self.task.eval_splits]
 
-    def validation_step(self, batch: dict[str, Any], index: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect idx, logits and labels of a batch; penalties are not evaluated."""
         logits = forward(self.model, batch).float()
         self._outputs[dataloader_idx].append((batch["idx"], logits, batch["labels"]))

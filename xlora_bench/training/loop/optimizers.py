@@ -79,5 +79,4 @@ class Schedule(CheckedOptions):
 
     def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
         """Return the schedule for `total_steps` optimizer steps."""
-
         return get_scheduler(self.name, optimizer, round(self.warmup * total_steps), total_steps)

@@ -44,7 +44,6 @@ def load_trained_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> No
 
 def save_trained(model: nn.Module, path: Path) -> None:
     """Write the trained tensors to `path` as safetensors, atomically."""
-
     temporary = path.with_suffix(".tmp")
     save_file(trained_state_dict(model), temporary)
     temporary.replace(path)
@@ -52,5 +51,4 @@ def save_trained(model: nn.Module, path: Path) -> None:
 
 def load_trained(model: nn.Module, path: Path) -> None:
     """Load a file of `save_trained`; raises as `load_trained_state_dict`."""
-
     load_trained_state_dict(model, load_file(path))
