@@ -27,6 +27,8 @@ from xlora_bench.results.protocols.load_paper import load_paper
 from xlora_bench.results.protocols.paper import Paper
 from xlora_bench.results.protocols.published import STATUSES
 from xlora_bench.runs.overrides import quoted
+from xlora_bench.training import conformance
+from xlora_bench.training.conformance import PROMISES, Case
 
 ROOT = CONF.parent
 DOCS = ROOT / "docs"
@@ -80,10 +82,8 @@ def test_toys_of_add_a_variant_keep_their_promises(monkeypatch, tmp_path):
     for name, starts in TOYS.items():
         adapter, start = (instantiate(composed[name][group]) for group in ("adapter", "init_scheme"))
         assert type(start).__name__ in starts
-        monkeypatch.setattr(test_conformance, "variant", lambda _, adapter=adapter: adapter)
-        monkeypatch.setattr(test_conformance, "part", lambda *_, start=start: start)
-        for promise in test_conformance.PROMISES:
-            promise(test_conformance.Case(name, start.name))
+        for promise in PROMISES:
+            promise(Case(adapter, start))
     assert isinstance(names["AdaptedProjection"](names["Projection"](3, 2)), nn.Module)
     task = instantiate(searched(tmp_path, "task=sarcasm").task)
     assert task.num_labels == 2
@@ -290,4 +290,6 @@ def test_checks_on_the_page_of_variants_to_add_exist():
     rows = table_after("add_a_variant.md", "has the name of the check")[1:]
     names = {name for place, _ in rows for name in re.findall(r"^`(\w+)`", place)}
     assert len(names) > 8
-    assert not [name for name in names if not callable(getattr(test_conformance, name, None))]
+    files = (Path(conformance.__file__).parent).glob("*.py")
+    known = {*vars(test_conformance), *re.findall(r"def (\w+)", "".join(path.read_text() for path in files))}
+    assert not names - known

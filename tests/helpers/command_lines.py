@@ -25,6 +25,17 @@ class Outcome(NamedTuple):
     stderr: str
     resident: int
 
+    @property
+    def trained(self) -> bool:
+        """Whether its runs ended: 3 says that all of them collapsed."""
+        return self.code in (0, 3)
+
+    @property
+    def errors(self) -> str:
+        """What it wrote to stderr but for warnings."""
+        lines = self.stderr.splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("warning: "))
+
 
 def run_all(command_lines: Sequence[Sequence[str]]) -> list[Outcome]:
     """Run them one after the other in a process of their own."""

@@ -39,7 +39,7 @@ def both_orders(tmp_path_factory):
     folders = tmp_path_factory.mktemp("forwards"), tmp_path_factory.mktemp("backwards")
     waiting = [start(folder, runs) for folder, runs in zip(folders, (RUNS, RUNS[::-1]), strict=True)]
     forwards, backwards = (wait() for wait in waiting)
-    assert not any(outcome.code for outcome in forwards + backwards)
+    assert all(outcome.trained for outcome in forwards + backwards)
     return *folders, [outcome.resident for outcome in forwards]
 
 

@@ -41,7 +41,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path, change):
     path = tmp_path / "record.json"
     record("a").write(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ValueError, match="not a record"):
+    with pytest.raises(ValueError, match=r"not a record|from a newer version"):
         Record.read(path)
 
 

@@ -1,5 +1,6 @@
 """`start_from`: runs that start from the trained adapter of another, with the embedded model."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -48,7 +49,8 @@ def xlora(cache, monkeypatch):
         monkeypatch.setattr(
             sys, "argv", ["xlora_bench", *overrides, f"paths.results_dir={folder}", f"paths.cache_dir={cache}"]
         )
-        main()
+        with contextlib.suppress(SystemExit):  # a run that collapsed
+            main()
         return records(folder)
 
     return run
@@ -134,7 +136,7 @@ def test_a_collapsed_parent_fails_its_child_with_the_reason(xlora, tmp_path):
         (("start_from=[adapter.rank=2]",), r"`adapter.rank` is 4 here and 2 in the parent"),
         (("start_from=[adapter=lora]",), r"`init_scheme\._target_`"),
         (("start_from=[mnli]",), "`mnli` is not an override"),
-        (("start_from=task",), "must be a list of overrides"),
+        (("start_from=task",), "must be a list that is not empty"),
         (("adapter=peft", "start_from=[task=synth_pair]"), "needs one of our own variants"),
     ],
 )

@@ -187,7 +187,7 @@ def inspect(path, *options):
 )
 def test_options_of_trainer_model_and_optimizer_work_together(options, tmp_path):
     done = run(tmp_path, *SMALL, "trainer.max_epochs=1", *options)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 3), done.stderr  # 3: one epoch is too short, it collapsed
     assert "Warning" not in done.stderr
     assert records(tmp_path)[0]["status"] in ("completed", "collapsed")
 

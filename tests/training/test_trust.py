@@ -27,7 +27,8 @@ from xlora_bench.results.reproduce.records_archive import write_archive
 from xlora_bench.results.reproduce.run_artifacts import RunArtifacts, read_run
 from xlora_bench.training.caches import Caches
 from xlora_bench.training.load_run import load_run
-from xlora_bench.training.resolve import PARTS, request_of
+from xlora_bench.training.options import PARTS
+from xlora_bench.training.resolve import request_of
 from xlora_bench.training.train import get_or_train
 from xlora_bench.training.trust import BASES, check_recorded, located, parts_from_record
 

@@ -1,16 +1,16 @@
 """`xlora-bench archive RESULTS_DIR/reports/<name> OUT`: pack the records of a table into one file."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from xlora_bench.cli.parser import Parser
 from xlora_bench.results.reproduce.records_archive import runs_of_report, write_archive
 from xlora_bench.runs.console import console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the archive of a report's runs; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xlora-bench archive",
         description="Pack the records of a table into one file, which `verify` and `diff` can read.",
     )

@@ -1,6 +1,5 @@
 """`xlora-bench diff RUN RUN`: why two numbers differ."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from xlora_bench.cli.parser import Parser
 from xlora_bench.results.reproduce.diff_report import DiffReport, diff_report, shown
 from xlora_bench.results.reproduce.records_archive import find_recorded
 from xlora_bench.results.reproduce.run_artifacts import RunArtifacts
@@ -18,7 +18,7 @@ from xlora_bench.runs.record import Record
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print how two runs differ and why; return the exit code (1: they cannot be compared)."""
-    parser = argparse.ArgumentParser(prog="xlora-bench diff", description="Explain why the numbers of two runs differ.")
+    parser = Parser(prog="xlora-bench diff", description="Explain why the numbers of two runs differ.")
     parser.add_argument("runs", nargs=2, metavar="RUN", help="a run's folder, its record.json, or its id")
     parser.add_argument(
         "--results-dir",

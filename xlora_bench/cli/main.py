@@ -1,44 +1,76 @@
-"""The main job: train one run, or sweep with `-m`."""
+"""The program `xlora-bench`: a subcommand, or else the main job."""
 
+import difflib
+import os
 import sys
 import warnings
 from importlib import import_module
 
-import hydra
-from omegaconf import DictConfig
+from xlora_bench.cli.exit_codes import INTERRUPTED, REFUSED
 
-from xlora_bench.cli.errors import run_clearly
-from xlora_bench.runs.config_folder import CONFIGS
-from xlora_bench.system.malloc import keep_freed_memory
-
-SUBCOMMANDS = ("archive", "diff", "spectrum", "table", "verify")
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
-def job(config: DictConfig) -> float | None:
-    """Train the run of `config`."""
-    from xlora_bench.system.log_levels import set_log_levels  # noqa: PLC0415 - slow to import; --help and typos must answer at once
-
-    keep_freed_memory()
-    set_log_levels()
-    from xlora_bench.training.train import train  # noqa: PLC0415 - after `set_log_levels`: its imports print, too
-
-    return train(config)
+SUBCOMMANDS = (
+    *("archive", "check", "compare", "diff", "evaluate", "help", "retry", "spectrum", "status", "table", "verify"),
+    "version",
+)
 
 
 def main() -> None:
     """Run a subcommand, or else the main job; `--dry-run` lists the runs of a sweep and their costs."""
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
-    if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
-        command = import_module(f"xlora_bench.cli.{sys.argv[1]}")
-        sys.exit(command.main(sys.argv[2:]))
-    sys.argv[1:] = arguments(sys.argv[1:])
+    make_working_folder_importable()
+    command, rest = command_of(sys.argv[1:])
+    try:
+        if command is not None:
+            sys.exit(import_module(f"xlora_bench.cli.{command}").main(rest))
+        sys.argv[1:] = arguments(rest)
+        run_main_job()
+    except KeyboardInterrupt as stop:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        sys.stderr.write(f"{str(stop) or 'interrupted'}\n")
+        sys.exit(INTERRUPTED)
+
+
+def run_main_job() -> None:
+    """Run the main job on `sys.argv`."""
+    from xlora_bench.cli.errors import run_clearly  # noqa: PLC0415 - slow to import; --help must answer at once
+    from xlora_bench.cli.train import job  # noqa: PLC0415 - slow to import, as above
+    from xlora_bench.runs.hydra_internals import option_problem  # noqa: PLC0415 - slow to import, as above
+
+    if problem := option_problem(sys.argv[1:]):
+        refuse(f"{problem}; options first, then all overrides; `xlora-bench --help` lists both")
     run_clearly(job)
+
+
+def command_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """Return the subcommand of a command line (None: the main job) and the other words."""
+    first = words[0] if words else ""
+    if first in SUBCOMMANDS:
+        return first, words[1:]
+    if first.isidentifier():
+        close = difflib.get_close_matches(first, SUBCOMMANDS, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else "`xlora-bench --help` lists them; an override is key=value"
+        refuse(f"`{first}` is not a command; {hint}")
+    if {"--help", "-h"} & set(words):
+        return "help", []
+    return ("version", ["--short"]) if "--version" in words else (None, words)
+
+
+def refuse(line: str) -> None:
+    """Print what is wrong with the command line, and exit."""
+    sys.stderr.write(f"error: {line}\n")
+    sys.exit(REFUSED)
+
+
+def make_working_folder_importable() -> None:
+    """Put the working folder on `sys.path`, as `python -m` does: configs may name classes of a module there."""
+    if not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
 
 
 def arguments(arguments: list[str]) -> list[str]:
     """Return the arguments for Hydra: replace `--dry-run` by its sweeper, and quote the elements of `start_from`."""
-    from xlora_bench.runs.overrides import quoted  # noqa: PLC0415 - see `job`
+    from xlora_bench.runs.overrides import quoted  # noqa: PLC0415 - slow to import, as above
 
     rest = [quoted(argument) for argument in arguments if argument != "--dry-run"]
     if len(rest) == len(arguments):

@@ -1,12 +1,12 @@
 """`xlora-bench verify TABLE`: retrain a sample of a table's runs and compare bit by bit."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from xlora_bench.cli.parser import Parser
 from xlora_bench.results.reproduce.records_archive import recorded_in
 from xlora_bench.results.reproduce.verify import Check, chosen, lookup, verify
 from xlora_bench.runs.console import console
@@ -16,7 +16,7 @@ COLUMNS = ("run_id", "what it is", "recorded", "again", "identical", "largest di
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verify a table and print the checks; return the exit code (1: a check did not pass)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xlora-bench verify",
         description="Retrain a sample of recorded runs in a temporary folder and compare bitwise. Exit code 1 if a run "
         "on the same machine, versions and threads is not identical, or could not be trained.",

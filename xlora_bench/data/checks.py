@@ -73,4 +73,4 @@ def _score(value: object) -> float | None:
         score = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-    return score if np.isfinite(score) else None
+    return score if abs(score) <= np.finfo(np.float32).max else None

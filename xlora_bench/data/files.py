@@ -2,7 +2,10 @@
 
 import csv
 import json
+import warnings
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -43,17 +46,47 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
+    rows = []
     with path.open(encoding="utf-8-sig") as lines:
-        return pd.DataFrame([json.loads(line) for line in lines if line.strip()])
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                rows.append(json.loads(line, object_pairs_hook=partial(_row, number=number)))
+    return pd.DataFrame(rows)
+
+
+def _row(pairs: list[tuple[str, Any]], *, number: int) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := _twice(names):
+        raise ValueError(f"line {number} has the key {twice!r} twice")
+    return dict(pairs)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    return _read_separated(path, sep=",", quoting=csv.QUOTE_MINIMAL)
 
 
 def _read_tsv(path: Path) -> pd.DataFrame:
     # Quotes are ordinary characters in the GLUE files: a field may have an opening quote without a closing one.
-    return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    return _read_separated(path, sep="\t", quoting=csv.QUOTE_NONE)
+
+
+def _read_separated(path: Path, *, sep: str, quoting: Literal[0, 3]) -> pd.DataFrame:
+    """Read a table whose first line has the names; pandas would shift or rename columns that do not fit them."""
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        names = next(csv.reader(lines, delimiter=sep, quoting=quoting), [])
+    if twice := _twice(names):
+        raise ValueError(f"the first line has the column {twice!r} twice")
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, sep=sep, quoting=quoting, **options)
+        except pd.errors.ParserWarning as error:
+            raise ValueError(f"line 2 has more fields than the {len(names)} names of the first line") from error
+
+
+def _twice(names: list[str]) -> str | None:
+    return next((name for position, name in enumerate(names) if name in names[:position]), None)
 
 
 _READERS = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}

@@ -18,7 +18,7 @@ def read(hub: tuple[str, ...], split: str) -> pd.DataFrame:
     from datasets.exceptions import DatasetsError  # noqa: PLC0415 - slow to import
 
     name = "/".join(hub)
-    _require_hub(name)
+    require_hub(name)
     try:
         return load_dataset(*hub, split=split).to_pandas()
     except (DatasetsError, OSError, ValueError) as error:
@@ -26,7 +26,7 @@ def read(hub: tuple[str, ...], split: str) -> pd.DataFrame:
         raise ValueError(message) from error
 
 
-def _require_hub(name: str) -> None:
+def require_hub(name: str) -> None:
     """Raise a ValueError if the Hub cannot be reached. One request; the Hub's client would retry for 30 s or more."""
     from huggingface_hub import constants, get_session  # noqa: PLC0415 - slow to import
 

@@ -13,6 +13,7 @@ COSMETIC = {
     "rerun": "whether to train a completed run again",
     "paper": "published numbers and the layout of their table",
     "report": "the layout of a table",
+    "sweep": "which runs a sweep has",
     "grid": "which runs a sweep has",
     "tuning": "which runs a sweep has",
     "budget": "the budget that the rank was solved for; the rank itself is hashed",

@@ -5,10 +5,11 @@ to a composed config, or gives its sweeper class to inherit from. `hydra.compose
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
@@ -36,6 +37,21 @@ def apply_overrides(overrides: list[Override], config: DictConfig) -> None:
         ConfigCompositionException: if an override does not fit the config.
     """
     ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
+
+
+def option_problem(arguments: Sequence[str]) -> str | None:
+    """Return what Hydra's parser finds wrong with the options of a command line, None if nothing."""
+
+    def fail(message: str) -> NoReturn:
+        raise ValueError(message)
+
+    parser = get_args_parser()
+    parser.error = fail  # type: ignore[method-assign]
+    try:
+        parser.parse_args(list(arguments))
+    except ValueError as problem:
+        return str(problem)
+    return None
 
 
 def basic_sweeper() -> Any:

@@ -20,6 +20,10 @@ STATUSES = ("completed", "collapsed", "failed")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
+class NewerRecordError(ValueError):
+    """A record that a newer version wrote: it is neither read nor overwritten."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """Config, provenance, metrics and costs of one ended run.
@@ -104,6 +108,12 @@ class Record:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"record {path} cannot be read: {error}; delete it to train its run again") from error
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise NewerRecordError(
+                f"{path} has schema {schema}, from a newer version of xlora-bench; update xlora-bench, or choose "
+                "another folder with paths.results_dir"
+            )
         try:
             return cls.from_json(content)
         except (TypeError, ValueError, AttributeError) as error:
@@ -133,6 +143,8 @@ def finished(path: str | Path) -> Record | None:
         return None
     try:
         record = Record.read(path)
+    except NewerRecordError:
+        raise
     except ValueError as error:
         log.warning("%s", error)
         return None

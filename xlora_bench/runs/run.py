@@ -1,14 +1,20 @@
 """A run: one training, identified by its config hash, with a folder and a record."""
 
 import json
+import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
+
+from xlora_bench.runs.command_line import CommandLine
 from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.record import Record, finished
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +71,25 @@ class Run:
 
     def resume_from(self) -> Path | None:
         """Return the checkpoint of an interrupted run, if there is one."""
-        return self.checkpoint if self.checkpoint.exists() else None
+        return self.checkpoint if self.checkpoint.exists() and is_readable(self.checkpoint) else None
 
-    def announce(self, job_folder: Path) -> None:
-        """Write the run id to `run.json` in the output folder of the Hydra job, where the sweep reads it."""
+    def announce(self, job_folder: Path, *, hydra: HydraConf) -> None:
+        """Write the run id and how to ask for the run again to `run.json` in the output folder of the Hydra job."""
         job_folder.mkdir(parents=True, exist_ok=True)
-        (job_folder / "run.json").write_text(json.dumps({"run_id": self.id}))
+        content = {"run_id": self.id, "overrides": list(hydra.overrides.task), **asdict(CommandLine.of(hydra))}
+        (job_folder / "run.json").write_text(json.dumps(content))
+
+
+def is_readable(checkpoint: Path) -> bool:
+    """Return whether a checkpoint can be loaded; a damaged one is named in a warning, and the run starts over."""
+    import torch  # noqa: PLC0415 - slow to import
+
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        log.warning("%s is damaged (%s): this run starts over", checkpoint, type(error).__name__)
+        return False
+    return True
 
 
 def checkpoint_path(folder: Path) -> Path:

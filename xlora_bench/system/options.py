@@ -158,8 +158,8 @@ def describe(annotation: Any) -> str:
     if generic is Annotated:
         text = describe(arguments[0])
         if any(isinstance(one, MinLen) for one in arguments[1:]):
-            head, comma, rest = text.partition(",")
-            return f"{head} that is not empty{comma}{rest}"
+            head, bracket, entries = text.partition(" (")
+            return f"{head} that is not empty{bracket}{entries}"
         return f"{text}{_range(arguments[1:])}"
     if generic is Literal:
         return _either([repr(one) if isinstance(one, str) else str(one).lower() for one in arguments])
@@ -174,8 +174,8 @@ def _collection(generic: type, arguments: Sequence[Any]) -> str:
     if issubclass(generic, Mapping):
         return f"a mapping from {describe(arguments[0])} to {describe(arguments[1])}"
     if generic is tuple and arguments[-1] is not Ellipsis:
-        return f"a list of {len(arguments)}: {', '.join(map(describe, arguments))}"
-    return f"a list, each entry {describe(arguments[0])}"
+        return f"a list of {len(arguments)} ({', '.join(map(describe, arguments))})"
+    return f"a list (each entry: {describe(arguments[0])})"
 
 
 def _range(constraints: Sequence[Any]) -> str:

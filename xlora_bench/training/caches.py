@@ -19,6 +19,7 @@ class Caches:
     tokenizers: "LRUCache[PreTrainedTokenizerBase]" = field(default_factory=lambda: LRUCache(4))
     corpora: LRUCache[Corpus] = field(default_factory=lambda: LRUCache(8))
     packing_checks: LRUCache[str | None] = field(default_factory=lambda: LRUCache(64))
+    preflight: LRUCache[list[str]] = field(default_factory=lambda: LRUCache(512))
 
 
 PROCESS = Caches()

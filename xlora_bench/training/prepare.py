@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from xlora_bench.adapters.decompositions.disk_cache import disk_cache
@@ -82,7 +83,7 @@ def prepare(request: RunRequest, *, init_from: Path | None = None) -> PreparedRu
         run=run,
         classifier=classifier,
         data=batches(request, model),
-        trainer=instantiate(run.config["trainer"], logger=logger, callbacks=callbacks),
+        trainer=trainer_of(run.config["trainer"], logger=logger, callbacks=callbacks),
         costs=costs,
         checkpoint=run.resume_from() if method.resumable else None,
         close_logger=lambda summary: logger_options.close(logger, summary),
@@ -93,6 +94,15 @@ def prepare(request: RunRequest, *, init_from: Path | None = None) -> PreparedRu
         },
         init_seconds=time.perf_counter() - started,
     )
+
+
+def trainer_of(
+    options: Mapping[str, Any], *, logger: Logger, callbacks: Sequence[lightning.Callback]
+) -> lightning.Trainer:
+    """Return the trainer with our callbacks, then those of `trainer.callbacks`."""
+    own = [instantiate(node) for node in options.get("callbacks") or ()]
+    rest = {key: value for key, value in options.items() if key != "callbacks"}
+    return instantiate(rest, logger=logger, callbacks=[*callbacks, *own])
 
 
 def adapted_model(request: RunRequest, method: Method) -> tuple[nn.Module, list[nn.Parameter], str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.conf import HydraConf
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.data.corpus import Corpus, cached_corpus
@@ -15,17 +14,12 @@ from xlora_bench.models import weight_cache
 from xlora_bench.runs.hydra_internals import compose_like
 from xlora_bench.runs.overrides import parent_overrides
 from xlora_bench.runs.run import Run, writable
+from xlora_bench.system.options import OptionsError
 from xlora_bench.training.budget.solve import solve_budget
 from xlora_bench.training.caches import Caches
+from xlora_bench.training.options import GROUPS, PARTS, check_config
+from xlora_bench.training.preflight import preflight
 from xlora_bench.training.start_from import check_parent
-
-PARTS = ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler")
-"""The config groups of a run; each one names a class of options."""
-
-RUN = {"trainer", "logger", "seed", "start_from", "rerun", "budget", "monitor", "paths"}
-SWEEP = {"grid", "tuning", "paper"}
-KEYS = {*PARTS, *RUN, *SWEEP}
-"""Every top-level key of a config."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +43,11 @@ def resolve(
     Raises:
         ValueError: if an option is wrong or the parent's adapter does not fit.
     """
-    config = copy.deepcopy(config)
-    choices = solve_budget(config, choices=choices, overrides=overrides)
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check_keys(plain)
-    parts = {name: instantiate(plain[name]) for name in PARTS}
+    checked = check_run(config, choices=choices, overrides=overrides, caches=caches)
+    if checked.faults:
+        raise OptionsError(checked.faults)
+    plain, choices = checked.config, checked.choices
+    parts = {name: checked.objects[name] for name in PARTS}
     writable(Path(plain["paths"]["results_dir"]).expanduser())
     parent = None
     if plain.get("start_from"):
@@ -91,9 +85,45 @@ def request_of(
     return RunRequest(run=run, parts=parts, corpus=corpus, caches=caches, parent=parent)
 
 
-def check_keys(plain: Mapping[str, Any]) -> None:
-    """Raise a ValueError for an unknown top-level key, such as a mistyped `+key=value`, or a non-integer seed."""
-    if unknown := sorted(plain.keys() - KEYS):
-        raise ValueError(f"`{unknown[0]}` is not a key of the config; it has: {', '.join(sorted(KEYS))}")
-    if not isinstance(plain["seed"], int):
-        raise ValueError(f"`seed` (={plain['seed']!r}) must be a whole number; several seeds need -m")
+@dataclass(frozen=True, kw_only=True)
+class CheckedRun:
+    """A plain config with its solved budget, the objects that its groups name, its choices, and a line per fault."""
+
+    config: dict[str, Any]
+    objects: Mapping[str, Any]
+    choices: dict[str, str]
+    faults: list[str]
+
+
+def check_run(
+    config: DictConfig,
+    *,
+    choices: Mapping[str, str],
+    overrides: Sequence[str],
+    caches: Caches,
+    starts_here: bool = True,
+) -> CheckedRun:
+    """Check all that can be known about the run of `config` before a weight is loaded; nothing is written.
+
+    `starts_here=False`: see `preflight`.
+    """
+    config, solved = copy.deepcopy(config), dict(choices)
+    faults = [
+        f"`{group}` takes one choice; a sweep over several needs -m and {group}=lora,lu, without brackets"
+        for group in GROUPS
+        if group in config and group not in choices
+    ]
+    faults = faults or check_config(plain_config(config))[1]
+    try:
+        solved = solved if faults else solve_budget(config, choices=choices, overrides=overrides)
+    except ValueError as error:
+        faults = str(error).splitlines()
+    plain = plain_config(config)
+    objects, more = check_config(plain) if not faults else ({}, [])
+    faults = faults or more or preflight(plain, objects, caches, starts_here=starts_here)
+    return CheckedRun(config=plain, objects=objects, choices=solved, faults=faults)
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """Return a config as plain values, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

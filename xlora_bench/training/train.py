@@ -1,6 +1,7 @@
 """The main job: train the run of a config, unless its record exists."""
 
 import logging
+import signal
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,8 +19,8 @@ from xlora_bench.training.resolve import RunRequest, resolve
 log = logging.getLogger(__name__)
 
 
-def train(config: DictConfig) -> float | None:
-    """Train the run of `config`, unless its record exists; return the headline metric of its best epoch.
+def train(config: DictConfig) -> Record:
+    """Train the run of `config`, unless its record exists; return the record.
 
     Raises:
         ValueError: if an option is wrong, before training starts.
@@ -27,11 +28,11 @@ def train(config: DictConfig) -> float | None:
     job = HydraConfig.get()
     choices = {group: str(choice) for group, choice in job.runtime.choices.items() if not group.startswith("hydra/")}
     request = resolve(config, choices=choices, overrides=list(job.overrides.task), hydra=job, caches=PROCESS)
-    request.run.announce(Path(job.runtime.output_dir))
+    request.run.announce(Path(job.runtime.output_dir), hydra=job)
     record = get_or_train(request)
     if running_sweep() is None:  # a sweep has its own progress lines
         log.info("%s -> %s", record.summary(), request.run.folder)
-    return record.score
+    return record
 
 
 def get_or_train(request: RunRequest) -> Record:
@@ -57,6 +58,9 @@ def train_run(request: RunRequest) -> Record:
         if run.finished() is None:  # a failed rerun keeps the old record
             run.end(record_of(request, failure, started=started))
         raise
+    except SystemExit as stop:  # how Lightning ends after Ctrl-C, which it also turns off
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from stop
     record = record_of(request, outcome, started=started)
     run.end(record)
     return record

@@ -29,7 +29,8 @@ def results(tmp_path_factory):
     from omegaconf import OmegaConf
 
     from xlora_bench.training.caches import Caches
-    from xlora_bench.training.resolve import PARTS, request_of
+    from xlora_bench.training.options import PARTS
+    from xlora_bench.training.resolve import request_of
     from xlora_bench.training.train import get_or_train
 
     folder = tmp_path_factory.mktemp("verify")

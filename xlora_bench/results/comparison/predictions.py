@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xlora_bench.data.task import REGRESSION_METRICS
 from xlora_bench.results.statistics.resampled import weighted_score
 from xlora_bench.runs.record import run_folder
 
@@ -31,7 +32,7 @@ class Examples:
     @property
     def is_classification(self) -> bool:
         """Whether predictions are classes, which are right or wrong."""
-        return self.metric not in ("pearson", "spearman")
+        return self.metric not in REGRESSION_METRICS
 
 
 def read_examples(frame: pd.DataFrame, methods: pd.Series, results_dir: Path | None) -> Examples:

@@ -77,7 +77,7 @@ def _column(column: Column, comparison: Comparison) -> Iterator[str]:
     yield "|---|" + "---:|" * (len(HEAD) - 2) + "---|"
     for line in column.lines:
         name = comparison.labels[line.method]
-        yield _row([f"**{name}**" if line.method == column.best else name, *_texts(line)])
+        yield _row([f"**{name}**" if line.method == column.best else name, *line_texts(line)])
     yield ""
     yield column.summary
     yield from _power(column)
@@ -86,7 +86,8 @@ def _column(column: Column, comparison: Comparison) -> Iterator[str]:
         yield from (f"- {note}" for note in column.notes)
 
 
-def _texts(line: Line) -> list[str]:
+def line_texts(line: Line) -> list[str]:
+    """Return the texts of one method in the order of `HEAD`, its name aside."""
     pairwise = line.pairwise
     mean = (_with(line.interval) if line.interval else f"{line.mean:.4f}") if line.n else "-"
     texts = [str(line.n), _failed(line), mean]

@@ -12,7 +12,8 @@ import torch
 from xlora_bench.results.reproduce.run_artifacts import RunArtifacts, read_run
 from xlora_bench.runs.record import Record
 from xlora_bench.training.caches import Caches
-from xlora_bench.training.resolve import PARTS, RunRequest, request_of
+from xlora_bench.training.options import PARTS
+from xlora_bench.training.resolve import RunRequest, request_of
 from xlora_bench.training.train import get_or_train
 from xlora_bench.training.trust import BASES, check_recorded, parts_from_record
 

@@ -1,7 +1,7 @@
 """Build a table from the tidy frame: axes, groups over seeds, bold entries, published numbers, notes."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import pandas as pd
 
@@ -17,6 +17,9 @@ from xlora_bench.results.tables.averages import with_averages
 from xlora_bench.results.tables.consistency_checks import consistency_notes
 from xlora_bench.results.tables.table import Table
 from xlora_bench.results.tables.table_cell import TableCell
+
+SHOWN_IDS = 3
+"""A note lists at most this many run ids."""
 
 RowColumn = tuple[Key, Key]
 
@@ -37,7 +40,7 @@ def build_table(
         raise ValueError(f"there is no run for the table `{title}`; run some, or widen the filter")
     labels = paper.row_labels if paper else {}
     how = aggregation or (paper.protocol.aggregation if paper else None) or "mean"
-    axes = _axes(frame, paper)
+    axes = axes_of(frame, paper)
     whole = with_averages(frame, axes=axes.names, tasks=paper.tasks) if paper else frame
     groups = _groups(whole, axes)
     entries = _measured(whole, groups, how)
@@ -72,7 +75,7 @@ def _selection(frame: pd.DataFrame) -> str:
     return str(frame.attrs.get("selection", "best"))
 
 
-def _axes(frame: pd.DataFrame, paper: Paper | None) -> PivotAxes:
+def axes_of(frame: pd.DataFrame, paper: Paper | None) -> PivotAxes:
     """Return the axes; with a paper, other varying keys become columns, so that no mean mixes two settings."""
     if paper is None:
         return find_pivot_axes(frame)
@@ -228,8 +231,8 @@ def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: PivotAxes, label
     ]
     bad = frame[frame["status"].isin(["collapsed", "failed"])]
     bad = bad.assign(reason=[str(reason or "no reason recorded") for reason in bad["reason"]])
-    for (status, reason), runs in bad.groupby(["status", "reason"], sort=False):
-        names = ", ".join(run_id for run_id in runs["run_id"] if isinstance(run_id, str))
+    for (status, reason), seed_runs in bad.groupby(["status", "reason"], sort=False):
+        names = _listed([run for run in seed_runs["run_id"] if isinstance(run, str)])
         notes.append(": ".join([str(status).capitalize(), *([names] if names else []), str(reason)]))
     notes += selection_notes(frame, axes.rows, labels)
     notes += consistency_notes(frame)
@@ -237,3 +240,10 @@ def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: PivotAxes, label
     for path, reason in frame.attrs.get("unreadable", {}).items():
         notes.append(f"Unreadable, not in the table: {path}: {reason}")
     return notes
+
+
+def _listed(run_ids: Sequence[str]) -> str:
+    """Return run ids as text, of many only the first: the others are in `runs.csv`."""
+    if len(run_ids) <= SHOWN_IDS:
+        return ", ".join(run_ids)
+    return f"{len(run_ids)} runs ({run_ids[0]} and others, see runs.csv)"

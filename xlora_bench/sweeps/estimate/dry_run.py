@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
@@ -45,13 +43,12 @@ class Listed:
         return " ".join(groups or changes)
 
 
-def dry_run(config: DictConfig, loader: ConfigLoader, *, arguments: Sequence[str]) -> None:
+def dry_run(phases: Phases, *, results_dir: Path, warnings: Sequence[str] = ()) -> None:
     """Print the runs of the command line, their totals, and the sources of the estimates."""
-    phases = Phases(config, loader, arguments=arguments)
-    listed_runs = list_runs(phases, results_dir=Path(config.paths.results_dir).expanduser())
+    listed_runs = list_runs(phases, results_dir=results_dir)
     terminal = console()
     terminal.print(table_of(listed_runs, phases))
-    for line in [*summary_of(listed_runs), *phases.notes]:
+    for line in [*summary_of(listed_runs), *phases.notes, *(f"Warning: {line}" for line in warnings)]:
         terminal.print(line, soft_wrap=True, markup=False, highlight=False)
 
 

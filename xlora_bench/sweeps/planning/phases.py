@@ -1,6 +1,6 @@
 """Phases of a sweep: one launch of its runs, or with `tuning:` a launch of the trials, then one of the runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
@@ -35,6 +35,13 @@ class Phases:
         else:
             self.runs = [*self.tuner.trials, *self.tuner.reported({})]
         self.grid.warn_of_idle_rules()
+
+    def leave_out(self, reasons: Mapping[PlannedRun, str]) -> None:
+        """Take runs out of a sweep without trials; the report names each with its reason."""
+        shown = varying_keys([list(run.overrides) for run in self.runs]) - {"seed"}
+        lines = {" ".join(line for line in run.overrides if line.partition("=")[0] in shown): run for run in reasons}
+        self.runs = [run for run in self.runs if run not in reasons]
+        self.notes += [f"Left out: {line}: {reasons[run]}" for line, run in lines.items()]
 
     def run(self, jobs: Path) -> Iterator[list[PlannedRun]]:
         """Yield the runs of each launch; `jobs` is the folder of the job files."""

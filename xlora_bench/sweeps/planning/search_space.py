@@ -39,6 +39,8 @@ class Space:
         """Parse a rule of `tuning.space`: an optional `when`, and the axes by key."""
         if not isinstance(node, Mapping) or not isinstance(node.get("when", {}), Mapping):
             raise ValueError(f"a rule of `tuning.space` (={node}) must map the keys to tune to their values")
+        if "seed" in node:
+            raise ValueError("`seed` in `tuning.space` is refused: a seed is not a hyperparameter; use more trials")
         when = {key: value if isinstance(value, list) else [value] for key, value in node.get("when", {}).items()}
         return cls(when=when, axes={key: value for key, value in node.items() if key != "when"})
 

@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from xlora_bench.runs.console import console
 from xlora_bench.runs.record import Record, older_records
 from xlora_bench.runs.sweep_context import enter_sweep, leave_sweep
 from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, clear_jobs, read_jobs
+from xlora_bench.sweeps.reporting.collapse import collapse_lines
 from xlora_bench.sweeps.reporting.plan import Plan, make_plan, sweep_frame
 from xlora_bench.sweeps.reporting.progress import progress_line
 from xlora_bench.training.budget.options import with_budget
@@ -39,6 +41,7 @@ class SweepReport(Callback):
     def __init__(self) -> None:
         self._plan: Plan | None = None
         self._job_started = 0.0
+        self._silent = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Plan the sweep, and register its table for the exit of the process; do nothing for a dry run."""
@@ -56,6 +59,15 @@ class SweepReport(Callback):
         """Set the planned runs (all that the sweeper knows so far) and the notes for the table."""
         if self._plan is not None:
             self._plan = dataclasses.replace(self._plan, runs=list(runs), notes=list(notes))
+
+    def drop(self) -> None:
+        """Report nothing: the sweep was refused before its first job."""
+        self._plan = None
+        atexit.unregister(self._report)
+
+    def be_silent(self) -> None:
+        """Write the report at the end, but print nothing: the sweep was interrupted."""
+        self._silent = True
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Store the start time, by which a reused record is recognised, and set the sweep name of the process."""
@@ -96,8 +108,8 @@ class SweepReport(Callback):
             return
         plan, self._plan = self._plan, None
         atexit.unregister(self._report)
-        with _only_warning("no table for this sweep"):
-            _report(plan)
+        with _silent() if self._silent else _only_warning("no table for this sweep"):
+            _report(plan, silent=self._silent)
 
 
 @contextmanager
@@ -109,11 +121,19 @@ def _only_warning(consequence: str) -> Iterator[None]:
         log.warning("%s: %s: %s", consequence, type(error).__name__, error)
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Hide warnings and errors; a second Ctrl-C ends at once, without a traceback."""
+    with warnings.catch_warnings(), suppress(Exception, KeyboardInterrupt):
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _say(line: str) -> None:
     console().print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _report(plan: Plan) -> None:
+def _report(plan: Plan, *, silent: bool) -> None:
     # scipy, statsmodels and matplotlib take 2 s to import; workers import this module but do not need them
     from xlora_bench.results.protocols.selection import with_selections  # noqa: PLC0415 - slow to import
     from xlora_bench.results.reports.report import write_report  # noqa: PLC0415 - slow to import
@@ -127,8 +147,11 @@ def _report(plan: Plan) -> None:
         write_trials(frame[frame["tuning"] == "trial"], plan.report, by=list(by), labels=labels)
     frame = with_selections(frame, plan.results_dir)
     table = write_report(frame, plan.report, title=plan.title, paper=plan.paper, results_dir=plan.results_dir)
-    console().print(table.to_rich())
-    _say(f"Files: {plan.report}")
+    if not silent:
+        console().print(table.to_rich())
+        for line in collapse_lines(frame):
+            _say(line)
+        _say(f"Files: {plan.report}")
     if plan.logs_to_wandb:
         log_table(table, name=plan.name, settings=plan.wandb_settings)
 

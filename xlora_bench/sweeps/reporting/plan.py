@@ -113,6 +113,8 @@ def sweep_frame(plan: Plan) -> pd.DataFrame:
 
 def _name(config: DictConfig, relevant: list[str]) -> str:
     """Return the sweep's name: the config name, plus a hash of the non-cosmetic overrides, if any."""
+    if run_list := config.hydra.sweeper.get("runs"):
+        return f"retry-{Path(run_list).stem}"
     config_name = str(config.hydra.job.config_name).rpartition("/")[2]
     stem = "sweep" if config_name == "config" else config_name
     digest = hashlib.sha256("\n".join(sorted(relevant)).encode()).hexdigest()[:8]

@@ -12,7 +12,14 @@ from xlora_bench.inject.head_names import head_parameter_names
 from xlora_bench.inject.methods.method import Method
 from xlora_bench.inject.targets import Targets, is_linear
 from xlora_bench.nn.ops.low_rank_linear import dense_is_cheaper
-from xlora_bench.training.budget.target_shapes import Shape, TargetModule, rank_at, shape_at, target_modules_of
+from xlora_bench.training.budget.target_shapes import (
+    Shape,
+    TargetModule,
+    one_of_each_aspect,
+    rank_at,
+    shape_at,
+    target_modules_of,
+)
 
 ByRank = Callable[[int], int]
 ModelFactory = Callable[[], nn.Module]
@@ -178,12 +185,3 @@ def head_size(model: nn.Module) -> int:
     """Return the number of entries of the head."""
     head = head_parameter_names(model)
     return sum(parameter.numel() for name, parameter in model.named_parameters() if name in head)
-
-
-def one_of_each_aspect(target_modules: Sequence[TargetModule]) -> list[TargetModule]:
-    """Return one square, one tall and one wide target, if present: a variant may not support all of them."""
-    aspects = {
-        (target.out_features > target.in_features, target.out_features < target.in_features): target
-        for target in target_modules
-    }
-    return list(aspects.values())

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.adapters.base import Adapter
+from xlora_bench.models.checkpoint_files import meta_classifier
 from xlora_bench.runs.config_folder import CONFIGS
 from xlora_bench.training.budget.costs import (
     ByRank,
@@ -22,7 +23,7 @@ from xlora_bench.training.budget.costs import (
     other_flops,
 )
 from xlora_bench.training.budget.options import Budget
-from xlora_bench.training.budget.target_shapes import highest_rank, meta_model, target_modules_of
+from xlora_bench.training.budget.target_shapes import highest_rank, target_modules_of
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def cost_by_rank(config: DictConfig, budget: Budget) -> tuple[ByRank, int | None
     plain = resolved(config)
     named = ("model", "adapter", "init_scheme", "targets", "task")
     model, method, init_scheme, targets, task = (instantiate(plain[name]) for name in named)
-    known = meta_model(model, num_labels=task.num_labels)
+    known = copy.deepcopy(meta_classifier(model, task.num_labels))
     head = head_size(known) if budget.count_head and budget.key == "trainable_params" else 0
     size = {"batch": task.batch_size, "length": budget.length or task.max_length}
     options = {"targets": targets, "init_scheme": init_scheme}

@@ -1,5 +1,6 @@
 """Shapes of the target weights, read from a model on the meta device; the costs of a variant follow from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +10,6 @@ from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.init_schemes import InitScheme
 from xlora_bench.adapters.patterns import pattern_value
 from xlora_bench.inject.targets import Targets
-from xlora_bench.models.pretrained import Pretrained
 from xlora_bench.nn.layers import adapted_type
 
 PROBE_RANK = 2
@@ -37,20 +37,6 @@ class Shape:
     B: bool
     A: bool
     fused: bool
-
-
-def meta_model(pretrained: Pretrained, *, num_labels: int) -> nn.Module:
-    """Return the classifier on the meta device: shapes without weights."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: PLC0415 - slow to import
-
-    try:
-        config = AutoConfig.from_pretrained(
-            pretrained.location(), revision=pretrained.revision or "main", num_labels=num_labels
-        )
-    except OSError as error:
-        raise pretrained.unreachable(error) from error
-    with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
 
 
 def target_modules_of(model: nn.Module, targets: Targets) -> list[TargetModule]:
@@ -95,3 +81,12 @@ def shape_at(adapter: Adapter, init_scheme: InitScheme, target: TargetModule) ->
     B, A = delta.factors()
     fused = delta.additive and not adapter.dropout
     return Shape(width=len(A) // PROBE_RANK, B=B.requires_grad, A=A.requires_grad, fused=fused)
+
+
+def one_of_each_aspect(target_modules: Sequence[TargetModule]) -> list[TargetModule]:
+    """Return one square, one tall and one wide target, if present: a variant may not support all of them."""
+    aspects = {
+        (target.out_features > target.in_features, target.out_features < target.in_features): target
+        for target in target_modules
+    }
+    return list(aspects.values())

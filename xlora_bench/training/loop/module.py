@@ -1,12 +1,10 @@
-"""LightningModule of a run: training step, evaluation, optimizer, checkpoint contents."""
+"""LightningModule of a run: training step, optimizer, checkpoint contents. Evaluation is inherited from `Scorer`."""
 
 from typing import Any
 
-import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from xlora_bench.data.task import TextTask
@@ -14,14 +12,14 @@ from xlora_bench.inject.methods.method import Method
 from xlora_bench.models.packed import forward
 from xlora_bench.training.loop.evaluation import Evaluation
 from xlora_bench.training.loop.optimizers import AdamW, Schedule
+from xlora_bench.training.loop.scorer import Scorer
 from xlora_bench.training.loop.trained_state import trained_names
 
 
-class Classifier(lightning.LightningModule):
+class Classifier(Scorer):
     """Trains the parameters of `model` that require gradients; checkpoints leave out the frozen base.
 
-    `evaluations` has one entry per evaluation so far (metrics, per-example predictions) and is saved in checkpoints.
-    `collapse` is the reason for which training stopped early, or None.
+    `evaluations` is saved in checkpoints. `collapse` is the reason for which training stopped early, or None.
     """
 
     def __init__(
@@ -34,23 +32,13 @@ class Classifier(lightning.LightningModule):
         schedule: Schedule,
         head: set[str],
     ) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, task=task)
         self.method = method
-        self.task = task
         self.optimizer_options = optimizer
         self.schedule_options = schedule
         self.head = head
-        self.evaluations: list[Evaluation] = []
         self.collapse: str | None = None
         self.strict_loading = False
-        self._outputs: list[list[tuple[Tensor, Tensor, Tensor]]] = []
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross entropy of `logits (N, K)`, or the mean squared error of `logits (N, 1)` for regression."""
-        if self.task.labels is None:
-            return F.mse_loss(logits.squeeze(-1).float(), labels.float())
-        return F.cross_entropy(logits.float(), labels)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
         """Return the task loss plus the method's penalty; set `collapse` and stop if that is not finite."""
@@ -70,26 +58,6 @@ class Classifier(lightning.LightningModule):
         """Take the step, then call the method's `post_optimizer_step`."""
         super().optimizer_step(*args, **kwargs)
         self.method.post_optimizer_step(self.model, self.global_step + 1)
-
-    def on_validation_epoch_start(self) -> None:
-        """Start collecting predictions."""
-        self._outputs = [[] for _ in self.task.eval_splits]
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect idx, logits and labels of a batch; penalties are not evaluated."""
-        logits = forward(self.model, batch).float()
-        self._outputs[dataloader_idx].append((batch["idx"], logits, batch["labels"]))
-
-    def on_validation_epoch_end(self) -> None:
-        """Compute and log the metrics over all examples, sorted by idx."""
-        splits = {}
-        for split, outputs in zip(self.task.eval_splits, self._outputs, strict=True):
-            idx, logits, labels = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
-            order = torch.argsort(idx)
-            splits[split] = (idx[order], logits[order], labels[order])
-        evaluation = Evaluation.of(self.task, epoch=self.current_epoch + 1, splits=splits, loss=self.loss)
-        self.evaluations.append(evaluation)
-        self.log_dict({f"validation/{name}": float(value) for name, value in evaluation.metrics.items()})
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimizer and its schedule, which advances every optimizer step."""

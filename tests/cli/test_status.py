@@ -1,0 +1,154 @@
+"""`status`: the state of every run of a folder, from what sweeps and runs leave in it."""
+
+import json
+import os
+import stat
+
+import pytest
+from filelock import FileLock
+
+from tests.helpers.records import grid, record
+from xlora_bench.cli.status import main
+from xlora_bench.runs.command_line import CommandLine
+from xlora_bench.sweeps.planning.jobs import Job, PlannedRun
+from xlora_bench.sweeps.planning.plan_file import SweepPlan
+from xlora_bench.sweeps.reporting.run_states import run_states
+
+LINE = CommandLine(config_name="config", config_dir=None, hydra=())
+
+
+def sweep(folder, name, *runs, jobs=()):
+    """Write the Hydra folder of a sweep: its plan, and the ids of the runs that have started."""
+    place = folder / "hydra" / "2026-01-01" / name
+    place.mkdir(parents=True)
+    SweepPlan(command_line=LINE, runs=tuple(PlannedRun(overrides=tuple(lines)) for lines, _ in runs)).write(place)
+    for number, (_, run_id) in enumerate(runs):
+        if run_id:
+            (place / str(number)).mkdir()
+            (place / str(number) / "run.json").write_text(json.dumps({"run_id": run_id}))
+    for job in jobs:
+        job.write(place / "jobs")
+    os.utime(place / "plan.json", (int(name), int(name)))
+    return place
+
+
+def job(number, run_id, error):
+    return Job(
+        number=number, overrides=[], choices={}, run_id=run_id, status="failed", score=None, error=error, reused=False
+    )
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder with a run in every state; yields while one of them is locked."""
+    for name, status, reason in (
+        ("a", "completed", None),
+        ("b", "collapsed", "constant"),
+        ("c", "failed", "OSError: x"),
+    ):
+        record(name, status=status, reason=reason).write(tmp_path / "runs" / name / "record.json")
+    for name in ("d", "e"):
+        (tmp_path / "runs" / name / "checkpoint").mkdir(parents=True)
+        (tmp_path / "runs" / name / "lock").touch()
+    (tmp_path / "runs" / "e" / "checkpoint" / "last.ckpt").touch()
+    ids = ["a", "b", "c", "d", "e", None, None]
+    runs = [
+        (["adapter=lu", f"seed={seed}", f"paths.results_dir={tmp_path}"], run_id) for seed, run_id in enumerate(ids)
+    ]
+    sweep(tmp_path, "1", *runs, jobs=[job(5, None, "ValueError: no such rank")])
+    with FileLock(tmp_path / "runs" / "d" / "lock"):
+        yield tmp_path
+
+
+def shown(folder, capsys):
+    assert main([str(folder), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_every_state_with_its_reason(mixed, capsys):
+    content = shown(mixed, capsys)
+    assert content["counts"] == {
+        "planned": 1, "running": 1, "interrupted": 1, "completed": 1, "collapsed": 1, "failed": 2
+    }  # fmt: skip
+    states = {run["overrides"]["seed"]: (run["state"], run["run_id"], run["reason"]) for run in content["runs"]}
+    assert states == {
+        "0": ("completed", "a", None),
+        "1": ("collapsed", "b", "constant"),
+        "2": ("failed", "c", "OSError: x"),
+        "3": ("running", "d", None),
+        "4": ("interrupted", "e", "goes on from its last whole epoch when it is asked for again"),
+        "5": ("failed", None, "ValueError: no such rank"),
+        "6": ("planned", None, None),
+    }
+    assert all(run["overrides"].keys() == {"seed"} for run in content["runs"])  # adapter and paths do not vary
+
+
+def test_the_table_has_a_line_per_run_and_starts_with_the_counts(mixed, capsys):
+    assert main([str(mixed)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    counts = "1 planned, 1 running, 1 interrupted, 1 completed, 1 collapsed, 2 failed"
+    assert out[0] == f"7 runs in {mixed}: {counts}"
+    assert [line.split("│")[1].strip() for line in out if line.startswith("│")] == [
+        "planned", "running", "interrupted", "completed", "collapsed", "failed", "failed"
+    ]  # fmt: skip
+
+
+def test_nothing_is_written_and_a_read_only_folder_is_fine(mixed, capsys):
+    def content():
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(mixed.rglob("*"))}
+
+    before = content()
+    folders = [path for path in [mixed, *mixed.rglob("*")] if path.is_dir()]
+    for folder in folders:
+        folder.chmod(stat.S_IREAD | stat.S_IEXEC)
+    locks = [path for path in mixed.rglob("lock") if path.is_file()]
+    for lock in locks:
+        lock.chmod(stat.S_IREAD)
+    try:
+        assert shown(mixed, capsys)["counts"]["running"] == 1
+        assert content() == before
+    finally:
+        for path in (*folders, *locks):
+            path.chmod(0o700)
+
+
+def test_a_run_that_a_later_sweep_asks_for_again_is_listed_once(tmp_path):
+    record("a").write(tmp_path / "runs" / "a" / "record.json")
+    sweep(tmp_path, "1", (["seed=0"], "a"), (["seed=1"], None), jobs=[job(1, None, "ValueError: x")])
+    sweep(tmp_path, "2", (["seed=1", "rerun=true"], None), (["seed=0", "paths.results_dir=x"], None))
+    assert [(run.state, run.value("seed")) for run in run_states(tmp_path)] == [("planned", "1"), ("completed", "0")]
+
+
+def test_a_worker_that_was_killed_leaves_a_failed_run(tmp_path):
+    (tmp_path / "runs" / "a" / "checkpoint").mkdir(parents=True)
+    sweep(tmp_path, "1", (["seed=0"], "a"), jobs=[job(0, "a", "WorkerLostError: killed")])
+    (run,) = run_states(tmp_path)
+    assert (run.state, run.reason) == ("failed", "WorkerLostError: killed")
+
+
+def test_without_hydras_folder_the_records_tell_what_varies(tmp_path, capsys):
+    grid(tmp_path, [{"adapter": "lora", "seed": 0}, {"adapter": "lu", "seed": 0}])
+    content = shown(tmp_path, capsys)
+    assert [run["overrides"] for run in content["runs"]] == [{"adapter": "lora"}, {"adapter": "lu"}]
+
+
+def test_a_folder_without_runs_and_no_folder_are_one_line(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"no run in {tmp_path} yet\n"
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "nothing")])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "nothing` is not a folder; name the results folder" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_unreadable_files_do_not_stop_it(tmp_path, caplog):
+    grid(tmp_path, [{}])
+    (tmp_path / "runs" / f"{0:016x}" / "record.json").write_text("{")
+    place = sweep(tmp_path, "1", (["seed=0"], None))
+    (place / "plan.json").write_text("[]")
+    (run,) = run_states(tmp_path)
+    assert run.state == "failed"
+    assert "delete it to train its run again" in run.reason
+    assert "its runs are listed once they have started" in caplog.text

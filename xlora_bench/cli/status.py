@@ -1,0 +1,109 @@
+"""`xlora-bench status [DIR]`: which runs are planned, running, interrupted, completed, collapsed, failed, and why."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from xlora_bench.cli.parser import Parser
+from xlora_bench.runs.console import console
+from xlora_bench.sweeps.reporting.run_states import STATES, RunState, run_states, shown_keys, shown_overrides
+
+ABOUT = """\
+List the runs of a results folder. planned: a sweep has it still to train (or was stopped before it did); running: a
+process trains it now; interrupted: it was stopped, and goes on when the same command is given again; collapsed: the
+loss is not finite, or every prediction is the same; failed: an error stopped it, and the same command, or `xlora-bench
+retry`, trains it again. Nothing is written, so a read-only folder is fine."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the counts and a table of the runs of a results folder; return the exit code."""
+    parser = Parser(prog="xlora-bench status", description=ABOUT)
+    add_results_dir(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object: results_dir, counts, runs")
+    options = parser.parse_args(arguments)
+    try:
+        runs = states_of(options.results_dir)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.json:
+        console().print(as_json(runs, options.results_dir), soft_wrap=True, markup=False, highlight=False)
+    else:
+        say(runs, options.results_dir)
+    return 0
+
+
+def add_results_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument of a results folder, `multirun` by default."""
+    parser.add_argument(
+        "results_dir", nargs="?", type=Path, default=Path("multirun"), help="a results folder (default multirun)"
+    )
+
+
+def states_of(results_dir: Path) -> list[RunState]:
+    """Return the states of the runs of a folder.
+
+    Raises:
+        ValueError: if it is no folder.
+    """
+    if not results_dir.is_dir():
+        raise ValueError(f"`{results_dir}` is not a folder; name the results folder of your runs (paths.results_dir)")
+    return run_states(results_dir)
+
+
+def say(runs: Sequence[RunState], results_dir: Path) -> None:
+    """Print the counts, then the table."""
+    terminal = console()
+    if not runs:
+        terminal.print(f"no run in {results_dir} yet", soft_wrap=True, markup=False, highlight=False)
+        return
+    terminal.print(summary(runs, results_dir), soft_wrap=True, markup=False, highlight=False)
+    terminal.print(table_of(runs))
+
+
+def summary(runs: Sequence[RunState], results_dir: Path) -> str:
+    """Return the number of runs in each state as a line of text; states without a run are left out."""
+    counts = Counter(run.state for run in runs)
+    parts = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    return f"{len(runs)} run{'s' * (len(runs) != 1)} in {results_dir}: {parts}"
+
+
+def table_of(runs: Sequence[RunState]) -> Table:
+    """Return a table of runs in the order of `STATES`: state, the keys that vary, run id, score, reason."""
+    keys = shown_keys(runs)
+    table = Table()
+    for name in ("state", *keys, "run"):
+        table.add_column(name, no_wrap=name in ("state", "run"))
+    table.add_column("score", justify="right")
+    table.add_column("why", overflow="fold")
+    for run in sorted(runs, key=lambda run: STATES.index(run.state)):
+        score = f"{run.record.score:.4f}" if run.record and run.record.score is not None else ""
+        texts = (run.state, *(run.value(key) for key in keys), run.run_id or "", score, first_line(run.reason))
+        table.add_row(*map(Text, texts))
+    return table
+
+
+def as_json(runs: Sequence[RunState], results_dir: Path) -> str:
+    """Return counts and runs as JSON."""
+    counts, keys = Counter(run.state for run in runs), shown_keys(runs)
+    listed = [
+        {
+            "state": run.state,
+            "run_id": run.run_id,
+            "overrides": shown_overrides(run, keys),
+            "score": run.record.score if run.record else None,
+            "reason": run.reason,
+        }
+        for run in runs
+    ]
+    content = {"results_dir": str(results_dir), "counts": {state: counts[state] for state in STATES}, "runs": listed}
+    return json.dumps(content, indent=1)
+
+
+def first_line(reason: str | None) -> str:
+    """Return the first line of a reason."""
+    return reason.splitlines()[0] if reason else ""

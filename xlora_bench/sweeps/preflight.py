@@ -1,0 +1,128 @@
+"""Check of every run of a sweep, trials and parents included, before the first one trains."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from xlora_bench.results.protocols.paper import Paper
+from xlora_bench.runs.overrides import START_FROM, Overrides, as_lines, from_lines, parent_overrides
+from xlora_bench.sweeps.estimate.sizes import rows_of
+from xlora_bench.sweeps.planning.compose import Composer
+from xlora_bench.sweeps.planning.jobs import PlannedRun, varying_keys
+from xlora_bench.sweeps.planning.phases import Phases
+from xlora_bench.system.options import OptionsError
+from xlora_bench.training.caches import PROCESS, Caches
+from xlora_bench.training.options import GROUPS
+from xlora_bench.training.preflight import run_warnings
+from xlora_bench.training.prepare import total_steps
+from xlora_bench.training.resolve import check_run
+from xlora_bench.training.start_from import check_parent
+
+FEWEST_SEEDS = 6
+"""Pairs below which no exact permutation test reaches p = .05."""
+SHOWN = 3
+"""Runs that a line of the report names."""
+
+
+def check_sweep(phases: Phases, config: DictConfig, *, starts_here: bool) -> list[str]:
+    """Return warnings about the runs of a sweep. With `sweep.skip_invalid` refused runs are left out of it.
+
+    Raises:
+        OptionsError: with the faults of all runs, if any is refused.
+    """
+    if config.get("paper") is not None:
+        Paper.parse(cast("dict[str, Any]", OmegaConf.to_container(config.paper, resolve=True)))
+    faults = run_faults(phases.runs, phases.grid.composer, PROCESS, starts_here=starts_here)
+    if faults and config.sweep.skip_invalid and phases.tuner is None and len(faults) < len(phases.runs):
+        phases.leave_out({run: "; ".join(lines) for run, lines in faults.items()})
+    elif faults:
+        raise OptionsError(fault_lines(faults, of=len(phases.runs)))
+    return sweep_warnings(phases)
+
+
+def sweep_warnings(phases: Phases) -> list[str]:
+    """Return each distinct warning once, and that a test needs more seeds."""
+    composer, lines, seeds = phases.grid.composer, dict[str, None](), set()
+    seen = set()
+    for run in phases.runs:
+        overrides = from_lines(run.overrides)
+        seeds.add(overrides.get("seed"))
+        key = tuple(line for line in run.overrides if not line.startswith("seed="))
+        if key not in seen:
+            seen.add(key)
+            config = composer.resolved(overrides)
+            rows = rows_of(config)
+            steps = None if rows is None else total_steps(config, rows=rows.train)
+            lines |= dict.fromkeys(run_warnings(config, steps=steps))
+    if 1 < len(seeds) < FEWEST_SEEDS:
+        lines[f"{len(seeds)} seeds: the paired test of a table needs at least {FEWEST_SEEDS} to find a difference"] = (
+            None
+        )
+    return list(lines)
+
+
+def is_checked(config: DictConfig) -> bool:
+    """Return whether a primary config is one of this program: applications with other groups check their own."""
+    return set(GROUPS) <= set(config)
+
+
+def run_faults(
+    runs: Sequence[PlannedRun], composer: Composer, caches: Caches, *, starts_here: bool
+) -> dict[PlannedRun, list[str]]:
+    """Return the faults of each run that has some. Runs that differ in the seed alone are checked once."""
+    known: dict[tuple[str, ...], list[str]] = {}
+    result = {}
+    for run in runs:
+        overrides = from_lines(run.overrides)
+        seed = overrides.get("seed")
+        alike = {**overrides, "seed": "0"} if seed is not None and seed.isdigit() else overrides
+        key = tuple(as_lines(alike))
+        if key not in known:
+            known[key] = faults_of(alike, composer, caches, starts_here=starts_here)
+        if known[key]:
+            result[run] = known[key]
+    return result
+
+
+def faults_of(overrides: Overrides, composer: Composer, caches: Caches, *, starts_here: bool) -> list[str]:
+    """Return the faults of one run, and those of its parents."""
+    choices = {group: str(choice) for group, choice in composer.choices(overrides).items() if "/" not in group}
+    checked = check_run(
+        composer.config(overrides),
+        choices=choices,
+        overrides=as_lines(overrides),
+        caches=caches,
+        starts_here=starts_here,
+    )
+    start_from = checked.config.get(START_FROM)
+    if checked.faults or not start_from:
+        return checked.faults
+    try:
+        parent = from_lines(parent_overrides(as_lines(overrides), start_from=start_from))
+        check_parent(checked.config, composer.resolved(parent))
+    except ValueError as error:
+        return str(error).splitlines()
+    return [f"{fault} (in the parent run)" for fault in faults_of(parent, composer, caches, starts_here=starts_here)]
+
+
+def fault_lines(faults: Mapping[PlannedRun, Sequence[str]], *, of: int) -> list[str]:
+    """Return a line per distinct fault with the runs that have it, and a line that counts them."""
+    runs_of: dict[str, list[PlannedRun]] = {}
+    for run, lines in faults.items():
+        for line in lines:
+            runs_of.setdefault(line, []).append(run)
+    shown = varying_keys([list(run.overrides) for run in faults]) - {"seed"}
+    if of == 1:
+        return list(runs_of)
+    result = [f"{line} ({named(runs, shown)})" for line, runs in runs_of.items()]
+    count = f"{len(faults)} of {of} runs are refused, so none is started"
+    return [*result, f"{count}; sweep.skip_invalid=true leaves them out" if len(faults) < of else count]
+
+
+def named(runs: Sequence[PlannedRun], keys: set[str]) -> str:
+    """Return the runs by the keys that vary among the refused ones, and how many there are."""
+    texts = dict.fromkeys(" ".join(line for line in run.overrides if line.partition("=")[0] in keys) for run in runs)
+    names = [text for text in texts if text]
+    count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    return f"{count}: {'; '.join(names[:SHOWN])}{'; ...' * (len(names) > SHOWN)}" if names else count

@@ -1,0 +1,49 @@
+"""Evaluation of a model on the eval splits of a task, in training and without it."""
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xlora_bench.data.task import TextTask
+from xlora_bench.models.packed import forward
+from xlora_bench.training.loop.evaluation import Evaluation
+
+
+class Scorer(lightning.LightningModule):
+    """Evaluates `model`. `evaluations` has one entry per evaluation so far: metrics and per-example predictions."""
+
+    def __init__(self, model: nn.Module, *, task: TextTask) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.evaluations: list[Evaluation] = []
+        self._outputs: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross entropy of `logits (N, K)`, or the mean squared error of `logits (N, 1)` for regression."""
+        if self.task.labels is None:
+            return F.mse_loss(logits.squeeze(-1).float(), labels.float())
+        return F.cross_entropy(logits.float(), labels)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start collecting predictions."""
+        self._outputs = [[] for _ in self.task.eval_splits]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect idx, logits and labels of a batch; penalties are not evaluated."""
+        logits = forward(self.model, batch).float()
+        self._outputs[dataloader_idx].append((batch["idx"], logits, batch["labels"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute and log the metrics over all examples, sorted by idx."""
+        splits = {}
+        for split, outputs in zip(self.task.eval_splits, self._outputs, strict=True):
+            idx, logits, labels = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
+            order = torch.argsort(idx)
+            splits[split] = (idx[order], logits[order], labels[order])
+        evaluation = Evaluation.of(self.task, epoch=self.current_epoch + 1, splits=splits, loss=self.loss)
+        self.evaluations.append(evaluation)
+        self.log_dict({f"validation/{name}": float(value) for name, value in evaluation.metrics.items()})

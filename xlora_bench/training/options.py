@@ -1,0 +1,228 @@
+"""Validation of a whole config: every group and key, all faults together, before anything is loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning
+from annotated_types import Ge, Le, Lt, MinLen
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+
+from xlora_bench.runs.config_folder import CONFIGS
+from xlora_bench.system.options import (
+    Count,
+    NaturalNumber,
+    NonNegative,
+    describe,
+    fault,
+    matches_annotation,
+    near,
+    option_faults,
+)
+from xlora_bench.training.budget.options import Budget
+
+PARTS = ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler")
+"""The config groups that make a run; each names a class of plain options."""
+GROUPS = (*PARTS, "trainer", "logger")
+"""All config groups."""
+Precision = Literal["32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"]
+
+
+@dataclass(kw_only=True)
+class TrainerOptions:
+    """The options of `lightning.Trainer` that a run may set."""
+
+    max_epochs: Count
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: Annotated[int, Ge(1), Le(1)] = 1
+    precision: Precision = "32-true"
+    accumulate_grad_batches: Count = 1
+    gradient_clip_val: NonNegative | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    detect_anomaly: bool = False
+    log_every_n_steps: NaturalNumber = 10
+    enable_progress_bar: bool = False
+    enable_model_summary: bool = False
+    enable_checkpointing: Literal[False] = False
+    num_sanity_val_steps: Annotated[int, Ge(0), Le(0)] = 0
+    default_root_dir: str | None = None
+    profiler: Literal["simple", "advanced"] | None = None
+    callbacks: Sequence[Mapping[str, Any]] | None = None
+
+
+TRAINER_REASONS = {
+    "devices": "must be 1: a run trains on one device; hydra/launcher=parallel trains several runs at once",
+    "logger": "is not an option of the trainer here; choose one with logger=csv or logger=wandb",
+    "enable_checkpointing": "must be false: every run writes its own checkpoint after each epoch",
+    "num_sanity_val_steps": "must be 0: a sanity check would count as an evaluation",
+    "fast_dev_run": "is refused: a run of one batch would be recorded as completed; use task.max_train_rows",
+    "max_steps": "is refused: schedule and evaluation go by epochs; use trainer.max_epochs or task.max_train_rows",
+    "min_steps": "is refused: schedule and evaluation go by epochs; use trainer.max_epochs",
+    "max_time": "is refused: results would depend on the machine; use trainer.max_epochs",
+    "overfit_batches": "is refused: use task.max_train_rows",
+    "limit_train_batches": "is refused: use task.max_train_rows",
+    "limit_val_batches": "is refused: every evaluation is of all rows; use task.max_eval_rows",
+    "check_val_every_n_epoch": "is refused: every epoch is evaluated",
+    "val_check_interval": "is refused: every epoch is evaluated",
+    "strategy": "is refused: a run trains on one device",
+    "num_nodes": "is refused: a run trains on one device",
+}
+"""Options of Lightning's trainer that a run may not set, or not to every value, and why."""
+
+
+@dataclass(kw_only=True)
+class Monitor:
+    """The node `monitor`."""
+
+    every_n_steps: Count
+
+
+@dataclass(kw_only=True)
+class Paths:
+    """The node `paths`."""
+
+    results_dir: Annotated[str, MinLen(1)]
+    cache_dir: Annotated[str, MinLen(1)]
+    data_dir: Annotated[str, MinLen(1)] | None = None
+
+
+@dataclass(kw_only=True)
+class Sweep:
+    """The node `sweep`."""
+
+    skip_invalid: bool = False
+
+
+@dataclass(kw_only=True)
+class TopLevel:
+    """The keys of a config beside its groups; `grid`, `tuning` and `paper` are for sweeps, which check them."""
+
+    seed: Annotated[int, Ge(0), Lt(2**32)]
+    rerun: bool = False
+    start_from: Annotated[Sequence[str], MinLen(1)] | None = None
+    monitor: Mapping[str, Any]
+    paths: Mapping[str, Any]
+    budget: Mapping[str, Any] | None = None
+    sweep: Mapping[str, Any] | None = None
+    grid: Any = None
+    tuning: Any = None
+    paper: Any = None
+
+
+KEYS = {*GROUPS, *(field.name for field in fields(TopLevel))}
+"""Every top-level key of a config."""
+
+
+def check_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the objects that the groups of a plain `config` name, and a line for each fault.
+
+    Nothing is loaded: the objects hold options. A group with a fault has no object.
+    """
+    faults = top_level_faults(config)
+    parts: dict[str, Any] = {}
+    for group in GROUPS:
+        if group in config:
+            part, group_faults = check_group(group, config[group])
+            faults += group_faults
+            if part is not None:
+                parts[group] = part
+    return parts, faults
+
+
+def top_level_faults(config: Mapping[str, Any]) -> list[str]:
+    """Return the faults of the keys beside the groups."""
+    unknown = [key for key in config if key not in KEYS]
+    faults = [f"`{key}` is not a key of the config; {near(key, KEYS)}" for key in unknown]
+    faults += [f"`{group}` is missing: choose {group}={choices_text(group)}" for group in GROUPS if group not in config]
+    if isinstance(config.get("seed"), list):
+        faults.append(fault("seed", config["seed"], "must be a whole number; several seeds need -m and seed=0,1"))
+        config = {key: value for key, value in config.items() if key != "seed"} | {"seed": 0}
+    rest = {key: value for key, value in config.items() if key in KEYS and key not in GROUPS}
+    faults += option_faults(TopLevel, rest, group="")
+    for name, kind in (("monitor", Monitor), ("paths", Paths), ("budget", Budget), ("sweep", Sweep)):
+        node = config.get(name)
+        if isinstance(node, Mapping):
+            faults += option_faults(kind, node, group=name)
+    return faults
+
+
+def check_group(group: str, node: Any) -> tuple[Any, list[str]]:
+    """Return the object that a group names, and its faults; the trainer is made later, by `prepare`."""
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        return None, [fault(group, node, f"must be one choice of the group: {choices_text(group)}")]
+    faults = target_faults(f"{group}._target_", node["_target_"])
+    options = {key: value for key, value in node.items() if not str(key).startswith("_")}
+    if faults or group == "trainer":
+        return None, faults or trainer_faults(node["_target_"], options)
+    if faults := option_faults(get_class(node["_target_"]), options, group=group):
+        return None, faults
+    try:
+        return instantiate(node), []
+    except InstantiationException as error:
+        return None, str(error.__cause__ or error).splitlines()
+
+
+def target_faults(key: str, target: str) -> list[str]:
+    """Return the fault of a `_target_` that is no class, or the path of a module of this package."""
+    if private := private_path(target):
+        return [fault(key, target, f"is a private path: write {private}")]
+    try:
+        get_class(target)
+    except Exception as error:
+        return [fault(key, target, f"names no class that can be imported ({str(error).splitlines()[-1]})")]
+    return []
+
+
+def trainer_faults(target: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the faults of the trainer's options."""
+    if target != "lightning.Trainer":
+        return [fault("trainer._target_", target, "must be lightning.Trainer")]
+    faults = []
+    for key, value in options.items():
+        annotation = TrainerOptions.__annotations__.get(key)
+        if annotation is not None and matches_annotation(annotation, value):
+            continue
+        if key in TRAINER_REASONS:
+            faults.append(fault(f"trainer.{key}", value, TRAINER_REASONS[key]))
+        elif annotation is not None:
+            faults.append(fault(f"trainer.{key}", value, f"must be {describe(annotation)}"))
+        else:
+            rule = f"is not an option here; {near(key, TrainerOptions.__annotations__)}"
+            faults.append(fault(f"trainer.{key}", value, rule))
+    if "max_epochs" not in options:
+        faults.append(f"`trainer.max_epochs` is missing: it must be {describe(Count)}")
+    return faults + [line for node in options.get("callbacks") or () for line in callback_faults(node)]
+
+
+def callback_faults(node: Any) -> list[str]:
+    """Return the faults of one entry of `trainer.callbacks`."""
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    try:
+        kind = get_class(str(target))
+    except Exception:
+        kind = None
+    if kind is None or not issubclass(kind, lightning.Callback):
+        return [fault("trainer.callbacks", node, "must be a list of nodes whose `_target_` is a Lightning callback")]
+    options = {key: value for key, value in node.items() if not str(key).startswith("_")}
+    return option_faults(kind, options, group="trainer.callbacks")
+
+
+def private_path(target: str) -> str | None:
+    """Return the public name of a class of this package that `target` names by the path of its module."""
+    package, _, rest = target.partition(".")
+    name = target.rpartition(".")[2]
+    return (
+        f"xlora_bench.{name}"
+        if package == "xlora_bench" and "." in rest and hasattr(import_module("xlora_bench"), name)
+        else None
+    )
+
+
+def choices_text(group: str) -> str:
+    """Return the choices that come with the package."""
+    return ", ".join(sorted(path.stem for path in Path(CONFIGS / group).glob("[!_]*.yaml")))

@@ -1,0 +1,199 @@
+"""Preflight: everything about a run that can be checked without training it and without loading its weights."""
+
+import copy
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from xlora_bench.adapters import Adapter
+from xlora_bench.adapters.init_schemes import InitScheme
+from xlora_bench.adapters.patterns import pattern_value
+from xlora_bench.data import hub, synthetic
+from xlora_bench.data.corpus import cached_corpus
+from xlora_bench.data.task import TextTask
+from xlora_bench.inject.methods import Method
+from xlora_bench.inject.targets import Targets, matches
+from xlora_bench.models import weight_cache
+from xlora_bench.models.checkpoint_files import checkpoint_faults, is_on_disk, meta_classifier
+from xlora_bench.models.pretrained import Pretrained
+from xlora_bench.system.lru_cache import file_fingerprint
+from xlora_bench.system.options import fault, near
+from xlora_bench.training.budget.costs import other_entries
+from xlora_bench.training.budget.target_shapes import (
+    TargetModule,
+    one_of_each_aspect,
+    shape_at,
+    target_modules_of,
+)
+from xlora_bench.training.caches import Caches
+
+log = logging.getLogger(__name__)
+
+FREE = 200 << 20
+"""Bytes of free disk that a run needs: adapters, predictions, a checkpoint and logs take a few megabytes."""
+Parts = Mapping[str, Any]
+
+
+def preflight(config: Mapping[str, Any], parts: Parts, caches: Caches, *, starts_here: bool = True) -> list[str]:
+    """Return a line for each fault of a run whose options were found right; `parts` are its objects.
+
+    A check is made once for all runs that share what it depends on, which never is the seed. A run that is not to start
+    on this machine now (`starts_here=False`: a dry run) is not judged by its device, nor by what only the Hub knows.
+    """
+
+    model, task, paths = parts["model"], parts["task"], config["paths"]
+    files = file_fingerprint(Path(model.location())) if model.name else ()
+
+    def once(name: str, groups: tuple[str, ...], check: Callable[[], list[str]]) -> list[str]:
+        key = (name, files, json.dumps([config[group] for group in groups], sort_keys=True, default=str))
+        return [*caches.preflight.get(key, check)]
+
+    has_model = starts_here or is_on_disk(model)
+    faults = once("checkpoint", ("model",), lambda: checkpoint_faults(model)) if has_model else []
+    if has_model and not faults:
+        known = ("model", "task", "targets", "adapter", "init_scheme")
+        faults += once("adapter", known, lambda: adapter_faults(meta_classifier(model, task.num_labels), parts))
+        if starts_here or not is_on_hub(task, paths):
+            faults += once("data", ("model", "task", "paths"), lambda: data_faults(model, task, paths, caches))
+    if starts_here:
+        faults += once("device", ("trainer",), lambda: device_faults(config["trainer"]))
+    return faults + once("disk", ("paths",), lambda: disk_faults(Path(paths["results_dir"]).expanduser()))
+
+
+def adapter_faults(model: nn.Module, parts: Parts) -> list[str]:
+    """Return why the adapter and its init cannot be applied to the targets of `model`, which has no weights."""
+    adapter, init_scheme, targets = parts["adapter"], parts["init_scheme"], parts["targets"]
+    try:
+        if isinstance(adapter, Adapter):
+            modules = target_modules_of(model, targets)
+            return [*pattern_faults(adapter, modules), *shape_faults(adapter, init_scheme, modules)]
+        return method_faults(adapter, model, targets=targets, init_scheme=init_scheme)
+    except ValueError as error:
+        return [str(error)]
+
+
+def pattern_faults(adapter: Adapter, modules: list[TargetModule]) -> list[str]:
+    """Return the keys of `rank_pattern` and `alpha_pattern` that match no adapted module."""
+    names = [module.module_name for module in modules]
+    faults = []
+    for option in ("rank_pattern", "alpha_pattern"):
+        for key, value in getattr(adapter, option).items():
+            if not any(matches(key, name) for name in names):
+                endings = {name.rpartition(".")[2] for name in names}
+                faults.append(
+                    fault(f"adapter.{option}.{key}", value, f"matches no adapted module; {near(key, endings)}")
+                )
+    return faults
+
+
+def shape_faults(adapter: Adapter, init_scheme: InitScheme, modules: list[TargetModule]) -> list[str]:
+    """Return the first weight that the variant cannot adapt, at its rank or from this init scheme."""
+    adapter.check_fit(init_scheme)
+    for module in modules:
+        if pattern_value(adapter.rank_pattern, module.module_name, adapter.rank) != "auto":
+            adapter.rank_of(torch.empty(module.out_features, module.in_features, device="meta"), module.module_name)
+    for module in one_of_each_aspect(modules):
+        try:
+            shape_at(adapter, init_scheme, module)
+        except ValueError:  # again with the real shape, for its message
+            weight = torch.randn(module.out_features, module.in_features, generator=torch.Generator().manual_seed(0))
+            try:
+                adapter.build(
+                    weight,
+                    init_scheme=init_scheme,
+                    generator=torch.Generator().manual_seed(0),
+                    module_name=module.module_name,
+                )
+            except ValueError as error:
+                text = str(error)
+                return [text if f"`{module.module_name}`" in text else f"{text} (at `{module.module_name}`)"]
+    return []
+
+
+def method_faults(method: Method, model: nn.Module, *, targets: Targets, init_scheme: InitScheme) -> list[str]:
+    """Return why a baseline or a peft method cannot be applied; what needs its weights is not judged."""
+    try:
+        other_entries(method, lambda: copy.deepcopy(model), targets=targets, init_scheme=init_scheme)
+    except ValueError as error:
+        return [] if "cannot be counted without its weights" in str(error) else [str(error)]
+    return []
+
+
+def data_faults(model: Pretrained, task: TextTask, paths: Mapping[str, Any], caches: Caches) -> list[str]:
+    """Return what is wrong with the rows of a task, or that the Hub which has them does not answer."""
+    data_dir = Path(paths["data_dir"]).expanduser() if paths["data_dir"] else None
+    try:
+        tokenizer = weight_cache.tokenizer(model, caches.tokenizers)
+        if faults := length_faults(task, tokenizer):
+            return faults
+        if is_on_hub(task, paths):
+            hub.require_hub("/".join(task.hub or ()))
+            return []
+        cache_dir = Path(paths["cache_dir"]).expanduser()
+        corpus = cached_corpus(task, caches.corpora, tokenizer=tokenizer, cache_dir=cache_dir, data_dir=data_dir)
+        assert corpus.fingerprint
+    except ValueError as error:
+        return str(error).splitlines()
+    return []
+
+
+def is_on_hub(task: TextTask, paths: Mapping[str, Any]) -> bool:
+    """Return whether the rows of a task come from the Hub."""
+    return task.name not in synthetic.GRAMMARS and not paths["data_dir"] and task.hub is not None
+
+
+def length_faults(task: TextTask, tokenizer: Any) -> list[str]:
+    """Return that `task.max_length` leaves no room for text beside the special tokens."""
+    texts = len(task.text_columns)
+    least = tokenizer.num_special_tokens_to_add(pair=texts == 2) + texts
+    if task.max_length >= least:
+        return []
+    rule = f"must be at least {least}: the special tokens of this model, and one token of each text"
+    return [fault("task.max_length", task.max_length, rule)]
+
+
+def device_faults(trainer: Mapping[str, Any]) -> list[str]:
+    """Return that the device which the trainer names is not here, or cannot have the precision."""
+    accelerator, precision = trainer.get("accelerator", "auto"), trainer.get("precision", "32-true")
+    here = {"cpu": True, "auto": True, "mps": torch.backends.mps.is_available()}
+    if not here.get(accelerator, torch.cuda.is_available()):
+        return [fault("trainer.accelerator", accelerator, "is not on this machine; use cpu or auto")]
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    if on_cpu and precision.startswith("16-"):
+        return [fault("trainer.precision", precision, "needs a GPU; on a CPU use bf16-mixed or 32-true")]
+    return []
+
+
+def disk_faults(folder: Path) -> list[str]:
+    """Return that the disk of the results folder is full."""
+    there = next((parent for parent in (folder, *folder.absolute().parents) if parent.is_dir()), None)
+    if there is None or (free := shutil.disk_usage(there).free) >= FREE:
+        return []
+    rule = f"has {free >> 20} MiB of free disk; a run needs at least {FREE >> 20}: free some, or choose another folder"
+    return [fault("paths.results_dir", str(folder), rule)]
+
+
+def run_warnings(config: Mapping[str, Any], *, steps: int | None) -> list[str]:
+    """Return what will disappoint: too few optimizer steps to learn from, a learning rate that is far from usual."""
+    lines = []
+    if steps is not None and steps < FEW_STEPS:
+        lines.append(
+            f"only {steps} optimizer steps: raise trainer.max_epochs or task.max_train_rows, or lower task.batch_size"
+        )
+    lr, target = config["optimizer"].get("lr"), str(config["adapter"]["_target_"])
+    low, high = USUAL_RATES_OF_WEIGHTS if target.endswith(".Baseline") else USUAL_RATES
+    if isinstance(lr, int | float) and not low <= lr <= high:
+        lines.append(f"`optimizer.lr` (={lr:g}) is outside {low:g} to {high:g}, where rates of this method usually are")
+    return lines
+
+
+FEW_STEPS = 50
+USUAL_RATES = (1e-5, 1e-1)
+USUAL_RATES_OF_WEIGHTS = (1e-6, 1e-2)
+"""Learning rates of AdamW in the papers of `conf/paper/`, for adapters and for the pretrained weights themselves."""
