@@ -112,3 +112,12 @@ def test_callbacks_of_the_trainer_are_called(tmp_path):
     assert outcomes[0].trained, outcomes[0].stderr
     assert outcomes[1].code == 1
     assert "must be a list of nodes whose `_target_` is a Lightning callback" in outcomes[1].stderr
+
+
+def test_files_of_the_user_in_hydras_folder_are_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "mine.txt").write_text("precious")
+    (outcome,) = run_all([place(["adapter.rank=0", f"hydra.run.dir={tmp_path}"], tmp_path / "results")])
+    assert outcome.code == 1
+    assert sorted(path.name for path in tmp_path.rglob("*.*") if path.is_file()) == ["mine.txt", "mine.txt"]

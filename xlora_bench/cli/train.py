@@ -1,6 +1,5 @@
 """The main job: train one run, or sweep with `-m`."""
 
-import shutil
 from pathlib import Path
 
 import hydra
@@ -20,12 +19,12 @@ def job(config: DictConfig) -> float | None:
     """Train the run of `config`; return the headline metric of its best epoch."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return trained(config).score
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = Path(HydraConfig.get().runtime.output_dir).absolute()
     try:
         check_single(config)
         record = trained(config)
     except Exception as error:
-        forget_refused(folder)
+        forget_refused(folder, Path(str(config.paths.results_dir)).expanduser().absolute())
         raise PastHydra(error) from error
     if record.status == "collapsed":
         raise SystemExit(COLLAPSED)
@@ -39,14 +38,19 @@ def check_single(config: DictConfig) -> None:
             raise ValueError(f"`{key}` is for sweeps, and this command is a single run: add -m, or {key}=null")
 
 
-def forget_refused(folder: Path) -> None:
-    """Remove Hydra's output `folder` of a run that was refused, and the folders above it that are empty then."""
-    if (folder / "run.json").exists() or not (folder / ".hydra").is_dir():
+def forget_refused(folder: Path, results_dir: Path) -> None:
+    """Remove what Hydra wrote for a run that was refused, and the folders up to `results_dir` that are empty then.
+
+    Nothing else is removed: `hydra.run.dir` may be a folder with files of the user.
+    """
+    if (folder / "run.json").exists():
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in folder.parents:
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        (folder / ".hydra" / name).unlink(missing_ok=True)
+    inside = [parent for parent in folder.parents if parent == results_dir or results_dir in parent.parents]
+    for empty in (folder / ".hydra", folder, *inside):
         try:
-            parent.rmdir()
+            empty.rmdir()
         except OSError:  # not empty
             return
 

@@ -48,7 +48,7 @@ def preflight(config: Mapping[str, Any], parts: Parts, caches: Caches, *, starts
     """
 
     model, task, paths = parts["model"], parts["task"], config["paths"]
-    files = file_fingerprint(Path(model.location())) if model.name else ()
+    files = file_fingerprint(Path(model.location()))
 
     def once(name: str, groups: tuple[str, ...], check: Callable[[], list[str]]) -> list[str]:
         key = (name, files, json.dumps([config[group] for group in groups], sort_keys=True, default=str))

@@ -113,14 +113,17 @@ def check_run(
         for group in GROUPS
         if group in config and group not in choices
     ]
-    faults = faults or check_config(plain_config(config))[1]
+    given = plain_config(config)
+    objects, wrong = check_config(given)
+    faults = faults or wrong
     try:
         solved = solved if faults else solve_budget(config, choices=choices, overrides=overrides)
     except ValueError as error:
         faults = str(error).splitlines()
     plain = plain_config(config)
-    objects, more = check_config(plain) if not faults else ({}, [])
-    faults = faults or more or preflight(plain, objects, caches, starts_here=starts_here)
+    if not faults and plain != given:  # the budget has set the rank, or the targets
+        objects, faults = check_config(plain)
+    faults = faults or preflight(plain, objects, caches, starts_here=starts_here)
     return CheckedRun(config=plain, objects=objects, choices=solved, faults=faults)
 
 

@@ -1,4 +1,4 @@
-"""What is said about sweeps in which most runs collapsed."""
+"""The sentences about sweeps in which most runs collapsed."""
 
 import math
 
