@@ -90,6 +90,7 @@ def test_unknown_repeated_and_unfit_names_are_errors():
     refused(net, lambda: inject.use_adapters(net, ["mrpc"], weights=[float("nan")]), "one finite number for each")
     refused(net, lambda: inject.use_adapters(net, ["mrpc", "rte"]), "each have a task head; say which serves")
     refused(net, lambda: inject.route(net, ["mrpc", "x"]), "no adapter is called 'x'")
+    refused(net, lambda: inject.route(net, "mrpc"), "must be a list with a name")
     refused(net, lambda: inject.adapter_parameters(net, "x"), "no adapter is called 'x'")
     refused(net, lambda: inject.save_adapter(net, "x", "x.safetensors"), "no adapter is called 'x'")
 
@@ -103,6 +104,29 @@ def test_double_injection_and_bad_names_leave_the_model_as_it_was():
     refused(net, lambda: inject.add_adapter(net, "x", LoRA(rank=2, bias="all"), targets=QV), "biases of the base")
     wrong = {"clasifier": nn.Linear(2, 2)}
     refused(net, lambda: inject.add_adapter(net, "x", LoRA(rank=2), targets=QV, head=wrong), "no module of the model")
+    for head in ("classifier", {"classifier": None}, 3):
+        call = lambda head=head: inject.add_adapter(net, "x", LoRA(rank=2), targets=QV, head=head)  # noqa: E731
+        refused(net, call, "map module names to modules")
+
+
+@pytest.mark.parametrize(
+    "add", [inject.inject, lambda net, *args, **options: inject.add_adapter(net, "x", *args, **options)]
+)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adapter": None}, r"`adapter` \(=None\) must be an object such as xlora_bench.LoRA"),
+        ({"adapter": "lora"}, r"`adapter` \(='lora'\)"),
+        ({"adapter": LoRA}, r"`adapter` \(=<class"),
+        ({"targets": None}, r"`targets` \(=None\)"),
+        ({"targets": ["query"]}, r"`targets` \(=\['query'\]\)"),
+        ({"init_scheme": "kaiming"}, r"`init_scheme` \(='kaiming'\)"),
+    ],
+)
+def test_options_of_another_class_leave_the_model_as_it_was(add, options, message):
+    net = roberta(2)
+    given = {"adapter": LoRA(rank=2), "targets": QV, **options}
+    refused(net, lambda: add(net, given.pop("adapter"), **given), message)
 
 
 @pytest.mark.parametrize("name", ["v1.2", ".", "100%", "%2E", "keys", "training", "train", "a.b.c", "日本"])

@@ -1,6 +1,7 @@
 """State, files and checkpoints: small, strict, and at home on another machine."""
 
 import copy
+import json
 
 import lightning
 import pytest
@@ -79,6 +80,77 @@ def test_damaged_foreign_and_misplaced_files_are_refused(tmp_path):
     write({"x": torch.ones(1)}, path, {"format": "pt"})
     refused(fresh, lambda: inject.load_adapter(fresh, path), "no adapter file of format 1")
     refused(fresh, lambda: inject.load_adapter(fresh, tmp_path / "nothing"), "cannot be read as an adapter file")
+
+
+def changed(metadata, **changes):
+    """Return the metadata of a file with other values; `modules__rank` stands for that of its first module."""
+    content = json.loads(metadata["xlora_bench"])
+    first = next(iter(content["modules"].values()))
+    for key, value in changes.items():
+        outer, _, inner = key.partition("__")
+        (first if inner else content)[inner or outer] = value
+    return metadata | {"xlora_bench": json.dumps(content)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modules__scaling": float("nan")}, r"scaling` \(=nan\) must be a number"),
+        ({"modules__scaling": "8"}, r"scaling` \(='8'\) must be a number"),
+        ({"modules__rank": 10**7}, r"rank` \(=10000000\) is larger than every tensor"),
+        ({"modules__rank": True}, r"rank` \(=True\) must be a whole number"),
+        ({"modules__shape": [8]}, r"shape` \(=\[8\]\) must be a list of 2"),
+        ({"modules__weight": None}, r"weight` \(=None\) must be a text"),
+        ({"modules": []}, r"`modules` \(=\[\]\) must be a mapping"),
+        ({"modules": {"roberta": 3}}, r"`modules.roberta` \(=3\) must be a mapping"),
+        ({"heads": {"classifier": 10**9}}, r"`heads.classifier` \(=1000000000\) is the size of no tensor"),
+        ({"heads": {"classifier": "2"}}, r"`heads` .* must be a mapping from a text to a whole number"),
+        ({"name": None}, r"`name` \(=None\) must be a text"),
+        ({"targets": None}, r"`targets` \(=None\) must be a mapping"),
+        ({"adapter": {"class": "xlora_bench.LoRA", "options": {"rank": -1}}}, r"`adapter.rank` \(=-1\)"),
+        ({"adapter": {"class": "xlora_bench.LoRA", "options": {"rang": 1}}}, "do not fit xlora_bench.LoRA"),
+        ({"adapter": {"class": [1], "options": {}}}, "names the class"),
+    ],
+)
+def test_broken_metadata_is_refused_before_anything_is_made(changes, message, tmp_path):
+    net, path = stacked("mrpc"), tmp_path / "a.safetensors"
+    inject.save_adapter(net, "mrpc", path)
+    tensors, metadata = read(path)
+    write(tensors, path, changed(metadata, **changes))
+    fresh = roberta(2)
+    refused(fresh, lambda: inject.load_adapter(fresh, path), message)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", "{", "[" * 100_000])
+def test_metadata_that_is_no_mapping_is_refused(text, tmp_path):
+    path, fresh = tmp_path / "a.safetensors", roberta(2)
+    write({"x": torch.ones(1)}, path, {"xlora_bench": text})
+    refused(fresh, lambda: inject.load_adapter(fresh, path), "cannot be read as an adapter file")
+
+
+def test_tensors_that_are_not_finite_or_of_another_kind_are_refused(tmp_path):
+    net, path = inject.add_adapter(roberta(2), "a", LoLDU(rank=5), targets=QV), tmp_path / "a.safetensors"
+    inject.save_adapter(net, "a", path)
+    tensors, metadata = read(path)
+    z, order = (next(key for key in tensors if key.endswith(f"/{end}")) for end in ("z", "permutation"))
+    head = next(key for key in tensors if key.startswith("head/"))
+    for key, tensor, message in (
+        (z, torch.full_like(tensors[z], float("nan")), "not finite"),
+        (head, torch.full_like(tensors[head], float("inf")), "not finite"),
+        (z, torch.ones_like(tensors[z], dtype=torch.int32), "dtype torch.int32"),
+        (z, torch.ones_like(tensors[z], dtype=torch.complex64), "dtype torch.complex64"),
+        (order, tensors[order].float(), "dtype torch.float32"),
+        (order, torch.zeros_like(tensors[order]), "no permutation"),
+        (order, tensors[order] + 1, "no permutation"),
+    ):
+        write({**tensors, key: tensor}, path, metadata)
+        fresh = roberta(2)
+        refused(fresh, lambda fresh=fresh: inject.load_adapter(fresh, path), message)
+    state = inject.adapter_state_dict(net, "a")
+    key = next(key for key in state if key.endswith(".z"))
+    for value, message in ((torch.full_like(state[key], float("nan")), "not finite"), (3, "must be a tensor")):
+        broken = {**state, key: value}
+        refused(net, lambda broken=broken: inject.load_adapter_state_dict(net, broken, "a"), message)
 
 
 def test_nested_in_a_lightning_module_nothing_is_lost():

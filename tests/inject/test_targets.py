@@ -60,6 +60,12 @@ def test_an_entry_without_a_match_lists_near_names():
         Targets(modules=["query", "qurey"]).names(model_of("bert"))
 
 
+@pytest.mark.parametrize("options", [{"modules": "query("}, {"architectures": {"bert": "query("}}])
+def test_a_text_that_is_no_regular_expression_is_refused(options):
+    with pytest.raises(ValueError, match=r"`targets.modules` \(='query\('\) is no regular expression"):
+        Targets(**options)
+
+
 def test_the_head_is_refused_by_name():
     with pytest.raises(ValueError, match=r"matches `classifier`, a Linear that cannot be adapted .*part of the head"):
         Targets(modules=["classifier"]).names(model_of("bert"))

@@ -52,7 +52,7 @@ def comparison_of(options: argparse.Namespace) -> Comparison:
     Raises:
         ValueError: if there are fewer than two methods, or the reference is not one of them.
     """
-    paper = load_paper(options.paper) if options.paper else None
+    paper = load_paper(options.paper) if options.paper is not None else None
     frame = recorded_runs(options.results_dir, options.filter)
     if frame.empty:
         raise ValueError(

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(options: argparse.Namespace) -> None:
     results_dir = options.results_dir
-    paper = load_paper(options.paper) if options.paper else None
+    paper = load_paper(options.paper) if options.paper is not None else None
     frame = recorded_runs(results_dir, options.filter)
     chosen = [text for text in (options.paper, *options.filter, options.selection, options.aggregation) if text]
     folder = results_dir / "reports" / (re.sub(r"[^\w.=-]+", "_", ",".join(chosen)) or "all")

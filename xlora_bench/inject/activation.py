@@ -121,6 +121,8 @@ def route(model: nn.Module, names: Sequence[str | None]) -> ActivationContext:
     Raises:
         ValueError: if a name is unknown; in the forward, if the first dimension of an input is not `len(names)`.
     """
+    if isinstance(names, str):
+        raise ValueError(f"`names` (={names!r}) must be a list with a name, or None, for each row of the batch")
     for name in names:
         if name is not None:
             check_known(model, name)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, nn
 
+from xlora_bench.adapters.base import Adapter
+from xlora_bench.adapters.init_schemes import InitScheme
 from xlora_bench.inject.adapter_config import AdapterConfig
 from xlora_bench.inject.heads import own_heads
 from xlora_bench.inject.query import DEFAULT, adapted_layers, adapter_heads, adapter_names, replace
@@ -15,19 +17,17 @@ from xlora_bench.nn.layers.adapter_dict import check_name, sorted_weights
 from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 if TYPE_CHECKING:
-    from xlora_bench.adapters.base import Adapter
     from xlora_bench.adapters.delta import Delta
-    from xlora_bench.adapters.init_schemes import InitScheme
 
 NewDeltas = list[tuple[str, AdaptedLayer, "Delta"]]
 
 
 def inject(
     model: nn.Module,
-    adapter: "Adapter",
+    adapter: Adapter,
     *,
     targets: Targets,
-    init_scheme: "InitScheme | None" = None,
+    init_scheme: InitScheme | None = None,
     generator: Generator | None = None,
     name: str = DEFAULT,
 ) -> nn.Module:
@@ -40,6 +40,7 @@ def inject(
         ValueError: if a target matches nothing, is adapted under `name` already, or the variant does not fit it.
     """
     check_new(model, name)
+    check_options(adapter, targets, init_scheme)
     adapter_config = AdapterConfig(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
     model = install(model, name, build(model, name, adapter_config, generator), adapter_config)
     for _, layer in adapted_layers(model):
@@ -52,10 +53,10 @@ def inject(
 def add_adapter(
     model: nn.Module,
     name: str,
-    adapter: "Adapter",
+    adapter: Adapter,
     *,
     targets: Targets,
-    init_scheme: "InitScheme | None" = None,
+    init_scheme: InitScheme | None = None,
     generator: Generator | None = None,
     head: Mapping[str, nn.Module] | None = None,
 ) -> nn.Module:
@@ -70,11 +71,16 @@ def add_adapter(
             names a module that does not exist.
     """
     check_new(model, name)
+    check_options(adapter, targets, init_scheme)
     if adapter.bias != "none":
         raise ValueError(
             f"`adapter.bias` (={adapter.bias!r}) trains biases of the base, which adapter {name!r} shares with others; "
             "set it to 'none', or use `inject` for a model with one adapter"
         )
+    if head is not None and not (
+        isinstance(head, Mapping) and all(isinstance(one, nn.Module) for one in head.values())
+    ):
+        raise ValueError(f"`head` (={head!r}) must be None, or map module names to modules (`new_head` makes them)")
     copies = own_heads(model) if head is None else dict(head)
     check_head(model, copies)
     adapter_config = AdapterConfig(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
@@ -88,6 +94,17 @@ def check_new(model: nn.Module, name: str) -> None:
     if name in adapter_names(model):
         module_names = [path for path, layer in adapted_layers(model) if name in layer.deltas]
         raise ValueError(f"adapter {name!r} is at `{module_names[0]}` already; remove it first, or choose another name")
+
+
+def check_options(adapter: object, targets: object, init_scheme: object) -> None:
+    """Raise a ValueError for an option that is not an object of its class."""
+    for name, value, kind, example in (
+        ("adapter", adapter, Adapter, "LoRA(rank=8)"),
+        ("targets", targets, Targets, "Targets(modules=['query', 'value'])"),
+        ("init_scheme", init_scheme, InitScheme | None, "KaimingInit()"),
+    ):
+        if not isinstance(value, kind):
+            raise ValueError(f"`{name}` (={value!r}) must be an object such as xlora_bench.{example}")
 
 
 def check_head(model: nn.Module, head: Mapping[str, nn.Module]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,36 @@ from xlora_bench.inject.query import adapted_layers, check_known, deltas, heads
 from xlora_bench.inject.state_dict import check_state, copy_state, tensors_of
 from xlora_bench.inject.targets import Targets
 from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.system.options import Count, OptionsError, option_faults
 from xlora_bench.system.tensor_hash import content_hash
 
 FORMAT = 1
 KEY = "xlora_bench"
 """Key of the safetensors metadata under which everything but the tensors is stored as JSON."""
 OLD_BUFFERS = {"up0": "B0", "down0": "A0"}
+
+
+@dataclass(kw_only=True)
+class Metadata:
+    """The metadata of an adapter file, for `option_faults`."""
+
+    version: int
+    name: str
+    adapter: Mapping[str, Any]
+    init_scheme: Mapping[str, Any]
+    targets: Mapping[str, Any]
+    modules: Mapping[str, Any]
+    heads: Mapping[str, Count | None]
+
+
+@dataclass(kw_only=True)
+class ModuleEntry:
+    """The metadata of one adapted weight: shape as a matrix, rank, scaling, and hash of the frozen weight."""
+
+    shape: tuple[Count, Count]
+    rank: Count
+    scaling: float
+    weight: str
 
 
 def save_adapter(model: nn.Module, name: str, path: Path | str) -> None:
@@ -91,9 +116,9 @@ def load_adapter(model: nn.Module, path: Path | str, *, name: str | None = None,
     root itself is adapted.
 
     Raises:
-        ValueError: if the file is damaged or no adapter file; a tensor is missing, unexpected or has another shape; a
-            module does not exist; or a frozen weight differs from the one trained on (unless `other_base`). The
-            model is then unchanged.
+        ValueError: if the file is damaged or no adapter file; a tensor is missing, unexpected, not finite or of
+            another shape or kind; a module does not exist; or a frozen weight differs from the one trained on (unless
+            `other_base`). The model is then unchanged.
     """
     metadata, tensors = read(Path(path))
     name = name or str(metadata["name"])
@@ -113,16 +138,48 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the metadata and the tensors of an adapter file."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            metadata = parsed((file.metadata() or {}).get(KEY, "{}"))
             tensors = {current_key(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"`{path}` cannot be read as an adapter file ({error}); save it again") from error
     if metadata.get("version") != FORMAT:
         raise ValueError(
             f"`{path}` is no adapter file of format {FORMAT} (it says {metadata.get('version')}); "
             "`save_adapter` writes them, peft's adapters come in through `import_peft`"
         )
+    if faults := metadata_faults(metadata, tensors):
+        raise OptionsError(f"`{path}`: {line}" for line in faults)
     return metadata, tensors
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """Return the JSON object in `text`."""
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("its metadata is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"its metadata is a {type(content).__name__}, not a mapping")
+    return content
+
+
+def metadata_faults(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return what is wrong with the metadata of a file with these tensors; sizes are bounded by theirs."""
+    if faults := option_faults(Metadata, metadata, group=""):
+        return faults
+    for name, entry in metadata["modules"].items():
+        if not isinstance(entry, Mapping):
+            faults.append(f"`modules.{name}` (={entry!r}) must be a mapping")
+            continue
+        faults += (wrong := option_faults(ModuleEntry, entry, group=f"modules.{name}"))
+        sizes = [size for key, tensor in tensors.items() if key.startswith(f"deltas/{name}/") for size in tensor.shape]
+        if not wrong and entry["rank"] > max(sizes, default=0):
+            faults.append(f"`modules.{name}.rank` (={entry['rank']}) is larger than every tensor of this module")
+    for name, outputs in metadata["heads"].items():
+        rows = {len(tensor) for key, tensor in tensors.items() if key.startswith(f"head/{name}/") and tensor.ndim}
+        if outputs is not None and outputs not in rows:
+            faults.append(f"`heads.{name}` (={outputs}) is the size of no tensor of this head")
+    return faults
 
 
 def current_key(key: str) -> str:

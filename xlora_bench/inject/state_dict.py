@@ -32,7 +32,7 @@ def load_adapter_state_dict(model: nn.Module, state: Mapping[str, Tensor], name:
     """Load a state dict of `adapter_state_dict` into the adapter called `name`.
 
     Raises:
-        ValueError: if a tensor is missing, unexpected or has another shape. Nothing is loaded then.
+        ValueError: if a tensor is missing, unexpected, of another shape or kind, or not finite. Nothing is loaded then.
     """
     own = tensors_of(deltas(model, name))
     check_state(own, state, f"adapter {name!r}")
@@ -43,15 +43,27 @@ def load_adapter_state_dict(model: nn.Module, state: Mapping[str, Tensor], name:
 
 
 def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
-    """Raise a ValueError unless `state` has exactly the keys and shapes of `own`."""
+    """Raise a ValueError unless `state` has exactly the keys and shapes of `own`, and values that `own` can have."""
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         raise ValueError(f"the state does not fit {what}: missing {missing[:3]}, unexpected {unexpected[:3]}")
     for key, tensor in own.items():
-        if tensor.shape != state[key].shape:
-            raise ValueError(
-                f"`{key}` has shape {tuple(state[key].shape)} in the state, {tuple(tensor.shape)} in the model"
-            )
+        if (reason := mismatch(tensor, state[key])) is not None:
+            raise ValueError(f"`{key}` {reason}")
+
+
+def mismatch(own: Tensor, given: object) -> str | None:
+    """Return why the tensor `given` cannot replace `own`, None if it can. Integers are row orders: a permutation."""
+    if not isinstance(given, Tensor):
+        return f"is a {type(given).__name__} in the state, it must be a tensor"
+    if own.shape != given.shape:
+        return f"has shape {tuple(given.shape)} in the state, {tuple(own.shape)} in the model"
+    if own.is_floating_point() != given.is_floating_point() or given.is_complex():
+        return f"has dtype {given.dtype} in the state, {own.dtype} in the model"
+    if not own.is_floating_point():
+        same = torch.equal(own.flatten().sort().values.cpu(), given.flatten().sort().values.to(own.dtype).cpu())
+        return None if same else "is no permutation of the rows in the state"
+    return None if given.float().isfinite().all() else "has values in the state that are not finite (NaN or infinity)"
 
 
 @torch.no_grad()

@@ -28,13 +28,22 @@ class Targets(CheckedOptions):
     `architectures` gives such a value per `model.config.model_type`. Task heads are never adapted.
 
     Raises:
-        ValueError: from `names`, if an entry matches nothing or a matched module cannot be adapted.
+        ValueError: if a text is no regular expression; from `names`, if an entry matches nothing or a matched module
+            cannot be adapted.
     """
 
     config_group: ClassVar[str] = "targets"
 
     modules: Names | str | None = None
     architectures: Mapping[str, Names | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern in (self.modules, *self.architectures.values()):
+            try:
+                re.compile(pattern if isinstance(pattern, str) else "")
+            except re.error as error:
+                raise ValueError(f"`targets.modules` (={pattern!r}) is no regular expression: {error}") from None
 
     def names(self, model: nn.Module) -> list[str]:
         """Return the names of the modules to adapt, in the model's order."""

@@ -5,7 +5,7 @@ import logging
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_origin
 
 import numpy as np
 
@@ -18,6 +18,16 @@ OLD_COMMIT = "428bd44"
 """The last commit whose code writes and verifies records of schema 1."""
 STATUSES = ("completed", "collapsed", "failed")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+KINDS: dict[Any, str] = {
+    str: "a text",
+    str | None: "a text or null",
+    int: "a whole number",
+    dict[str, Any]: "a mapping",
+}
+DEEPEST = 50
+"""Levels of nesting that a record may have; its readers recurse."""
 
 
 class NewerRecordError(ValueError):
@@ -57,6 +67,10 @@ class Record:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            kind, value = dict if get_origin(item.type) is dict else item.type, getattr(self, item.name)
+            if not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
+                raise ValueError(f"`{item.name}` of run {self.run_id} must be {KINDS[item.type]}")
         if self.status not in STATUSES:
             raise ValueError(f"`status` (={self.status!r}) of run {self.run_id} must be one of {', '.join(STATUSES)}")
         if self.schema not in (1, SCHEMA):
@@ -64,13 +78,26 @@ class Record:
                 f"`schema` (={self.schema!r}) of run {self.run_id} must be 1 or {SCHEMA}; a newer version of "
                 "xlora_bench wrote it: install that version"
             )
-        for item in fields(self):
-            if item.type == dict[str, Any] and not isinstance(getattr(self, item.name), dict):
-                raise ValueError(f"`{item.name}` of run {self.run_id} must be a mapping")
-        if self.status == "completed":
-            for epoch in ("best", "last"):
-                if self.metrics.get("headline") not in (self.metrics.get(epoch) or {}):
-                    raise ValueError(f"`metrics.{epoch}` of completed run {self.run_id} must hold the headline metric")
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Raise a ValueError unless the mappings hold what their readers count on."""
+        for group in ("model", "adapter", "task"):
+            if not isinstance(self.config.get(group, {}), dict):
+                raise ValueError(f"`config.{group}` of run {self.run_id} must be a mapping")
+        for name in ("choices", "hashes", "versions", "code", "parameters", "cost", "ranks"):
+            for key, value in getattr(self, name).items():
+                if isinstance(value, list | dict):
+                    raise ValueError(f"`{name}.{key}` of run {self.run_id} must be one value, not {value!r}"[:300])
+        headline, history = self.metrics.get("headline"), self.metrics.get("history", [])
+        if not isinstance(headline, str | None) or not isinstance(history, list):
+            raise ValueError(f"`metrics.headline` of run {self.run_id} must be a text, and `history` a list")
+        entries = {name: self.metrics.get(name) for name in ("best", "last")}
+        for name, entry in [*entries.items(), *(("history", entry) for entry in history)]:
+            if entry is not None and not is_numeric(entry):
+                raise ValueError(f"`metrics.{name}` of run {self.run_id} must map names to numbers")
+            if self.status == "completed" and headline not in (entry or {}) and name in entries:
+                raise ValueError(f"`metrics.{name}` of completed run {self.run_id} must hold the headline metric")
 
     def write(self, path: str | Path) -> None:
         """Write the record to `path` atomically: an interruption leaves the old file (or none) or the new one."""
@@ -106,7 +133,7 @@ class Record:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"record {path} cannot be read: {error}; delete it to train its run again") from error
         schema = content.get("schema") if isinstance(content, dict) else None
         if isinstance(schema, int) and schema > SCHEMA:
@@ -116,7 +143,7 @@ class Record:
             )
         try:
             return cls.from_json(content)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not a record: {error}; delete it to train its run again") from error
 
     @classmethod
@@ -132,9 +159,29 @@ class Record:
         if not isinstance(content, dict) or set(content) != names:
             wrong = sorted(names ^ set(content)) if isinstance(content, dict) else [type(content).__name__]
             raise ValueError(f"missing or unknown keys: {', '.join(wrong)}")
+        check_depth(content)
         for key in ("metrics", "cost"):
             content[key] = _numbers(content[key])
         return cls(**content)
+
+
+def is_numeric(entry: Any) -> bool:
+    """Return whether `entry` maps names to numbers that a float can hold; NaN and infinity included."""
+    if not isinstance(entry, dict):
+        return False
+    return all(
+        isinstance(value, float | np.floating | np.integer) or (type(value) is int and abs(value) < 2**63)
+        for value in entry.values()
+    )
+
+
+def check_depth(value: Any, depth: int = 0) -> None:
+    """Raise a ValueError if lists and mappings are nested too deeply."""
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested in more than {DEEPEST} levels")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            check_depth(item, depth + 1)
 
 
 def finished(path: str | Path) -> Record | None:

@@ -133,6 +133,64 @@ def test_missing_unexpected_and_misfitting_tensors_are_errors(tmp_path):
     refused(base, tmp_path / "nowhere", "holds no adapter_config.json")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("r", 0, r"r` \(=0\) must be a whole number of at least 1"),
+        ("r", ["x"], r"r` \(=\['x'\]\)"),
+        ("lora_alpha", "x", r"lora_alpha` \(='x'\) must be a number"),
+        ("lora_alpha", float("nan"), r"lora_alpha` \(=nan\)"),
+        ("lora_alpha", None, r"lora_alpha` \(=None\)"),
+        ("lora_dropout", 7, r"lora_dropout` \(=7\)"),
+        ("use_rslora", "yes", r"use_rslora` \(='yes'\)"),
+        ("alpha_pattern", [1], r"alpha_pattern` \(=\[1\]\)"),
+        ("alpha_pattern", {"query": "x"}, r"alpha_pattern`"),
+        ("alpha_pattern", {"(": 3}, "no regular expression"),
+        ("modules_to_save", 3, r"modules_to_save` \(=3\)"),
+        ("init_lora_weights", 7, r"init_lora_weights` \(=7\)"),
+        ("bias", None, r"bias` \(=None\)"),
+        ("task_type", "x", "cannot be read as a peft adapter"),
+        ("use_dora", True, "without lora_magnitude_vector"),
+    ],
+)
+def test_broken_options_are_refused(option, value, message, tmp_path):
+    base = bert(3)
+    trained(base, tmp_path / "a")
+    config = tmp_path / "a" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), option: value}))
+    refused(base, tmp_path / "a", message)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "3", "[" * 100_000])
+def test_a_config_that_is_no_mapping_is_refused(text, tmp_path):
+    base = bert(3)
+    trained(base, tmp_path / "a")
+    (tmp_path / "a" / "adapter_config.json").write_text(text)
+    refused(base, tmp_path / "a", "cannot be read as a peft adapter")
+
+
+def test_broken_tensors_are_refused(tmp_path):
+    base = bert(3)
+    trained(base, tmp_path / "a")
+    path = tmp_path / "a" / "adapter_model.safetensors"
+    state = load_file(path)
+    A = next(key for key in state if key.endswith("lora_A.weight"))
+    B, head = A.replace("lora_A", "lora_B"), next(key for key in state if "classifier" in key)
+    magnitude = A.replace("lora_A.weight", "lora_magnitude_vector")
+    for changes, message in (
+        ({A: torch.full_like(state[A], float("nan"))}, "finite"),
+        ({head: torch.full_like(state[head], float("inf"))}, "finite"),
+        ({A: torch.ones_like(state[A], dtype=torch.int32)}, "dtype torch.int32"),
+        ({A: torch.ones(4)}, "of another model"),
+        ({A: torch.tensor(1.0)}, "of another model"),
+        ({A: torch.ones(0, 16), B: torch.ones(16, 0)}, "of another model"),
+        ({head: torch.tensor(1.0)}, "has shape"),
+        ({magnitude: torch.ones(16)}, "with lora_magnitude_vector"),
+    ):
+        save_file({**state, **changes}, path)
+        refused(base, tmp_path / "a", message)
+
+
 def test_other_methods_of_peft_are_refused(tmp_path):
     base = bert(3)
     trained(base, tmp_path / "a")

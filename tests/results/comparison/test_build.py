@@ -131,7 +131,10 @@ def test_without_predictions_the_runs_are_named_and_the_seeds_still_compared(tmp
     frame.loc[frame["run_id"] == "sst2-head-0", "score"] += 0.01
     found = compared(frame, tmp_path)
     notes = found.columns[0].notes
-    assert "Not compared by example, no stored predictions (`rerun=true` trains again): sst2-full-1." in notes
+    assert (
+        "Not compared by example, its predictions.parquet is not there; rerun=true trains it again: sst2-full-1."
+        in notes
+    )
     assert any("cannot be read" in note and note.endswith("sst2-lu-2.") for note in notes)
     assert any("another accuracy than the score" in note and note.endswith("sst2-head-0.") for note in notes)
     assert lines(found)["full"].pairwise.by_example is not None  # on the other five seeds

@@ -25,7 +25,7 @@ def test_a_report_has_its_comparison(folder):
     assert main([str(folder)]) == 0
     assert "compared with **lora**" in text(folder)
     assert "cannot be significant: 3 shared seeds, 6 are needed" in text(folder)
-    assert "no stored predictions" in text(folder)
+    assert "its predictions.parquet is not there" in text(folder)
     assert "best" in (folder / "reports" / "all" / "comparison.csv").read_text().splitlines()[0]
 
 

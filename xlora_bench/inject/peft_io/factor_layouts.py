@@ -43,13 +43,15 @@ def from_peft(layer: AdaptedLayer, tensors: dict[str, Tensor], *, module_name: s
     names = EMBEDDING if isinstance(layer.base_layer, nn.Embedding) else OTHER
     if set(tensors) != set(names):
         raise ValueError(f"`{module_name}` has the tensors {sorted(tensors)} in the file, it needs {sorted(names)}")
-    A, B = (tensors[name].flatten(1).to(torch.float32) for name in names)
+    A, B = (tensors[name].to(torch.float32) for name in names)
     out_features, in_features = layer.weight_matrix().shape
-    if B.shape != (out_features, len(A)) or A.shape[1] != in_features:
+    flat = (A.flatten(1), B.flatten(1)) if min(A.ndim, B.ndim) > 1 and len(A) else None
+    if flat is None or flat[1].shape != (out_features, len(A)) or flat[0].shape[1] != in_features:
         raise ValueError(
             f"the file has factors {tuple(B.shape)} and {tuple(A.shape)} for `{module_name}`, whose weight is "
             f"({out_features}, {in_features}) as a matrix: it is of another model"
         )
+    A, B = flat
     return InitialFactors(B, A)
 
 

@@ -1,8 +1,10 @@
 """Import a peft LoRA adapter, also PiSSA and OLoRA, whose init rewrites the base weight in peft."""
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from xlora_bench.inject.peft_io.module_names import PREFIX, plain_names
 from xlora_bench.inject.state_dict import check_state, copy_state
 from xlora_bench.inject.targets import Targets
 from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.system.options import Count, Fraction, OptionsError, option_faults
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -31,6 +34,22 @@ REWRITING: dict[str, InitScheme] = {"pissa": SVDInit(sigma="both"), "olora": QRI
 """Init schemes for which peft subtracts `s B0 A0` from the base. The base alone determines `B0 A0`."""
 PLAIN = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
 """Values of `init_lora_weights` that do not change the base."""
+
+
+@dataclass(kw_only=True)
+class PeftOptions:
+    """The options of peft's `LoraConfig` that an import reads."""
+
+    r: Count
+    lora_alpha: float
+    lora_dropout: Fraction
+    use_rslora: bool
+    use_dora: bool
+    lora_bias: bool
+    bias: str
+    alpha_pattern: Mapping[str, float] | None
+    init_lora_weights: bool | str | None
+    modules_to_save: Sequence[str] | None
 
 
 def import_peft(model: nn.Module, folder: Path | str, name: str | None = None) -> nn.Module:
@@ -43,7 +62,7 @@ def import_peft(model: nn.Module, folder: Path | str, name: str | None = None) -
 
     Raises:
         ValueError: if the folder has no peft LoRA adapter or one of an unsupported kind, or a tensor is missing,
-            unexpected or has another shape. The model is then unchanged.
+            unexpected, not finite or of another shape or kind. The model is then unchanged.
     """
     folder = Path(folder)
     config, tensors = read(folder)
@@ -71,7 +90,7 @@ def read(folder: Path) -> tuple["LoraConfig", dict[str, Tensor]]:
     try:
         config = PeftConfig.from_pretrained(str(folder))
         return config, load_file(folder / "adapter_model.safetensors")
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"`{folder}` cannot be read as a peft adapter: {error}") from error
 
 
@@ -80,6 +99,14 @@ def check_kind(config: "LoraConfig") -> None:
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if kind != "LORA":
         raise ValueError(f"the adapter's peft_type is {kind}: only LORA adapters can be imported")
+    read = {name: getattr(config, name, None) for name in PeftOptions.__annotations__}
+    if faults := option_faults(PeftOptions, read, group="adapter_config.json"):
+        raise OptionsError(faults)
+    for pattern in config.alpha_pattern or {}:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"`alpha_pattern` key {pattern!r} is no regular expression: {error}") from None
     if config.bias != "none" or config.lora_bias:
         raise ValueError(
             "the adapter trained biases (bias, lora_bias), which belong to the base shared by all adapters"
@@ -97,6 +124,8 @@ def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], 
     rest = {}
     for key, tensor in tensors.items():
         plain = key.removeprefix(PREFIX)
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+            raise ValueError(f"`{plain}` must hold finite floating-point numbers, it has dtype {tensor.dtype}")
         suffix = next((suffix for suffix in SUFFIXES if plain.endswith(f".{suffix}")), None)
         if suffix is None:
             rest[plain] = tensor
@@ -115,6 +144,9 @@ def at(
         raise ValueError(f"the file adapts `{module_name}`, which this {type(model).__name__} does not have")
     layer = layer_at(model, module_name)
     magnitude = tensors.pop(MAGNITUDE, None)
+    if (magnitude is None) == config.use_dora:
+        without = "without" if magnitude is None else "with"
+        raise ValueError(f"the file says use_dora={config.use_dora}, and has `{module_name}` {without} {MAGNITUDE}")
     initial = from_peft(layer, tensors, module_name=module_name)
     weight = layer.weight_matrix()
     scaling = scaling_of(config, module_name, rank=len(initial.A))
@@ -122,6 +154,8 @@ def at(
         delta = LowRankDelta(initial, scaling=scaling).to(weight.device)
     else:
         delta = MagnitudeDelta(weight, initial, scaling=scaling).to(weight.device)
+        if magnitude.numel() != delta.magnitude.numel():
+            raise ValueError(f"`{module_name}.{MAGNITUDE}` has shape {tuple(magnitude.shape)} in the file")
         delta.magnitude.data.copy_(magnitude.flatten())
     delta.dropout = config.lora_dropout
     if isinstance(config.init_lora_weights, str) and config.init_lora_weights in REWRITING:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xlora_bench.data.task import REGRESSION_METRICS
+from xlora_bench.results.frame.predictions_file import COLUMNS, FILE, read_predictions
 from xlora_bench.results.statistics.resampled import weighted_score
 from xlora_bench.runs.record import run_folder
 
@@ -74,15 +75,7 @@ def _reported(row: "pd.Series[Any]", results_dir: Path, metric: str) -> pd.DataF
     Raises:
         ValueError: if there are no predictions, or neither epoch gives the score.
     """
-    path = run_folder(results_dir, str(row["run_id"])) / "predictions.parquet"
-    if not path.exists():
-        raise ValueError("no stored predictions (`rerun=true` trains again)")
-    try:
-        saved = pd.read_parquet(path, columns=["epoch", "split", "idx", "label", "prediction"])
-    except (OSError, ValueError) as error:
-        raise ValueError(f"predictions that cannot be read ({error})") from error
-    if saved.empty:
-        raise ValueError("predictions of no example")
+    saved = read_predictions(run_folder(results_dir, str(row["run_id"])) / FILE, COLUMNS)
     saved = saved[saved["split"] == saved["split"].iloc[0]]
     best, last = row.get("best/epoch", math.nan), int(saved["epoch"].max())
     for epoch in dict.fromkeys([last if pd.isna(best) else int(best), last]):

@@ -17,8 +17,8 @@ def load_paper(name: str) -> Paper:
     Raises:
         ValueError: if there is no such file, or it has no node `paper`.
     """
-    if not (CONFIGS / "paper" / f"{name}.yaml").is_file():
-        known = sorted(path.stem for path in (CONFIGS / "paper").glob("*.yaml") if not path.stem.startswith("_"))
+    known = sorted(path.stem for path in (CONFIGS / "paper").glob("[!_]*.yaml"))
+    if name not in known:
         raise ValueError(f"`--paper {name}` is not one of the papers: {', '.join(known)}")
     node = compose_paper(name).get("paper")
     if node is None:

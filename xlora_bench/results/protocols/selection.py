@@ -10,6 +10,7 @@ import pandas as pd
 
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import is_missing, keys
+from xlora_bench.results.frame.predictions_file import FILE, read_predictions
 from xlora_bench.results.protocols.protocol import Selection
 from xlora_bench.runs.record import run_folder
 
@@ -115,8 +116,8 @@ def halves(idx: np.ndarray) -> np.ndarray:
 
 
 def _run_score(row: dict[Any, Any], results_dir: Path, selection: Selection) -> float:
-    path = run_folder(results_dir, str(row["run_id"])) / "predictions.parquet"
-    predictions = _read(path)
+    predictions = read_predictions(run_folder(results_dir, str(row["run_id"])) / FILE)
+    predictions = predictions[predictions["split"] == predictions["split"].iloc[0]]  # the first split is the main one
     if is_missing(row["headline"]):
         raise ValueError("its record names no headline metric")
     score = partial(_score, metric=str(row["headline"]))
@@ -124,17 +125,6 @@ def _run_score(row: dict[Any, Any], results_dir: Path, selection: Selection) -> 
         return cross_split_score(predictions, score)
     by_epoch = _by_epoch(predictions, score)
     return max(by_epoch.values()) if selection == "best" else by_epoch[max(by_epoch)]
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """Read the predictions on the main split, which is the first one in the file."""
-    if not path.exists():
-        raise ValueError("its predictions.parquet is not there; rerun=true trains it again")
-    try:
-        predictions = pd.read_parquet(path)
-        return predictions[predictions["split"] == predictions["split"].iloc[0]]
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"its predictions.parquet cannot be read ({error}); rerun=true trains it again") from error
 
 
 def _by_epoch(predictions: pd.DataFrame, score: Score) -> dict[int, float]:

@@ -75,9 +75,9 @@ def read_archive(path: Path) -> dict[str, RunArtifacts]:
     try:
         for line in gzip.decompress(path.read_bytes()).decode().splitlines():
             content = json.loads(line)
-            digests = content.pop("digests")
+            digests = dict(content.pop("digests"))
             runs.append(RunArtifacts(record=Record.from_json(content), folder=None, recorded_digests=digests))
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no archive of records: {type(error).__name__}: {error}") from error
     return {run.record.run_id: run for run in runs}
 
@@ -115,5 +115,10 @@ def recorded_in(location: Path) -> dict[str, RunArtifacts]:
             f"`{location}` is neither a folder of a report (with runs.csv), nor a results folder (with runs), nor a "
             f"archive ({ARCHIVE})"
         )
-    runs = [read_run(path.parent) for path in paths]
+    runs = []
+    for path in paths:
+        try:
+            runs.append(read_run(path.parent))
+        except ValueError as error:
+            log.warning("%s", error)
     return {run.record.run_id: run for run in runs}

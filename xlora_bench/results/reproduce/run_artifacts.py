@@ -1,15 +1,17 @@
 """Artifacts of a recorded run: record, predictions, trained tensors, and their digests."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from xlora_bench.results.frame.predictions_file import read_predictions
 from xlora_bench.runs.record import Record, record_paths
 from xlora_bench.system.tensor_hash import bytes_of
 
@@ -30,14 +32,12 @@ class RunArtifacts:
     @cached_property
     def predictions(self) -> pd.DataFrame | None:
         """Predictions, one row per (epoch, split, example); None if there is no file."""
-        path = self._path("predictions")
-        return None if path is None else pd.read_parquet(path)
+        return self._read("predictions", read_predictions)
 
     @cached_property
     def tensors(self) -> "dict[str, Tensor] | None":
         """Trained tensors after the last epoch; None if there is no file."""
-        path = self._path("tensors")
-        return None if path is None else load_file(path)
+        return self._read("tensors", load_file)
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -49,9 +49,15 @@ class RunArtifacts:
             known["tensors"] = digest_of_tensors(self.tensors)
         return known
 
-    def _path(self, what: str) -> Path | None:
+    def _read(self, what: str, read: Callable[[Path], Any]) -> Any:
+        """Return the content of a file of the run, None if there is none; a ValueError names a damaged one."""
         path = None if self.folder is None else self.folder / FILES[what]
-        return path if path is not None and path.is_file() else None
+        if path is None or not path.is_file():
+            return None
+        try:
+            return read(path)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ValueError(f"`{path}` cannot be read: {error}") from error
 
 
 def read_run(folder: Path) -> RunArtifacts:

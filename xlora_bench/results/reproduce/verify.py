@@ -100,9 +100,9 @@ def checked(
 
     try:
         again = retrain(run, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
+        return Check(recorded=run, again=again, report=diff_report(run, again))
     except Exception as error:
         return Check(recorded=run, error=f"{type(error).__name__}: {error}")
-    return Check(recorded=run, again=again, report=diff_report(run, again))
 
 
 def chosen(runs: Mapping[str, RunArtifacts], *, given: Sequence[str], sample: int, seed: int) -> list[RunArtifacts]:
