@@ -1,6 +1,8 @@
 import json
 
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from xlora_bench.data import files
@@ -49,3 +51,10 @@ def test_a_damaged_file_is_named(tmp_path, suffix):
     path.write_bytes(b'\xff\xfe{"sentence": \n')
     with pytest.raises(ValueError, match=rf"train\.{suffix} cannot be read as {suffix}"):
         files.read(path)
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
+    column = pyarrow.array(["a"])
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([column] * 2, ["text", "text"]), tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="has the column 'text' twice"):
+        files.read(tmp_path / "train.parquet")

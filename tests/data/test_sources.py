@@ -122,7 +122,7 @@ def test_bad_rows_are_named(make_task, write_splits, frame, change, message):
         read(make_task(), folder)
 
 
-@pytest.mark.parametrize("value", ["high", float("nan"), float("inf"), None])
+@pytest.mark.parametrize("value", ["high", float("nan"), float("inf"), None, 1e300])
 def test_a_score_must_be_a_finite_number(make_task, write_splits, frame, value):
     task = make_task(labels=None, metrics=("pearson",), headline="pearson")
     folder = write_splits("toy", train=frame.assign(label=[str(value)] * len(frame)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from pyarrow.parquet import ParquetFile
 
 SUFFIXES = ("parquet", "jsonl", "csv", "tsv")
 
@@ -42,6 +43,8 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
+    if twice := _twice(ParquetFile(path).schema_arrow.names):
+        raise ValueError(f"it has the column {twice!r} twice")
     return pd.read_parquet(path)
 
 

@@ -143,7 +143,7 @@ def hub_faults(options: Pretrained) -> list[str]:
     if constants.HF_HUB_OFFLINE:
         return [str(options.unreachable(OSError("it is not in the local cache, and HF_HUB_OFFLINE=1")))]
     try:
-        HfApi().model_info(options.name, revision=options.revision or "main", timeout=8)
+        HfApi().model_info(options.name, revision=options.revision or "main", timeout=5)
     except Exception as error:
         return [str(options.unreachable(OSError(str(error))))]
     return []
