@@ -8,6 +8,7 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
+from tests.helpers.instruction_sets import needs_bf16_attention
 from xlora_bench.data.collators import PaddedCollator
 from xlora_bench.data.packing import PackedCollator, UnpaddedCollator
 from xlora_bench.models.packed import forward
@@ -142,6 +143,7 @@ def test_peft_and_gradient_checkpointing(build, tokenizer_of, sentences, archite
         *((name, unpadded) for name in ("bert", "roberta", "distilbert") for unpadded in (False, True)),
     ],
 )
+@needs_bf16_attention
 def test_sixteen_bits(build, tokenizer_of, sentences, architecture, unpadded):
     model = build(architecture).eval()
     padded, packed = both_batches(model, tokenizer_of(model), sentences(LENGTHS), unpadded=unpadded)
