@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tests.helpers.names import CONF
+from xlora_bench.runs.hydra_internals import SweepLoader
 from xlora_bench.sweeps.planning.phases import Phases
 
 FILES = {
@@ -30,7 +31,10 @@ hydra: {sweep: {dir: "${paths.results_dir}/sweeps/${now:%H-%M-%S-%f}"}}
     "task/cola": "{name: cola, holdout: null}",
     "task/rte": "{name: rte, holdout: null}",
     "task/mnli": "{name: mnli, holdout: null}",
-    **{f"hydra/{name}": (CONF / "hydra" / f"{name}.yaml").read_text() for name in ("sweeper/grid", "callbacks/report")},
+    **{
+        f"hydra/{name}": (CONF / "hydra" / f"{name}.yaml").read_text()
+        for name in ("sweeper/grid", "callbacks/report", "launcher/parallel")
+    },
 }
 
 
@@ -44,28 +48,12 @@ def conf(tmp_path_factory):
     return folder
 
 
-class CachingLoader:
-    """Hydra's loader, which composes a choice of groups once for all tests."""
-
-    def __init__(self, loader):
-        self._loader = loader
-        self._composed = {}
-
-    def load_sweep_config(self, master, overrides):
-        if tuple(overrides) not in self._composed:
-            self._composed[tuple(overrides)] = self._loader.load_sweep_config(master, overrides)
-        return copy.deepcopy(self._composed[tuple(overrides)])
-
-    def __getattr__(self, name):
-        return getattr(self._loader, name)
-
-
 @pytest.fixture(scope="session")
 def primary(conf):
     """Return the primary config and a loader."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
-        loader = CachingLoader(GlobalHydra.instance().config_loader())
+        loader = SweepLoader(GlobalHydra.instance().config_loader())
         return compose("config", return_hydra_config=True), loader
 
 

@@ -6,6 +6,8 @@ import sys
 import hydra
 import pandas as pd
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
 
 from tests.helpers import toy_app
 
@@ -46,6 +48,21 @@ def test_the_progress_and_the_table_have_the_runs_after_the_rules(sweep):
     table = (report / "table.md").read_text()
     assert "- Left out: adapter=lora adapter.rank=2: why not" in table
     assert len(pd.read_csv(report / "runs.csv")) == 6
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=parallel"]], ids=["basic", "parallel"])
+def test_twenty_jobs_are_composed_once(sweep, monkeypatch, launcher):
+    composed = []
+    real = ConfigLoaderImpl.load_configuration
+
+    def load(loader, *args, run_mode, **options):
+        composed.append(run_mode)
+        return real(loader, *args, run_mode=run_mode, **options)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", load)
+    _, report = sweep(*launcher, "adapter.rank=range(1,11)", "seed=0,1")
+    assert len(pd.read_csv(report / "runs.csv")) == 20
+    assert composed.count(RunMode.RUN) == 1  # Hydra composes the config of the sweep itself as MULTIRUN
 
 
 def test_a_failing_job_leaves_the_others_alone_and_is_raised_at_the_end(sweep, tmp_path):

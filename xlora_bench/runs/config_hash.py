@@ -1,6 +1,5 @@
 """Config hash: the id of a run, from every config key and data fingerprint that can change its numbers."""
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -37,15 +36,12 @@ def config_hash(config: Mapping[str, Any], *, data: str) -> str:
 
 
 def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `config` without its cosmetic keys."""
-    kept = copy.deepcopy(dict(config))
+    """Return `config` without its cosmetic keys; what is left is shared with it."""
+    kept = {key: node for key, node in config.items() if key not in COSMETIC}
     for key in COSMETIC:
-        *parents, last = key.split(".")
-        node: Any = kept
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if isinstance(node, dict):
-            node.pop(last, None)
+        group, dot, option = key.partition(".")
+        if dot and isinstance(kept.get(group), dict):
+            kept[group] = {name: value for name, value in kept[group].items() if name != option}
     return kept
 
 

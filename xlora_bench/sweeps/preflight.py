@@ -1,5 +1,6 @@
 """Check of every run of a sweep, trials and parents included, before the first one trains."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from xlora_bench.sweeps.planning.jobs import PlannedRun, varying_keys
 from xlora_bench.sweeps.planning.phases import Phases
 from xlora_bench.system.options import OptionsError
 from xlora_bench.training.caches import PROCESS, Caches
-from xlora_bench.training.options import GROUPS
+from xlora_bench.training.options import GROUPS, GroupCheck, check_group
 from xlora_bench.training.preflight import run_warnings
 from xlora_bench.training.prepare import total_steps
 from xlora_bench.training.resolve import check_run
@@ -72,28 +73,45 @@ def run_faults(
 ) -> dict[PlannedRun, list[str]]:
     """Return the faults of each run that has some. Runs that differ in the seed alone are checked once."""
     known: dict[tuple[str, ...], list[str]] = {}
-    result = {}
+    result, check = {}, memoized(check_group)
     for run in runs:
         overrides = from_lines(run.overrides)
         seed = overrides.get("seed")
         alike = {**overrides, "seed": "0"} if seed is not None and seed.isdigit() else overrides
         key = tuple(as_lines(alike))
         if key not in known:
-            known[key] = faults_of(alike, composer, caches, starts_here=starts_here)
+            known[key] = faults_of(alike, composer, caches, starts_here=starts_here, check=check)
         if known[key]:
             result[run] = known[key]
     return result
 
 
-def faults_of(overrides: Overrides, composer: Composer, caches: Caches, *, starts_here: bool) -> list[str]:
+def memoized(check: GroupCheck) -> GroupCheck:
+    """Return `check` with its results kept: the runs of a sweep share most of their groups."""
+    known: dict[str, tuple[Any, list[str]]] = {}
+
+    def checked(group: str, node: Any) -> tuple[Any, list[str]]:
+        key = json.dumps([group, node], sort_keys=True, default=repr)
+        if key not in known:
+            known[key] = check(group, node)
+        return known[key]
+
+    return checked
+
+
+def faults_of(
+    overrides: Overrides, composer: Composer, caches: Caches, *, starts_here: bool, check: GroupCheck = check_group
+) -> list[str]:
     """Return the faults of one run, and those of its parents."""
     choices = {group: str(choice) for group, choice in composer.choices(overrides).items() if "/" not in group}
     checked = check_run(
-        composer.config(overrides),
+        composer.resolved(overrides),
+        composed=lambda: composer.config(overrides),
         choices=choices,
         overrides=as_lines(overrides),
         caches=caches,
         starts_here=starts_here,
+        check=check,
     )
     start_from = checked.config.get(START_FROM)
     if checked.faults or not start_from:
@@ -103,7 +121,8 @@ def faults_of(overrides: Overrides, composer: Composer, caches: Caches, *, start
         check_parent(checked.config, composer.resolved(parent))
     except ValueError as error:
         return str(error).splitlines()
-    return [f"{fault} (in the parent run)" for fault in faults_of(parent, composer, caches, starts_here=starts_here)]
+    faults = faults_of(parent, composer, caches, starts_here=starts_here, check=check)
+    return [f"{fault} (in the parent run)" for fault in faults]
 
 
 def fault_lines(faults: Mapping[PlannedRun, Sequence[str]], *, of: int) -> list[str]:

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from xlora_bench.runs.hydra_internals import basic_sweeper
+from xlora_bench.runs.hydra_internals import SweepLoader, basic_sweeper
 from xlora_bench.sweeps.outcome import check_collapsed, failure, interruption
 from xlora_bench.sweeps.planning.jobs import read_jobs
 from xlora_bench.sweeps.planning.plan_file import SweepPlan
@@ -42,6 +42,12 @@ class GridSweeper(basic_sweeper()):  # type: ignore[misc]
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
         self._runs = Path(runs) if runs else None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store context and config, and make the launcher, with a loader that composes nothing twice."""
+        loader = SweepLoader.of(hydra_context.config_loader)
+        context = HydraContext(callbacks=hydra_context.callbacks, config_loader=loader)
+        super().setup(hydra_context=context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run the sweep of the config and the command line `arguments`."""

@@ -1,6 +1,6 @@
 """Validation of a whole config: every group and key, all faults together, before anything is loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -114,20 +114,23 @@ class TopLevel:
     paper: Any = None
 
 
+GroupCheck = Callable[[str, Any], tuple[Any, list[str]]]
+"""The form of `check_group`."""
 KEYS = {*GROUPS, *(field.name for field in fields(TopLevel))}
 """Every top-level key of a config."""
 
 
-def check_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def check_config(config: Mapping[str, Any], check: GroupCheck | None = None) -> tuple[dict[str, Any], list[str]]:
     """Return the objects that the groups of a plain `config` name, and a line for each fault.
 
-    Nothing is loaded: the objects hold options. A group with a fault has no object.
+    Nothing is loaded: the objects hold options. A group with a fault has no object. `check`: by default `check_group`.
     """
+    check = check or check_group
     faults = top_level_faults(config)
     parts: dict[str, Any] = {}
     for group in GROUPS:
         if group in config:
-            part, group_faults = check_group(group, config[group])
+            part, group_faults = check(group, config[group])
             faults += group_faults
             if part is not None:
                 parts[group] = part

@@ -1,7 +1,7 @@
 """Resolve a config into a run request: options, budget, data, parent run. No model weights are loaded."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from xlora_bench.runs.hydra_internals import compose_like
 from xlora_bench.runs.overrides import parent_overrides
 from xlora_bench.runs.run import Run, writable
 from xlora_bench.system.options import OptionsError
+from xlora_bench.training.budget.options import Budget
 from xlora_bench.training.budget.solve import solve_budget
 from xlora_bench.training.caches import Caches
-from xlora_bench.training.options import GROUPS, PARTS, check_config
+from xlora_bench.training.options import GROUPS, PARTS, GroupCheck, check_config, check_group
 from xlora_bench.training.preflight import preflight
 from xlora_bench.training.start_from import check_parent
 
@@ -43,7 +44,13 @@ def resolve(
     Raises:
         ValueError: if an option is wrong or the parent's adapter does not fit.
     """
-    checked = check_run(config, choices=choices, overrides=overrides, caches=caches)
+    checked = check_run(
+        plain_config(config),
+        composed=lambda: copy.deepcopy(config),
+        choices=choices,
+        overrides=overrides,
+        caches=caches,
+    )
     if checked.faults:
         raise OptionsError(checked.faults)
     plain, choices = checked.config, checked.choices
@@ -96,35 +103,38 @@ class CheckedRun:
 
 
 def check_run(
-    config: DictConfig,
+    config: dict[str, Any],
     *,
+    composed: Callable[[], DictConfig],
     choices: Mapping[str, str],
     overrides: Sequence[str],
     caches: Caches,
     starts_here: bool = True,
+    check: GroupCheck = check_group,
 ) -> CheckedRun:
-    """Check all that can be known about the run of `config` before a weight is loaded; nothing is written.
+    """Check all that can be known about the run of a plain `config` before a weight is loaded; nothing is written.
 
+    `composed` gives the config with its interpolations, in which a budget sets the rank; `check` checks one group.
     `starts_here=False`: see `preflight`.
     """
-    config, solved = copy.deepcopy(config), dict(choices)
+    solved = dict(choices)
     faults = [
         f"`{group}` takes one choice; a sweep over several needs -m and {group}=lora,lu, without brackets"
         for group in GROUPS
         if group in config and group not in choices
     ]
-    given = plain_config(config)
-    objects, wrong = check_config(given)
+    objects, wrong = check_config(config, check)
     faults = faults or wrong
     try:
-        solved = solved if faults else solve_budget(config, choices=choices, overrides=overrides)
+        if not faults and Budget.parse(config.get("budget")) is not None:
+            with_rank = composed()
+            solved = solve_budget(with_rank, choices=choices, overrides=overrides)
+            config = plain_config(with_rank)
+            objects, faults = check_config(config, check)
     except ValueError as error:
         faults = str(error).splitlines()
-    plain = plain_config(config)
-    if not faults and plain != given:  # the budget has set the rank, or the targets
-        objects, faults = check_config(plain)
-    faults = faults or preflight(plain, objects, caches, starts_here=starts_here)
-    return CheckedRun(config=plain, objects=objects, choices=solved, faults=faults)
+    faults = faults or preflight(config, objects, caches, starts_here=starts_here)
+    return CheckedRun(config=config, objects=objects, choices=solved, faults=faults)
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from xlora_bench.data import synthetic
 from xlora_bench.data.sources import fingerprint, read_task
 from xlora_bench.data.task import TextTask
 from xlora_bench.models.pretrained import Pretrained
+from xlora_bench.system.lru_cache import LRUCache
 
 log = logging.getLogger(__name__)
 
@@ -70,18 +71,27 @@ def encoder_of(model: Mapping[str, Any]) -> Encoder | None:
 
 def rows_of(config: Mapping[str, Any]) -> Rows | None:
     """Return the rows of a config's task from its data, else from the published GLUE sizes, else None."""
-    task: TextTask = instantiate(config["task"])
     folder = config["paths"]["data_dir"]
+    key = json.dumps([config["task"], folder], sort_keys=True, default=str)
+    return KNOWN_ROWS.get(key, lambda: rows_of_task(instantiate(config["task"]), folder))
+
+
+def rows_of_task(task: TextTask, folder: str | None) -> Rows | None:
+    """Return the rows of a task from the data in `folder`, else from the published GLUE sizes, else None."""
     if task.name in synthetic.GRAMMARS or folder is not None:
         try:
-            return _read(task, Path(folder).expanduser() if folder is not None else None)
+            return read_rows(task, Path(folder).expanduser() if folder is not None else None)
         except (ValueError, OSError) as error:
             log.warning("%s", error)
     return _published_rows(task)
 
 
-@lru_cache(maxsize=64)
-def _read(task: TextTask, folder: Path | None) -> Rows:
+KNOWN_ROWS: LRUCache[Rows | None] = LRUCache(64)
+"""Rows by task and folder: the runs of a sweep share them."""
+
+
+def read_rows(task: TextTask, folder: Path | None) -> Rows:
+    """Return the rows of a task from its data; raise as `read_task`."""
     rows = read_task(task, data_dir=folder)
     train = rows[task.train_split]
     indices = np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int)

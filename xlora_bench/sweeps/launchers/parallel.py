@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +16,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from xlora_bench.sweeps.launchers.workers import Pool, chained, portable, start_fork_server
+from xlora_bench.sweeps.launchers.workers import Call, Pool, chained, portable, start_fork_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Sweep:
     config: DictConfig
 
     def job_config(self, number: int, overrides: Sequence[str]) -> DictConfig:
-        """Return the config of job `number`, composed from its overrides."""
+        """Return the config of job `number`, with its overrides."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = number
@@ -70,7 +71,7 @@ class ParallelLauncher(Launcher):
         shared = cloudpickle.dumps((sweep, Singleton.get_state()))
         order = longest_first(job_overrides, config=sweep.config, loader=sweep.hydra_context.config_loader)
         jobs = [(initial_job_idx + index, list(job_overrides[index])) for index in order]
-        calls = [partial(run_in_worker, shared, number, overrides) for number, overrides in jobs]
+        calls = Calls(sweep, shared, jobs)
         names = [" ".join(filter_overrides(overrides)) for _, overrides in jobs]
         ended: dict[int, JobReturn] = {}
         try:
@@ -91,10 +92,22 @@ class ParallelLauncher(Launcher):
         return self._pool
 
 
-def run_in_worker(shared: bytes, number: int, overrides: list[str]) -> JobReturn:
+class Calls(Sequence[Call]):
+    """The calls of `run_in_worker` for the jobs of a sweep; the config of a job is made when it is sent."""
+
+    def __init__(self, sweep: Sweep, shared: bytes, jobs: Sequence[tuple[int, list[str]]]) -> None:
+        self.sweep, self.shared, self.jobs = sweep, shared, jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return partial(run_in_worker, self.shared, self.sweep.job_config(*self.jobs[index]))
+
+
+def run_in_worker(shared: bytes, job_config: DictConfig) -> JobReturn:
     """Run one job as Hydra's basic launcher does; an error of the job is returned in the form of `portable`."""
     sweep = _enter(shared)
-    job_config = sweep.job_config(number, overrides)
     HydraConfig.instance().set_config(job_config)
     job_return = run_job(
         hydra_context=sweep.hydra_context,
