@@ -24,6 +24,7 @@ PARTS: dict[str, Sequence[str]] = {
     "runs": (),
     "end_to_end": ("--rows", "1000", "--inits", "kaiming", "svd_both", "--ranks", "2", "16", "--runs", "1"),
     "growth": ("--runs", "5", "--rows", "500", "2000"),
+    "planning": ("--runs", "600", "--rounds", "1"),
 }
 FULL: dict[str, Sequence[str]] = {
     "step": ("--rounds", "40"),
@@ -32,6 +33,7 @@ FULL: dict[str, Sequence[str]] = {
     "runs": ("--processes", "100"),
     "end_to_end": ("--seeds", "0", "1", "2"),
     "growth": (),
+    "planning": (),
 }
 DATA = ("step", "layout", "end_to_end", "growth")
 """Benchmarks that take `--data-dir`."""

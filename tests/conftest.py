@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, no network, and the folder of real data."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -28,3 +29,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name == "test_conformance.py" and not item.name.endswith("-linear-fp32]"):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def own_log_handlers():
+    """Remove the handlers that Hydra leaves at the root logger: their streams are closed at the end of the test."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    root.handlers[:] = [one for one in root.handlers if one in before or type(one).__module__.startswith("_pytest")]

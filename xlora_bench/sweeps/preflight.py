@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +18,7 @@ from xlora_bench.training.caches import PROCESS, Caches
 from xlora_bench.training.options import GROUPS, GroupCheck, check_group
 from xlora_bench.training.preflight import run_warnings
 from xlora_bench.training.prepare import total_steps
-from xlora_bench.training.resolve import check_run
+from xlora_bench.training.resolve import CheckedRun, check_run
 from xlora_bench.training.start_from import check_parent
 
 FEWEST_SEEDS = 6
@@ -26,20 +27,29 @@ SHOWN = 3
 """Runs that a line of the report names."""
 
 
-def check_sweep(phases: Phases, config: DictConfig, *, starts_here: bool) -> list[str]:
-    """Return warnings about the runs of a sweep. With `sweep.skip_invalid` refused runs are left out of it.
+@dataclass(frozen=True, kw_only=True)
+class CheckedSweep:
+    """The warnings about a sweep, and its checked runs; runs that differ in the seed alone share theirs."""
+
+    warnings: Sequence[str] = ()
+    runs: Mapping[PlannedRun, CheckedRun] = field(default_factory=dict)
+
+
+def check_sweep(phases: Phases, config: DictConfig, *, starts_here: bool) -> CheckedSweep:
+    """Check all runs of a sweep. With `sweep.skip_invalid` refused runs are left out of it.
 
     Raises:
         OptionsError: with the faults of all runs, if any is refused.
     """
     if config.get("paper") is not None:
         Paper.parse(cast("dict[str, Any]", OmegaConf.to_container(config.paper, resolve=True)))
-    faults = run_faults(phases.runs, phases.grid.composer, PROCESS, starts_here=starts_here)
+    checked = checked_runs(phases.runs, phases.grid.composer, PROCESS, starts_here=starts_here)
+    faults = {run: one.faults for run, one in checked.items() if one.faults}
     if faults and config.sweep.skip_invalid and phases.tuner is None and len(faults) < len(phases.runs):
         phases.leave_out({run: "; ".join(lines) for run, lines in faults.items()})
     elif faults:
         raise OptionsError(fault_lines(faults, of=len(phases.runs)))
-    return sweep_warnings(phases)
+    return CheckedSweep(warnings=sweep_warnings(phases), runs=checked)
 
 
 def sweep_warnings(phases: Phases) -> list[str]:
@@ -68,11 +78,11 @@ def is_checked(config: DictConfig) -> bool:
     return set(GROUPS) <= set(config)
 
 
-def run_faults(
+def checked_runs(
     runs: Sequence[PlannedRun], composer: Composer, caches: Caches, *, starts_here: bool
-) -> dict[PlannedRun, list[str]]:
-    """Return the faults of each run that has some. Runs that differ in the seed alone are checked once."""
-    known: dict[tuple[str, ...], list[str]] = {}
+) -> dict[PlannedRun, CheckedRun]:
+    """Return what the check of each run gave. Runs that differ in the seed alone are checked once."""
+    known: dict[tuple[str, ...], CheckedRun] = {}
     result, check = {}, memoized(check_group)
     for run in runs:
         overrides = from_lines(run.overrides)
@@ -80,9 +90,8 @@ def run_faults(
         alike = {**overrides, "seed": "0"} if seed is not None and seed.isdigit() else overrides
         key = tuple(as_lines(alike))
         if key not in known:
-            known[key] = faults_of(alike, composer, caches, starts_here=starts_here, check=check)
-        if known[key]:
-            result[run] = known[key]
+            known[key] = checked(alike, composer, caches, starts_here=starts_here, check=check)
+        result[run] = known[key]
     return result
 
 
@@ -99,12 +108,12 @@ def memoized(check: GroupCheck) -> GroupCheck:
     return checked
 
 
-def faults_of(
-    overrides: Overrides, composer: Composer, caches: Caches, *, starts_here: bool, check: GroupCheck = check_group
-) -> list[str]:
-    """Return the faults of one run, and those of its parents."""
+def checked(
+    overrides: Overrides, composer: Composer, caches: Caches, *, starts_here: bool, check: GroupCheck
+) -> CheckedRun:
+    """Check one run, and its parents."""
     choices = {group: str(choice) for group, choice in composer.choices(overrides).items() if "/" not in group}
-    checked = check_run(
+    run = check_run(
         composer.resolved(overrides),
         composed=lambda: composer.config(overrides),
         choices=choices,
@@ -113,16 +122,16 @@ def faults_of(
         starts_here=starts_here,
         check=check,
     )
-    start_from = checked.config.get(START_FROM)
-    if checked.faults or not start_from:
-        return checked.faults
+    start_from = run.config.get(START_FROM)
+    if run.faults or not start_from:
+        return run
     try:
         parent = from_lines(parent_overrides(as_lines(overrides), start_from=start_from))
-        check_parent(checked.config, composer.resolved(parent))
+        check_parent(run.config, composer.resolved(parent))
+        faults = checked(parent, composer, caches, starts_here=starts_here, check=check).faults
+        return replace(run, faults=[f"{fault} (in the parent run)" for fault in faults])
     except ValueError as error:
-        return str(error).splitlines()
-    faults = faults_of(parent, composer, caches, starts_here=starts_here, check=check)
-    return [f"{fault} (in the parent run)" for fault in faults]
+        return replace(run, faults=str(error).splitlines())
 
 
 def fault_lines(faults: Mapping[PlannedRun, Sequence[str]], *, of: int) -> list[str]:

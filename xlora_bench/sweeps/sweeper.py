@@ -18,6 +18,7 @@ from xlora_bench.sweeps.planning.run_list import RunList
 if TYPE_CHECKING:
     from xlora_bench.sweeps.planning.jobs import PlannedRun
     from xlora_bench.sweeps.planning.phases import Phases
+    from xlora_bench.sweeps.preflight import CheckedSweep
     from xlora_bench.sweeps.reporting.callback import SweepReport
 
 
@@ -84,7 +85,7 @@ class GridSweeper(basic_sweeper()):  # type: ignore[misc]
         if self._runs is not None:
             return RunList(self._runs, arguments=arguments)
         phases = Phases(self.config, self.hydra_context.config_loader, arguments=arguments)
-        for line in _checked(phases, self.config, starts_here=True):
+        for line in _checked(phases, self.config, starts_here=True).warnings:
             log.warning("warning: %s", line)
         return phases
 
@@ -153,15 +154,16 @@ class DryRunSweeper(basic_sweeper()):  # type: ignore[misc]
         from xlora_bench.sweeps.planning.phases import Phases  # noqa: PLC0415 - as above
 
         phases = Phases(self.config, self.hydra_context.config_loader, arguments=arguments)
-        warnings = _checked(phases, self.config, starts_here=False)
-        dry_run(phases, results_dir=Path(str(self.config.paths.results_dir)).expanduser(), warnings=warnings)
+        checked = _checked(phases, self.config, starts_here=False)
+        folder = Path(str(self.config.paths.results_dir)).expanduser()
+        dry_run(phases, results_dir=folder, checked=checked.runs, warnings=checked.warnings)
 
 
-def _checked(phases: "Phases", config: DictConfig, *, starts_here: bool) -> list[str]:
-    """Return the warnings about the runs of a sweep of this program; refuse it if a run is wrong."""
+def _checked(phases: "Phases", config: DictConfig, *, starts_here: bool) -> "CheckedSweep":
+    """Check the runs of a sweep of this program; refuse it if one is wrong."""
     from xlora_bench.system.log_levels import set_log_levels  # noqa: PLC0415 - transformers: slow to import
 
     set_log_levels()
-    from xlora_bench.sweeps.preflight import check_sweep, is_checked  # noqa: PLC0415 - its imports print, too
+    from xlora_bench.sweeps.preflight import CheckedSweep, check_sweep, is_checked  # noqa: PLC0415 - as above
 
-    return check_sweep(phases, config, starts_here=starts_here) if is_checked(config) else []
+    return check_sweep(phases, config, starts_here=starts_here) if is_checked(config) else CheckedSweep()

@@ -20,6 +20,7 @@ class Caches:
     corpora: LRUCache[Corpus] = field(default_factory=lambda: LRUCache(8))
     packing_checks: LRUCache[str | None] = field(default_factory=lambda: LRUCache(64))
     preflight: LRUCache[list[str]] = field(default_factory=lambda: LRUCache(512))
+    counts: LRUCache[list[int]] = field(default_factory=lambda: LRUCache(512))
 
 
 PROCESS = Caches()

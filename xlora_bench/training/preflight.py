@@ -24,7 +24,7 @@ from xlora_bench.models.checkpoint_files import checkpoint_faults, is_on_disk, m
 from xlora_bench.models.pretrained import Pretrained
 from xlora_bench.system.lru_cache import file_fingerprint
 from xlora_bench.system.options import fault, near
-from xlora_bench.training.budget.costs import other_entries
+from xlora_bench.training.budget.costs import adapter_entries, other_entries
 from xlora_bench.training.budget.target_shapes import (
     TargetModule,
     one_of_each_aspect,
@@ -125,6 +125,29 @@ def method_faults(method: Method, model: nn.Module, *, targets: Targets, init_sc
     return []
 
 
+def trained_parameters(config: Mapping[str, Any], parts: Parts, caches: Caches) -> int | None:
+    """Return the trained entries of a run without its head; None if a rank is solved at the start of the run.
+
+    Also None if the model is not on this machine, or the count needs its weights.
+    """
+    adapter, targets, init_scheme = parts["adapter"], parts["targets"], parts["init_scheme"]
+    rank = getattr(adapter, "rank", None)
+    if "auto" in (rank, *getattr(adapter, "rank_pattern", {}).values()) or not is_on_disk(parts["model"]):
+        return None
+
+    def count() -> list[int]:
+        model = meta_classifier(parts["model"], parts["task"].num_labels)
+        try:
+            if isinstance(adapter, Adapter):
+                return [adapter_entries(adapter, model, targets=targets, init_scheme=init_scheme)(int(rank or 1))]
+            return [other_entries(adapter, lambda: copy.deepcopy(model), targets=targets, init_scheme=init_scheme)]
+        except ValueError:
+            return []
+
+    groups = [config[group] for group in ("model", "targets", "adapter", "init_scheme")]
+    return next(iter(caches.counts.get(json.dumps(groups, sort_keys=True, default=str), count)), None)
+
+
 def data_faults(model: Pretrained, task: TextTask, paths: Mapping[str, Any], caches: Caches) -> list[str]:
     """Return what is wrong with the rows of a task, or that the Hub which has them does not answer."""
     data_dir = Path(paths["data_dir"]).expanduser() if paths["data_dir"] else None
@@ -161,13 +184,23 @@ def length_faults(task: TextTask, tokenizer: Any) -> list[str]:
 def device_faults(trainer: Mapping[str, Any]) -> list[str]:
     """Return that the device which the trainer names is not here, or cannot have the precision."""
     accelerator, precision = trainer.get("accelerator", "auto"), trainer.get("precision", "32-true")
-    here = {"cpu": True, "auto": True, "mps": torch.backends.mps.is_available()}
-    if not here.get(accelerator, torch.cuda.is_available()):
+    device = device_here(accelerator)
+    if device is None:
         return [fault("trainer.accelerator", accelerator, "is not on this machine; use cpu or auto")]
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    if on_cpu and precision.startswith("16-"):
+    if device == "cpu" and precision.startswith("16-"):
         return [fault("trainer.precision", precision, "needs a GPU; on a CPU use bf16-mixed or 32-true")]
     return []
+
+
+def device_here(accelerator: str) -> str | None:
+    """Return the type of the device that `trainer.accelerator` takes on this machine: `cpu`, `cuda`, `mps` or None."""
+    here = [
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+        "cpu",
+    ]
+    wanted = {"auto": here[0], "gpu": next(iter(here[:-1]), None)}.get(accelerator, accelerator)
+    return wanted if wanted in here else None
 
 
 def disk_faults(folder: Path) -> list[str]:

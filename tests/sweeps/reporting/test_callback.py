@@ -21,7 +21,7 @@ from xlora_bench.results.reports.wandb_table import log_table
 from xlora_bench.results.tables.build_table import build_table
 from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, read_jobs
 from xlora_bench.sweeps.reporting.callback import SweepReport
-from xlora_bench.sweeps.reporting.progress import duration, progress_line
+from xlora_bench.sweeps.reporting.progress import duration, progress_line, span
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.xdist_group("callback")]
 
@@ -241,3 +241,13 @@ def test_time_left_goes_by_the_runs_trained_now():
 
 def test_durations_have_two_units():
     assert [duration(seconds) for seconds in (5.4, 65, 3720)] == ["5 s", "1 min 05 s", "1 h 02 min"]
+    day = 86400
+    assert [duration(days * day) for days in (1, 1.5, 20.5)] == ["1 day", "1 day 12 h", "20 days"]
+    assert duration(389444 * 3600) == "44 years"
+
+
+def test_ranges_have_one_unit_each():
+    assert span(20, 80) == "20 to 80 s"
+    assert span(40, 8000) == "40 s to 2 h"
+    assert span(5, 5.2) == "about 5 s"
+    assert span(3 * 86400, 40 * 86400) == "3 to 40 days"

@@ -12,24 +12,41 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.sweeps.estimate.sizes import Encoder, Rows, encoder_of, rows_of
+from xlora_bench.training.preflight import device_here
 
 log = logging.getLogger(__name__)
 
 DECISIVE = ("task", "model", "trainer", "adapter", "paths")
 """Keys that change the duration of a run; of `adapter`, only the choice counts, not its options."""
-EFFICIENCY = 0.5
-"""Speed of a training step as a share of a plain matrix product's; attention, norms and optimizer are slower."""
+EFFICIENCY = {"cpu": 0.5, "cuda": 0.2, "mps": 0.2}
+"""Speed of a training step as a share of a plain matrix product's; attention, norms and optimizer are slower.
+
+On a GPU small batches do not fill the device. That value is a guess; that of the CPU was measured.
+"""
+WITHIN = {"cpu": 2.0, "cuda": 4.0, "mps": 4.0}
+"""Factor within which an estimate from operations is right."""
+WITHIN_MEASURED = 1.25
+"""Factor within which an estimate from the speed of earlier runs is right."""
 FIXED_SECONDS = 2.0
 """Overhead before the first and after the last step, in a process that has trained a run before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Optimizer steps, training tokens (padding not counted) and seconds of one run; None: no estimate."""
+    """Optimizer steps, training tokens (padding not counted) and seconds of one run; None: no estimate.
+
+    The seconds are right within the factor `within`.
+    """
 
     steps: int | None
     tokens: int | None
     seconds: float | None
+    within: float = 1.0
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """The lowest and the highest seconds."""
+        return None if self.seconds is None else (self.seconds / self.within, self.seconds * self.within)
 
 
 def cost_of(config: Mapping[str, Any], rows: Rows | None, encoder: Encoder | None, *, measured: float | None) -> Cost:
@@ -37,7 +54,8 @@ def cost_of(config: Mapping[str, Any], rows: Rows | None, encoder: Encoder | Non
 
     With `T` the training and `E` the evaluation tokens of all epochs, and `p = passes_of(config)`:
     `seconds = FIXED_SECONDS + (T + E / p) / measured`, or without earlier runs
-    `seconds = FIXED_SECONDS + (p T + E) flops_per_token / (EFFICIENCY flops_per_second)`.
+    `seconds = FIXED_SECONDS + (p T + E) flops_per_token / (EFFICIENCY flops_per_second)`, measured on the device that
+    trains. If that is not here, the seconds are None.
     """
     if rows is None:
         return Cost(steps=None, tokens=None, seconds=None)
@@ -46,12 +64,16 @@ def cost_of(config: Mapping[str, Any], rows: Rows | None, encoder: Encoder | Non
     steps = -(-batches // config["trainer"]["accumulate_grad_batches"]) * epochs
     tokens, evaluated = (round(count * rows.tokens * epochs) for count in (rows.train, rows.evaluated))
     passes = passes_of(config)
-    if measured is not None:
-        return Cost(steps=steps, tokens=tokens, seconds=FIXED_SECONDS + (tokens + evaluated / passes) / measured)
-    if encoder is None:
+    device = device_here(config["trainer"].get("accelerator", "auto"))
+    if device is None or (measured is None and encoder is None):
         return Cost(steps=steps, tokens=tokens, seconds=None)
+    if measured is not None:
+        seconds = FIXED_SECONDS + (tokens + evaluated / passes) / measured
+        return Cost(steps=steps, tokens=tokens, seconds=seconds, within=WITHIN_MEASURED)
+    assert encoder is not None
     flops = (passes * tokens + evaluated) * encoder.flops_per_token(rows.tokens)
-    return Cost(steps=steps, tokens=tokens, seconds=FIXED_SECONDS + flops / (EFFICIENCY * flops_per_second()))
+    speed = EFFICIENCY[device] * flops_per_second(device, config["trainer"].get("precision", "32-true"))
+    return Cost(steps=steps, tokens=tokens, seconds=FIXED_SECONDS + flops / speed, within=WITHIN[device])
 
 
 def passes_of(config: Mapping[str, Any]) -> float:
@@ -66,15 +88,23 @@ def passes_of(config: Mapping[str, Any]) -> float:
 
 
 @cache
-def flops_per_second(rounds: int = 7) -> float:
-    """Measure the fp32 FLOP/s of a matrix product of an encoder's shape on torch's threads, median of `rounds`."""
+def flops_per_second(device: str, precision: str, rounds: int = 7) -> float:
+    """Measure the FLOP/s of a matrix product of an encoder's shape on `device`, median of `rounds`.
+
+    `precision` is the trainer's: `bf16-mixed` multiplies bf16 matrices.
+    """
     import torch  # noqa: PLC0415 - slow to import
 
-    left, right = torch.randn(512, 768), torch.randn(768, 3072)
+    kinds = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
+    dtype = kinds.get(precision.partition("-")[0], torch.float32)
+    left, right = (torch.randn(*shape).to(device, dtype) for shape in ((512, 768), (768, 3072)))
+    synchronize = torch.accelerator.synchronize if device != "cpu" else lambda: None
     times = []
     for _ in range(rounds):
+        synchronize()
         started = time.perf_counter()
         torch.mm(left, right)
+        synchronize()
         times.append(time.perf_counter() - started)
     return 2 * 512 * 768 * 3072 / statistics.median(times)
 

@@ -19,12 +19,33 @@ def progress_line(job: Job, *, ended: Collection[Job], runs: Sequence[PlannedRun
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in at most two units: `1 h 05 min`, `3 min 20 s`, `7 s`."""
+    """Return a duration in at most two units: `3 days 2 h`, `1 h 05 min`, `3 min 20 s`, `7 s`; long ones in years."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days >= 2 * 365:
+        return f"{days / 365:,.0f} years"
+    if days:
+        return f"{days} day{'s' * (days > 1)}{f' {hours} h' if hours and days < 14 else ''}"
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def span(low: float, high: float) -> str:
+    """Return a range of durations with one unit each: `20 to 80 s`, `40 min to 3 h`."""
+    first, second = _rounded(low), _rounded(high)
+    if first == second:
+        return f"about {' '.join(first)}"
+    return f"{first[0]} to {' '.join(second)}" if first[1] == second[1] else f"{' '.join(first)} to {' '.join(second)}"
+
+
+def _rounded(seconds: float) -> tuple[str, str]:
+    """Return a duration as a number and its unit."""
+    for unit, size, least in (("years", 365 * 86400, 2), ("days", 86400, 2), ("h", 3600, 2), ("min", 60, 2)):
+        if seconds >= least * size:
+            return f"{seconds / size:,.0f}", unit
+    return f"{seconds:.0f}", "s"
 
 
 def _outcome(job: Job) -> str:
