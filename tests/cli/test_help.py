@@ -123,3 +123,24 @@ def test_the_working_folder_is_importable(tmp_path, monkeypatch):
     program.make_working_folder_importable()
     program.make_working_folder_importable()
     assert sys.path == [str(tmp_path), "/usr/bin"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("results", "table"),
+        ("results.diff", "diff"),
+        ("results.verify", "verify"),
+        ("results.summary", "archive"),
+        ("spectrum", "spectrum"),
+    ],
+)
+def test_old_module_commands_print_the_new_ones(module, command):
+    command_line = [sys.executable, "-m", f"xlora_bench.{module}", "multirun"]
+    done = subprocess.run(command_line, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"error: `python -m xlora_bench.{module}` is now `xlora-bench {command}`, with the same arguments\n"
+    )

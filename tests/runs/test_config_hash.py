@@ -52,3 +52,12 @@ def test_the_data_matters_and_the_config_is_left_alone():
 
 def test_an_option_that_is_null_says_nothing():
     assert changed(new=None) == changed(adapter={**CONFIG["adapter"], "new": None}) == config_hash(CONFIG, data="d")
+
+
+@pytest.mark.parametrize(("one", "other"), [(16, 16.0), (0, 0.0), (0, -0.0), ([1, 2], [1.0, 2.0]), (1e3, 1000)])
+def test_numbers_count_by_their_value(one, other):
+    assert changed(new={"a": one}) == changed(new={"a": other})
+
+
+def test_true_is_no_number():
+    assert len({changed(new=value) for value in (True, 1, "1", 1.5, "1.0")}) == 5

@@ -25,12 +25,13 @@ COSMETIC = {
 """Keys of the config that do not change what is trained or measured, each with the reason.
 
 A key with the value null is not hashed either, so a new option that is null by default keeps the ids of old runs.
+Numbers are hashed by their value: 16 and 16.0 are one run.
 """
 
 
 def config_hash(config: Mapping[str, Any], *, data: str) -> str:
     """Return the run id: 16 hex digits of SHA-256 over the resolved `config` and the data fingerprint `data`."""
-    content = {"config": without_nulls(relevant(config)), "data": data}
+    content = {"config": canonical(relevant(config)), "data": data}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -45,8 +46,10 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def without_nulls(node: Any) -> Any:
-    """Return `node` without mapping entries whose value is null, at every depth."""
-    if not isinstance(node, dict):
-        return node
-    return {key: without_nulls(value) for key, value in node.items() if value is not None}
+def canonical(node: Any) -> Any:
+    """Return `node` without null entries of mappings, and with whole numbers as integers, at every depth."""
+    if isinstance(node, dict):
+        return {key: canonical(value) for key, value in node.items() if value is not None}
+    if isinstance(node, list):
+        return [canonical(value) for value in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node

@@ -18,7 +18,7 @@ from xlora_bench.training.caches import PROCESS, Caches
 from xlora_bench.training.options import GROUPS, GroupCheck, check_group
 from xlora_bench.training.preflight import run_warnings
 from xlora_bench.training.prepare import total_steps
-from xlora_bench.training.resolve import CheckedRun, check_run
+from xlora_bench.training.resolve import CheckedRun, check_run, of_parent
 from xlora_bench.training.start_from import check_parent
 
 FEWEST_SEEDS = 6
@@ -127,9 +127,10 @@ def checked(
         return run
     try:
         parent = from_lines(parent_overrides(as_lines(overrides), start_from=start_from))
-        check_parent(run.config, composer.resolved(parent))
-        faults = checked(parent, composer, caches, starts_here=starts_here, check=check).faults
-        return replace(run, faults=[f"{fault} (in the parent run)" for fault in faults])
+        parent_run = checked(parent, composer, caches, starts_here=starts_here, check=check)
+        if not parent_run.faults:
+            check_parent(run.config, parent_run.config)
+        return replace(run, faults=of_parent(parent_run.faults))
     except ValueError as error:
         return replace(run, faults=str(error).splitlines())
 

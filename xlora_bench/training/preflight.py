@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from xlora_bench.inject.methods import Method
 from xlora_bench.inject.targets import Targets, matches
 from xlora_bench.models import weight_cache
 from xlora_bench.models.checkpoint_files import checkpoint_faults, is_on_disk, meta_classifier
+from xlora_bench.models.packed.structure import position_offset
 from xlora_bench.models.pretrained import Pretrained
 from xlora_bench.system.lru_cache import file_fingerprint
 from xlora_bench.system.options import fault, near
@@ -153,7 +155,7 @@ def data_faults(model: Pretrained, task: TextTask, paths: Mapping[str, Any], cac
     data_dir = Path(paths["data_dir"]).expanduser() if paths["data_dir"] else None
     try:
         tokenizer = weight_cache.tokenizer(model, caches.tokenizers)
-        if faults := length_faults(task, tokenizer):
+        if faults := length_faults(task, tokenizer, meta_classifier(model, task.num_labels)):
             return faults
         if is_on_hub(task, paths):
             hub.require_hub("/".join(task.hub or ()))
@@ -171,14 +173,28 @@ def is_on_hub(task: TextTask, paths: Mapping[str, Any]) -> bool:
     return task.name not in synthetic.GRAMMARS and not paths["data_dir"] and task.hub is not None
 
 
-def length_faults(task: TextTask, tokenizer: Any) -> list[str]:
-    """Return that `task.max_length` leaves no room for text beside the special tokens."""
+def length_faults(task: TextTask, tokenizer: Any, model: nn.Module) -> list[str]:
+    """Return that `task.max_length` leaves no room for text, or is more than tokenizer or model can take."""
     texts = len(task.text_columns)
     least = tokenizer.num_special_tokens_to_add(pair=texts == 2) + texts
-    if task.max_length >= least:
+    most = min(tokenizer.model_max_length, positions(model))
+    if task.max_length < least:
+        rule = f"must be at least {least}: the special tokens of this model, and one token of each text"
+    elif task.max_length > most:
+        rule = f"must be at most {most}, the limit of this model and its tokenizer"
+    else:
         return []
-    rule = f"must be at least {least}: the special tokens of this model, and one token of each text"
     return [fault("task.max_length", task.max_length, rule)]
+
+
+def positions(model: nn.Module) -> float:
+    """Return the number of tokens for which a model has position embeddings; infinity if it has no such table."""
+    tables = [
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+    ]
+    return min(tables) - position_offset(model) if tables else math.inf
 
 
 def device_faults(trainer: Mapping[str, Any]) -> list[str]:

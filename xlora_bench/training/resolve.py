@@ -60,9 +60,17 @@ def resolve(
     if plain.get("start_from"):
         lines = parent_overrides(overrides, start_from=plain["start_from"])
         parents_config, parents_choices = compose_like(hydra, lines)
-        parent = resolve(parents_config, choices=parents_choices, overrides=lines, hydra=hydra, caches=caches)
+        try:
+            parent = resolve(parents_config, choices=parents_choices, overrides=lines, hydra=hydra, caches=caches)
+        except OptionsError as error:
+            raise OptionsError(of_parent(error.faults)) from error
         check_parent(plain, parent.run.config)
     return request_of(plain, parts, choices=choices, caches=caches, parent=parent)
+
+
+def of_parent(faults: Sequence[str]) -> list[str]:
+    """Return the faults of a parent run as those of the run that starts from it."""
+    return [f"{fault} (in the parent run)" for fault in faults]
 
 
 def request_of(
