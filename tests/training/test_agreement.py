@@ -185,6 +185,8 @@ def run_faults(lines, caches):
     del config["hydra"]
     try:
         request = resolve(config, choices=choices, overrides=lines, hydra=hydra, caches=caches)
+    except HydraException as error:  # the parent's
+        return [f"hydra: {type(error).__name__}"]
     except ValueError as error:
         return str(error).splitlines()
     with warnings.catch_warnings():

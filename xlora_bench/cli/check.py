@@ -11,6 +11,7 @@ from rich.console import Console
 from xlora_bench.cli.composing import Composer, add_config_arguments, composing, import_from_working_folder, is_given
 from xlora_bench.cli.errors import run_clearly
 from xlora_bench.runs.console import console
+from xlora_bench.system.options import OptionsError
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.init_schemes import InitScheme
@@ -44,12 +45,15 @@ def check(options: argparse.Namespace) -> int:
     set_log_levels()
     from xlora_bench.adapters import Adapter  # noqa: PLC0415 - slow to import
     from xlora_bench.training.conformance import check_variant, comparable  # noqa: PLC0415 - slow to import
+    from xlora_bench.training.options import check_group  # noqa: PLC0415 - slow to import
 
     import_from_working_folder()
     overrides = options.overrides
     with composing(options.config_dir) as composer:
         config = composer.composed(overrides)
-        adapter = instantiate(config["adapter"])
+        adapter, faults = check_group("adapter", config["adapter"])
+        if faults:
+            raise OptionsError(faults)
         if not isinstance(adapter, Adapter):
             raise ValueError(
                 f"`adapter` (={type(adapter).__name__}) is a baseline or a method of another library; check is for "

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 
 from hydra.errors import HydraException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from xlora_bench.cli.exit_codes import FAILED, INTERRUPTED, REFUSED
+from xlora_bench.system.options import near
 
 STOPPED = "interrupted; the same command goes on from the last whole epoch"
 
@@ -75,18 +77,39 @@ def cause(error: BaseException) -> BaseException:
 def message(error: BaseException) -> str:
     """Return the message for the user: the cause of a Hydra instantiation error, the reason of an override error."""
     error = cause(error)
-    if type(error).__name__ == "ConfigCompositionException" and error.__cause__ is not None:
-        reason = str(error.__cause__).splitlines()[0]
-        return f"{str(error).splitlines()[0]} {reason}; `--cfg job` shows every key"
-    if type(error).__name__ == "MissingConfigException":
-        return unknown_choice(str(error))
-    if type(error).__name__ == "OverrideParseException":
-        return f"{str(error).splitlines()[0]}; an override is key=value, in quotes if the value has spaces or brackets"
+    if isinstance(error, HydraException):
+        return hydra_message(error)
     if str(error).startswith("Config group override must be"):
         return "a config group takes the name of one of its choices, and null is none; `xlora-bench --help` lists them"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be used ({error.strerror}); choose another folder with paths.results_dir=DIR"
     return str(error) or repr(error)
+
+
+def hydra_message(error: HydraException) -> str:
+    """Return an error of Hydra as one line."""
+    text, kind, reason = str(error), type(error).__name__, error.__cause__
+    if kind == "ConfigCompositionException" and isinstance(reason, ConfigKeyError | ConfigAttributeError):
+        text = unknown_key(reason)
+    elif kind == "ConfigCompositionException" and reason is not None:
+        text = f"{text.splitlines()[0]} {str(reason).splitlines()[0]}; `--cfg job` shows every key"
+    elif kind == "MissingConfigException":
+        text = unknown_choice(text)
+    elif kind == "OverrideParseException":
+        override = getattr(error, "override", None)
+        where = f"`{override}` cannot be read: " if override and override not in text.splitlines()[0] else ""
+        text = f"{where}{text.splitlines()[0]}; an override is key=value, in quotes if it has spaces or brackets"
+    elif several := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
+        key, values = several.groups()
+        text = f"`{key}={values}` has several values: add -m to sweep over them; a list is {key}=[{values}]"
+    return " ".join(text.split())
+
+
+def unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
+    """Return the line for an override of a key that the config does not have."""
+    known = [str(key) for key in error.parent_node or ()]
+    hint = near(error.key, known) if known else f"this mapping is empty: add a key with +{error.full_key}=VALUE"
+    return f"`{error.full_key}` is not a key of the config; {hint}"
 
 
 def unknown_choice(text: str) -> str:

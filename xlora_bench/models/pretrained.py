@@ -108,6 +108,7 @@ class Pretrained(CheckedOptions):
                     attn_implementation=self.attention,
                     ignore_mismatched_sizes=True,  # a head with another number of labels is drawn again
                     output_loading_info=True,
+                    use_safetensors=True,  # `.bin` files are pickles
                 )
         except OSError as error:
             raise self.unreachable(error) from error
