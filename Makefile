@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-quick bench lint type clean
+.PHONY: help setup quickstart test test-quick conformance bench lint type clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -24,6 +24,9 @@ test: setup ## Run the tests on two cores
 
 test-quick: setup ## Run the tests that take milliseconds: every subpackage, conformance of linear layers in fp32
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+
+conformance: setup ## Prove every variant in every precision on every layer type, and on a GPU if there is one
+	XLORA_BENCH_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests/test_conformance.py
 
 bench: setup ## Measure speed into benchmarks/results; DATA=dir with GLUE, FULL=1 for all of it
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

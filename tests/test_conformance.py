@@ -5,11 +5,14 @@ line in `xlora_bench/training/conformance/layer_kinds.py`. One test is one case;
 model of its own. The promises are in `xlora_bench/training/conformance/`; `xlora-bench check` goes through them too.
 """
 
+import dataclasses
 import itertools
 import math
+import os
 from functools import cache
 
 import pytest
+import torch
 from hydra.utils import instantiate
 
 from tests.helpers.names import choices, configured, part
@@ -20,7 +23,7 @@ from xlora_bench.inject.methods import as_method
 from xlora_bench.training import conformance
 from xlora_bench.training.conformance import ALPHA, KINDS, PROMISES, RANK, Case
 from xlora_bench.training.conformance.check import (
-    OTHER_DTYPES,
+    OTHER_PRECISIONS,
     REFUSED,
     SQUARE,
     brings_an_init_scheme_that_suits,
@@ -28,8 +31,18 @@ from xlora_bench.training.conformance.check import (
     treats_all_layer_types_alike,
 )
 
+SPECS = {
+    "asymmetric_middle": "A_V_B_U_hE_I",
+    "asymmetric_all": "hA_rand_hB_rand_hE_rand",
+    "asymmetric_ends": "hA_V_hB_U_E_I",
+    "asymmetric_A": "hA_he_B_U",
+}
+"""Variants beside those of the YAML files: forms of `asymmetric` that compute with a middle factor or another one."""
+
 
 def variant(name):
+    if name in SPECS:
+        return dataclasses.replace(variant("asymmetric"), spec=SPECS[name])
     return part("adapter", name, f"adapter.rank={RANK}", f"adapter.alpha={ALPHA}")
 
 
@@ -37,24 +50,40 @@ VARIANTS = [name for name in choices("adapter") if isinstance(part("adapter", na
 DISTINCT = [  # not pissa, olora, ...: lora with another start, and every start is crossed with lora already
     name for number, name in enumerate(VARIANTS) if not any(variant(name) == variant(o) for o in VARIANTS[:number])
 ]
-PAIRS = list(itertools.product(DISTINCT, choices("init_scheme")))
+PAIRS = [*itertools.product(DISTINCT, choices("init_scheme")), *((name, "builtin") for name in SPECS)]
 CASES = [(*pair, kind, "fp32") for pair in PAIRS for kind in KINDS]
-CASES += [(*pair, "linear", dtype) for pair in PAIRS for dtype in OTHER_DTYPES]
+CASES += [
+    (*pair, kind, precision)
+    for pair in PAIRS
+    for precision in OTHER_PRECISIONS
+    for kind in (KINDS if os.environ.get("XLORA_BENCH_FULL") else ["linear"])
+]
+ON_GPU = CASES if torch.cuda.is_available() else [pytest.param(*CASES[0], marks=pytest.mark.skip("no GPU is here"))]
 
 
 @cache
-def rejection(adapter, scheme, kind, dtype="fp32"):
-    return conformance.rejection(variant(adapter), part("init_scheme", scheme), kind, dtype)
+def rejection(adapter, scheme, kind, precision="fp32", device="cpu"):
+    return conformance.rejection(variant(adapter), part("init_scheme", scheme), kind, precision, device=device)
 
 
-@pytest.mark.parametrize(("adapter", "scheme", "kind", "dtype"), CASES)
-def test_case(adapter, scheme, kind, dtype):
-    refused = rejection(adapter, scheme, kind, dtype)
+def check(adapter, scheme, kind, precision, *, device):
+    refused = rejection(adapter, scheme, kind, precision, device)
     if refused is not None:
         assert REFUSED.search(refused)
         return
     for promise in PROMISES:
-        promise(Case(variant(adapter), part("init_scheme", scheme), kind, dtype))
+        promise(Case(variant(adapter), part("init_scheme", scheme), kind, precision, device=device))
+
+
+@pytest.mark.parametrize(("adapter", "scheme", "kind", "precision"), CASES)
+def test_case(adapter, scheme, kind, precision):
+    check(adapter, scheme, kind, precision, device="cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("adapter", "scheme", "kind", "precision"), ON_GPU)
+def test_case_on_a_gpu(adapter, scheme, kind, precision):
+    check(adapter, scheme, kind, precision, device="cuda")
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)

@@ -1,10 +1,32 @@
 """The trainable update of one frozen weight."""
 
+import functools
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+
+EXACT = (
+    *("anchor", "current_factors", "factors", "matrix", "penalty", "post_optimizer_step", "rebuild_buffers"),
+    "row_scale",
+)
+"""Methods of a delta that run without autocast: they compute with small factors, and cost little."""
+
+
+def without_autocast(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of a delta that computes in the dtype of its tensors, also under autocast."""
+
+    @functools.wraps(method)
+    def exact(self: "Delta", *args: Any) -> Any:
+        device = next((tensor.device.type for tensor in self.parameters()), "cpu")
+        if not torch.is_autocast_enabled(device):
+            return method(self, *args)
+        with torch.autocast(device, enabled=False):
+            return method(self, *args)
+
+    return exact
 
 
 class Delta(nn.Module, ABC):
@@ -14,6 +36,9 @@ class Delta(nn.Module, ABC):
     stores the initial factors `B0`, `A0` if `B0 A0` is not zero. So every delta is exactly zero at step 0, and the
     frozen weight is never written. The update is computed as `(B - B0) A + B0 (A - A0)`, which is equal but avoids
     cancellation.
+
+    Precision: the tensors of a delta are fp32, or fp64 in an fp64 model; `model.bfloat16()` leaves them. The methods in
+    `EXACT`, also those of subclasses, run without autocast. Only the products with the activations follow it.
     """
 
     additive: ClassVar[bool] = True
@@ -29,10 +54,27 @@ class Delta(nn.Module, ABC):
         self.register_buffer("B0", None)
         self.register_buffer("A0", None)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in EXACT:
+            if name in vars(cls):
+                setattr(cls, name, without_autocast(vars(cls)[name]))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Apply `fn`, which moves or casts, to all tensors; a cast to fewer bits than fp32 is left out."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            narrower = tensor.is_floating_point() and result.dtype in (torch.float16, torch.bfloat16)
+            return tensor.to(result.device) if narrower else result
+
+        return super()._apply(moved, recurse)
+
     @abstractmethod
     def current_factors(self) -> tuple[Tensor, Tensor]:
         """Return the current `B (out, r)` and `A (r, in)`, without the anchor."""
 
+    @without_autocast
     def anchor(self) -> None:
         """Store the current trained factors as `B0`, `A0`, so that the update is zero, unless one factor is zero."""
         with torch.enable_grad():
@@ -41,6 +83,7 @@ class Delta(nn.Module, ABC):
             self.B0 = B.detach().clone() if B.requires_grad else None
             self.A0 = A.detach().clone() if A.requires_grad else None
 
+    @without_autocast
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return `B (out, k)` and `A (k, in)` of the unscaled update; `k = 2r` if both factors are anchored."""
         B, A = self.current_factors()
@@ -57,6 +100,7 @@ class Delta(nn.Module, ABC):
         """Rank r of `current_factors`."""
         return self.current_factors()[1].shape[0]
 
+    @without_autocast
     def matrix(self) -> Tensor:
         """Return the dense update `s (B A - B0 A0)`, `(out, in)`; for merging and tests, not for training."""
         B, A = self.factors()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from xlora_bench.adapters import Adapter
 from xlora_bench.adapters.init_schemes import InitScheme
 from xlora_bench.training.conformance.broken_promise import BrokenPromiseError, require
-from xlora_bench.training.conformance.case import ALPHA, DTYPES, RANK, Case, rejection
+from xlora_bench.training.conformance.case import ALPHA, PRECISIONS, RANK, Case, rejection
 from xlora_bench.training.conformance.layer_kinds import KINDS
 from xlora_bench.training.conformance.promises import PROMISES, reloads_from_its_file
 
@@ -20,8 +20,8 @@ REFUSED = re.compile(f"init schemes that fit: |{SQUARE}, this one is")
 RANK_REFUSED = re.compile(r"`adapter.rank` \(=25\) .* min\(out, in\) \(=24\) at `body.target`")
 PLAIN_OPTIONS: dict[str, Any] = {"dropout": 0.0, "bias": "none", "rank_pattern": {}, "alpha_pattern": {}}
 """Options that are not the variant's own; a case has no dropout, no trained biases and no patterns."""
-OTHER_DTYPES = [dtype for dtype in DTYPES if dtype != "fp32"]
-"""Dtypes in which the linear layer is checked too."""
+OTHER_PRECISIONS = [name for name in PRECISIONS if name != "fp32"]
+"""Precisions in which the linear layer is checked too."""
 ALL = "all"
 
 
@@ -31,7 +31,7 @@ class Outcome:
 
     init_scheme: str
     kind: str
-    dtype: str = "fp32"
+    precision: str = "fp32"
     reason: str | None = None
     broken: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class Outcome:
             (name, text), *others = self.broken.items()
             also = f" (also: {', '.join(other for other, _ in others)})" if others else ""
             why = f"{name}: {text}{also}"
-        return f"{self.status:8} {self.init_scheme:14} {self.kind:14} {self.dtype:5} {why}".rstrip()
+        return f"{self.status:8} {self.init_scheme:14} {self.kind:14} {self.precision:10} {why}".rstrip()
 
 
 def comparable(adapter: Adapter, *, keep: tuple[str, ...] = ()) -> Adapter:
@@ -59,7 +59,7 @@ def comparable(adapter: Adapter, *, keep: tuple[str, ...] = ()) -> Adapter:
 def check_variant(
     adapter: Adapter, init_schemes: Mapping[str, InitScheme], *, default: InitScheme | None = None
 ) -> Iterator[Outcome]:
-    """Yield the outcome of every case: the `init_schemes` by name, each with all layer types and other dtypes.
+    """Yield the outcome of every case: the `init_schemes` by name, each with all layer types and other precisions.
 
     `default` is the init scheme that the variant's YAML brings; None: it is not checked. At the end come the promises
     that concern several cases, if they are broken.
@@ -74,24 +74,24 @@ def check_variant(
             outcome = check_case(adapter, init_scheme, kind, name=name)
             reasons[kind] = outcome.reason
             yield outcome
-        for dtype in OTHER_DTYPES:
-            yield check_case(adapter, init_scheme, "linear", dtype, name=name)
+        for precision in OTHER_PRECISIONS:
+            yield check_case(adapter, init_scheme, "linear", precision, name=name)
         broken = failures(treats_all_layer_types_alike, reasons)
         general.append(Outcome(init_scheme=name, kind=ALL, broken=broken))
     yield from (outcome for outcome in general if outcome.broken)
 
 
 def check_case(
-    adapter: Adapter, init_scheme: InitScheme, kind: str, dtype: str = "fp32", *, name: str | None = None
+    adapter: Adapter, init_scheme: InitScheme, kind: str, precision: str = "fp32", *, name: str | None = None
 ) -> Outcome:
     """Return the outcome of one case; `name` is the init scheme's name in the config."""
-    about: dict[str, Any] = {"init_scheme": name or init_scheme.name, "kind": kind, "dtype": dtype}
+    about: dict[str, Any] = {"init_scheme": name or init_scheme.name, "kind": kind, "precision": precision}
     reasons: list[str] = []
-    broken = failures(is_built_or_refused_clearly, adapter, init_scheme, kind, dtype, reasons)
+    broken = failures(is_built_or_refused_clearly, adapter, init_scheme, kind, precision, reasons)
     if broken or reasons:
         return Outcome(**about, broken=broken, reason=" ".join(reasons) or None)
     for promise in (*PROMISES, reloads_from_its_file):
-        broken |= failures(on_a_new_case(promise), adapter, init_scheme, kind, dtype)
+        broken |= failures(on_a_new_case(promise), adapter, init_scheme, kind, precision)
     return Outcome(**about, broken=broken)
 
 
@@ -120,10 +120,10 @@ def failures(promise: Callable[..., None], *arguments: Any) -> dict[str, str]:
 
 
 def is_built_or_refused_clearly(
-    adapter: Adapter, init_scheme: InitScheme, kind: str, dtype: str, reasons: list[str]
+    adapter: Adapter, init_scheme: InitScheme, kind: str, precision: str, reasons: list[str]
 ) -> None:
     """The case is built, or refused with what would suit; the reason is appended to `reasons`."""
-    reason = rejection(adapter, init_scheme, kind, dtype)
+    reason = rejection(adapter, init_scheme, kind, precision)
     if reason is not None:
         reasons.append(" ".join(reason.split()))
         require(REFUSED.search(reason) is not None, f"{reasons[0]} (refuse with `self.misfit(init_scheme, why)`)")

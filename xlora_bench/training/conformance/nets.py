@@ -18,9 +18,11 @@ class KindNet(nn.Module):
 
     base_model_prefix = "body"
 
-    def __init__(self, kind: Kind, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, kind: Kind, *, dtype: torch.dtype = torch.float32, autocast_dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.autocast_dtype = kind, autocast_dtype
         with torch.random.fork_rng():
             torch.manual_seed(0)
             target = kind.make()
@@ -31,9 +33,15 @@ class KindNet(nn.Module):
             self.head = nn.Linear(6, 3).to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `(n, 3)` for `x (n, 10)`."""
-        hidden = self.kind.fed(torch.tanh(self.body["before"](x)))
-        return self.head(torch.tanh(self.body["after"](self.body["target"](hidden).flatten(1))))
+        """Return `(n, 3)` for `x (n, 10)`, under autocast if the model has a dtype for it."""
+        with autocast(x.device.type, self.autocast_dtype):
+            hidden = self.kind.fed(torch.tanh(self.body["before"](x)))
+            return self.head(torch.tanh(self.body["after"](self.body["target"](hidden).flatten(1))))
+
+
+def autocast(device: str, dtype: torch.dtype | None) -> torch.autocast:
+    """Return the autocast context of a dtype; None: without autocast."""
+    return torch.autocast(device, dtype=dtype, enabled=dtype is not None)
 
 
 def inputs(rows: int = 7, dtype: torch.dtype = torch.float32) -> Tensor:

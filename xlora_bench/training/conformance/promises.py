@@ -6,6 +6,7 @@ A promise changes the model of its case, so every promise gets a case of its own
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,10 +22,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xlora_bench import inject
 from xlora_bench.adapters.dora import MagnitudeDelta
 from xlora_bench.adapters.loldu import DiagonalDelta
+from xlora_bench.adapters.lora import LoRA
 from xlora_bench.inject.adapter_options import described
 from xlora_bench.inject.methods import as_method
 from xlora_bench.training.conformance.broken_promise import require, require_close, require_equal
-from xlora_bench.training.conformance.case import Case
+from xlora_bench.training.conformance.case import ALPHA, RANK, Case
 from xlora_bench.training.conformance.layer_kinds import transposed
 from xlora_bench.training.conformance.nets import train
 
@@ -52,19 +54,81 @@ def computes_the_dense_formula(case: Case) -> None:
 
     For DoRA the rows get the lengths `magnitude`; any other such delta is asked for its `row_scale`.
     """
-    B0, A0 = (factor.detach().double() for factor in case.delta.current_factors())
+    B0, A0 = (factor.detach().double().clone() for factor in case.delta.current_factors())
     case.perturbed()
     B, A = (factor.detach().double() for factor in case.delta.current_factors())
     plain: Any = copy.deepcopy(case.base.body["target"]).double()
     weight = plain.weight + case.kind.as_weight(case.delta.scaling * (B @ A - B0 @ A0), plain.weight)
     if not case.delta.additive:
         weight = rescaled(case, weight)
-    hidden = torch.randn(5, math.prod(case.kind.row), generator=torch.Generator().manual_seed(2))
-    h = case.kind.fed(hidden.to(case.dtype))
+    h = fed(case)
     wide = h.double() if h.is_floating_point() else h
     expected = functional_call(plain, {"weight": weight}, (wide,))
     formula = "W + s (B A - B0 A0)" if case.delta.additive else "rows of W + s (B A - B0 A0), scaled"
-    require_close(case.layer(h).double(), expected, case.tolerance, f"the layer does not compute with {formula}")
+    with case.autocast():
+        output = case.layer(h).double()
+    require_close(output, expected, case.tolerance, f"the layer does not compute with {formula}")
+
+
+def fed(case: Case) -> Tensor:
+    """Return an input of the target layer."""
+    hidden = torch.randn(5, math.prod(case.kind.row), generator=torch.Generator().manual_seed(2))
+    return case.kind.fed(hidden.to(case.device, case.dtype))
+
+
+def rounds_no_more_than_lora(case: Case) -> None:
+    """The update of the output has at most twice the relative error that LoRA's has in the same precision.
+
+    With 16-bit weights it may be a quarter of their machine epsilon: the products of W and A are of their dtype. With
+    wider weights it may be 16 times the epsilon, since LoRA's is only a few.
+    """
+    error, of_lora = update_error(case.perturbed()), lora_error(*case.about[2:], device=case.device)
+    epsilon = torch.finfo(case.dtype).eps
+    allowed = max(2 * of_lora, epsilon / 4 if case.dtype.itemsize < 4 else 16 * epsilon)
+    require(error <= allowed, f"the update is wrong by {error:.2g} of its norm (LoRA's by {of_lora:.2g})")
+
+
+def penalises_exactly(case: Case) -> None:
+    """The penalty and its gradient are those of fp64 within 1e-4, near the constraint and under autocast too."""
+    with torch.no_grad():
+        for parameter in case.delta.parameters():
+            parameter.add_(1e-3 * torch.ones_like(parameter))
+    wide = copy.deepcopy(case.delta).double()
+    with case.autocast():
+        penalty = case.delta.penalty()
+        if penalty is None:
+            return
+        expected = wide.penalty()
+    assert expected is not None
+    tolerance = {"rtol": 1e-4, "atol": 1e-7}
+    require_close(penalty.double(), expected, tolerance, "the penalty is not that of fp64")
+    penalty.backward()
+    expected.backward()
+    for (name, own), exact in zip(case.delta.named_parameters(), wide.parameters(), strict=True):
+        if exact.grad is not None and own.grad is not None:
+            gap = float((own.grad.double() - exact.grad).norm() / exact.grad.norm())
+            require(gap < 1e-3, f"the penalty's gradient of `{name}` is wrong by {gap:.2g} of its norm")
+
+
+def update_error(case: Case) -> float:
+    """Return `|u - u'| / |u'|` of the update u of the output, and u' in fp64 from the same factors, input and base."""
+    h, layer = fed(case), case.layer
+    with torch.no_grad(), case.autocast():
+        base = layer.base_output(h)
+        update = layer.output_update(case.delta, h, base).double()
+        wide = copy.deepcopy(layer).double()
+        with torch.autocast(case.device, enabled=False):
+            exact = wide.output_update(
+                wide.deltas[inject.DEFAULT], h.double() if h.is_floating_point() else h, base.double()
+            )
+    return float((update - exact).norm() / exact.norm())
+
+
+@cache
+def lora_error(kind: str, precision: str, *, device: str) -> float:
+    """Return the `update_error` of LoRA."""
+    adapter = LoRA(rank=RANK, alpha=ALPHA)
+    return update_error(Case(adapter, adapter.default_init(), kind, precision, device=device).perturbed())
 
 
 def rescaled(case: Case, weight: Tensor) -> Tensor:
@@ -179,22 +243,32 @@ PROMISES: list[Callable[[Case], None]] = [
     saves_and_loads,
     gives_the_base_back,
     is_removed_merged,
+    rounds_no_more_than_lora,
+    penalises_exactly,
 ]
 
 
 class Shapes(TorchDispatchMode):
-    """Remembers the shapes of all tensors that are computed (not those that are views of the weight)."""
+    """Collects the shapes of all tensors that are computed: not views of the weight, nor of its cast by autocast."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.storage = weight.untyped_storage().data_ptr()
+        self.weights = [weight]
         self.seen: set[tuple[int, ...]] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Call `func` and remember the shape of its result."""
+        """Call `func` and keep the shape of its result."""
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.untyped_storage().data_ptr() != self.storage:
-            self.seen.add(tuple(result.shape))
+        if isinstance(result, Tensor):
+            if func is torch.ops.aten._to_copy.default and self.is_weight(args[0]):
+                self.weights.append(result)
+            elif not self.is_weight(result):
+                self.seen.add(tuple(result.shape))
         return result
+
+    def is_weight(self, tensor: Tensor) -> bool:
+        """Return whether `tensor` is a view of the frozen weight or of a cast of it."""
+        storage = tensor.untyped_storage().data_ptr()
+        return any(weight.untyped_storage().data_ptr() == storage for weight in self.weights)
