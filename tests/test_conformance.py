@@ -30,6 +30,7 @@ from xlora_bench.training.conformance.check import (
     refuses_a_rank_above_the_full_rank,
     treats_all_layer_types_alike,
 )
+from xlora_bench.training.conformance.promises import reloads_from_its_file
 
 SPECS = {
     "asymmetric_middle": "A_V_B_U_hE_I",
@@ -71,7 +72,7 @@ def check(adapter, scheme, kind, precision, *, device):
     if refused is not None:
         assert REFUSED.search(refused)
         return
-    for promise in PROMISES:
+    for promise in (*PROMISES, *([] if kind != "linear" else [reloads_from_its_file])):
         promise(Case(variant(adapter), part("init_scheme", scheme), kind, precision, device=device))
 
 

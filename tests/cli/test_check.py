@@ -11,7 +11,15 @@ from tests.helpers.names import part
 from xlora_bench.adapters.init_schemes import KaimingInit, SVDInit
 from xlora_bench.cli.check import main
 from xlora_bench.cli.composing import composing
-from xlora_bench.training.conformance import ALPHA, KINDS, RANK, BrokenPromiseError, check_variant, comparable
+from xlora_bench.training.conformance import (
+    ALPHA,
+    KINDS,
+    PRECISIONS,
+    RANK,
+    BrokenPromiseError,
+    check_variant,
+    comparable,
+)
 from xlora_bench.training.conformance.broken_promise import require_equal
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -162,9 +170,9 @@ def test_a_variant_in_the_working_folder_as_with_an_installed_program(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     *cases, last = done.stdout.splitlines()
-    expected = [*((kind, "fp32") for kind in KINDS), ("linear", "bf16"), ("linear", "fp16")]
+    expected = [*((kind, "fp32") for kind in KINDS), *(("linear", name) for name in PRECISIONS if name != "fp32")]
     assert [tuple(line.split()) for line in cases] == [("ok", "svd_left", *case) for case in expected]
-    assert last == "11 ok, 0 refused, 0 FAILED"
+    assert last == "14 ok, 0 refused, 0 FAILED"
     assert {path.name for path in tmp_path.iterdir()} <= {"groups", "own_variant_of_a_user.py", "__pycache__"}
 
 
@@ -184,7 +192,7 @@ def test_every_start_is_tried_and_a_refusal_has_its_reason(checked, monkeypatch)
     monkeypatch.setattr("xlora_bench.cli.composing.Composer.choices", lambda *_: ["gaussian", "zero"])
     code, lines = checked("mine_with_all_starts")
     assert code == 0
-    assert lines[-1] == "11 ok, 11 refused, 0 FAILED"
+    assert lines[-1] == "14 ok, 14 refused, 0 FAILED"
     (line,) = [line for line in lines if line.split()[:4] == ["refused", "zero", "conv2d", "fp32"]]
     assert "with both factors at zero neither gets a gradient; init schemes that fit: " in line
 
@@ -201,7 +209,7 @@ def test_starts_of_the_user_are_among_them(tmp_path):
 def test_all_refused_is_not_a_success(checked):
     code, lines = checked("mine_refused", "init_scheme=zero")
     assert code == 1
-    assert lines[-1] == "0 ok, 11 refused, 0 FAILED"
+    assert lines[-1] == "0 ok, 14 refused, 0 FAILED"
 
 
 def test_the_start_of_the_yaml_must_suit():

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Gt, Le
 from torch import Generator, Tensor
 
@@ -87,7 +86,7 @@ class Adapter(CheckedOptions, ABC):
         scaling = alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
         initial = self.init_factors(weight, rank, scaling=scaling, init_scheme=init_scheme, generator=generator)
         delta = self.delta(weight, initial, scaling=scaling, generator=generator)
-        delta.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
+        delta.match(weight)
         delta.dropout = self.dropout
         delta.anchor()
         return delta

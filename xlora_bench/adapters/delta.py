@@ -60,6 +60,10 @@ class Delta(nn.Module, ABC):
             if name in vars(cls):
                 setattr(cls, name, without_autocast(vars(cls)[name]))
 
+    def match(self, weight: Tensor) -> Self:
+        """Move the tensors to the device of the frozen `weight`; they become fp64 if it is, else fp32."""
+        return self.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Apply `fn`, which moves or casts, to all tensors; a cast to fewer bits than fp32 is left out."""
 

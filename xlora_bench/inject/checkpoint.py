@@ -236,12 +236,12 @@ def empty_delta(
     out_features, in_features = weight.shape
     initial = InitialFactors(torch.zeros(out_features, entry["rank"]), torch.zeros(entry["rank"], in_features))
     generator = torch.Generator().manual_seed(0)
-    delta = adapter.delta(weight, initial, scaling=entry["scaling"], generator=generator).to(weight.device)
+    delta = adapter.delta(weight, initial, scaling=entry["scaling"], generator=generator).match(weight)
     delta.dropout = adapter.dropout
     for anchor in ("B0", "A0"):
         if prefix + anchor in tensors:
-            setattr(delta, anchor, torch.empty_like(tensors[prefix + anchor], device=weight.device))
-    return delta
+            setattr(delta, anchor, torch.empty_like(tensors[prefix + anchor]))
+    return delta.match(weight)
 
 
 def rebuilt_heads(model: nn.Module, widths: Mapping[str, int | None]) -> dict[str, nn.Module]:

@@ -151,9 +151,9 @@ def at(
     weight = layer.weight_matrix()
     scaling = scaling_of(config, module_name, rank=len(initial.A))
     if magnitude is None:
-        delta = LowRankDelta(initial, scaling=scaling).to(weight.device)
+        delta = LowRankDelta(initial, scaling=scaling).match(weight)
     else:
-        delta = MagnitudeDelta(weight, initial, scaling=scaling).to(weight.device)
+        delta = MagnitudeDelta(weight, initial, scaling=scaling).match(weight)
         if magnitude.numel() != delta.magnitude.numel():
             raise ValueError(f"`{module_name}.{MAGNITUDE}` has shape {tuple(magnitude.shape)} in the file")
         delta.magnitude.data.copy_(magnitude.flatten())
@@ -163,7 +163,7 @@ def at(
             weight, len(initial.A), scaling=scaling, generator=torch.Generator()
         )
         delta.B0, delta.A0 = (factor.contiguous() for factor in subtracted)
-    return module_name, layer, delta
+    return module_name, layer, delta.match(weight)
 
 
 def scaling_of(config: "LoraConfig", module_name: str, *, rank: int) -> float:

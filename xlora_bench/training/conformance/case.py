@@ -67,8 +67,6 @@ class Case:
         self.net: Any = as_method(adapter).apply(
             copy.deepcopy(self.base), targets=TARGETS, init_scheme=init_scheme, seed=seed, total_steps=10
         )
-        if self.dtype == torch.float64:
-            self.net.double()  # as the trainer does for `64-true`
         self.layer: AdaptedLayer = dict(inject.adapted_layers(self.net))["body.target"]
         self.delta: Delta = self.layer.deltas[inject.DEFAULT]
 
