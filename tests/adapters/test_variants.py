@@ -239,3 +239,23 @@ def test_dropout_is_on_the_adapters_input_in_training_only():
 def test_every_adapter_documents_its_equation_count_and_source():
     for name in Adapter.__subclasses__():
         assert "Source" in (name.__doc__ or "") or name.__name__.startswith("From"), name
+
+
+def test_the_retraction_and_the_penalty_work_together():
+    """The penalty pulls between the retractions; without a weight there is none."""
+    method = part("adapter", "orthogonal_qr", "adapter.rank=4", "adapter.penalty_weight=0.5", "adapter.frequency=3")
+    net = as_method(method).apply(
+        Net(24, 24), targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1
+    )
+    delta = inject.deltas(net)["body.target"]
+    with torch.no_grad():
+        delta.lora_B.mul_(1.5)
+    assert inject.penalty(net).item() == pytest.approx(0.5 * 4 * (1.5**2 - 1) ** 2, rel=1e-5)
+    as_method(method).post_optimizer_step(net, 2)
+    assert delta.penalty() > 0
+    as_method(method).post_optimizer_step(net, 3)
+    assert delta.penalty() < 1e-10
+    assert part("adapter", "orthogonal_qr").penalty_weight is None
+    plain = part("adapter", "orthogonal_qr", "adapter.rank=4")
+    net = as_method(plain).apply(Net(24, 24), targets=TARGETS, init_scheme=plain.default_init(), seed=0, total_steps=1)
+    assert inject.penalty(net) is None

@@ -18,7 +18,7 @@ class PenalisedDelta(LowRankDelta):
         super().__init__(initial, scaling=scaling)
         self.penalty_weight = penalty_weight
 
-    def penalty(self) -> Tensor:
+    def penalty(self) -> Tensor | None:
         """Return `penalty_weight * ||B^T B - I_r||_F^2`."""
         gram = self.lora_B.T @ self.lora_B
         return self.penalty_weight * (gram - torch.eye(len(gram), device=gram.device)).square().sum()

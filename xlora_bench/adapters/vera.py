@@ -1,8 +1,9 @@
 """VeRA: vector-based random matrix adaptation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,22 +13,42 @@ from xlora_bench.adapters.delta import Delta
 from xlora_bench.adapters.init_schemes import BuiltinInit, InitialFactors, InitScheme, KaimingInit
 from xlora_bench.system.options import NaturalNumber
 
+CPU = torch.device("cpu")
+
 
 class VectorDelta(Delta):
-    """`s diag(b) B diag(d) A` with frozen `B (out, r)`, `A (r, in)` and trained `vera_b (out,)`, `vera_d (r,)`."""
+    """`s diag(b) B diag(d) A` with frozen `B (out, r)`, `A (r, in)` and trained `vera_b (out,)`, `vera_d (r,)`.
 
-    projection_A: Tensor
-    projection_B: Tensor
+    All deltas with equal `projections` share two tensors per device and dtype, also after the model was moved.
+    """
 
-    def __init__(self, initial: InitialFactors, *, scaling: float, d_initial: float) -> None:
+    projection_A: Tensor | None
+    projection_B: Tensor | None
+
+    def __init__(self, projections: "Projections", *, scaling: float, d_initial: float) -> None:
         super().__init__(scaling=scaling)
-        self.register_buffer("projection_A", initial.A, persistent=False)
-        self.register_buffer("projection_B", initial.B, persistent=False)
-        self.vera_d = nn.Parameter(torch.full((initial.A.shape[0],), d_initial))
-        self.vera_b = nn.Parameter(torch.zeros(initial.B.shape[0]))
+        self.projections = projections
+        self.register_buffer("projection_A", None, persistent=False)
+        self.register_buffer("projection_B", None, persistent=False)
+        self.vera_d = nn.Parameter(torch.full((projections.rank,), d_initial))
+        self.vera_b = nn.Parameter(torch.zeros(projections.out_features))
+        self.share()
+
+    def share(self) -> None:
+        """Take the shared B and A of the device and dtype of the trained vectors."""
+        d = self.vera_d
+        self.projection_B, self.projection_A = shared_projections(self.projections, d.device, d.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.projection_A = self.projection_B = None
+        super()._apply(fn, recurse)
+        self.share()
+        return self
 
     def current_factors(self) -> tuple[Tensor, Tensor]:
         """Return `diag(b) B (out, r)` and `diag(d) A (r, in)`."""
+        assert self.projection_A is not None
+        assert self.projection_B is not None
         return self.vera_b[:, None] * self.projection_B, self.vera_d[:, None] * self.projection_A
 
 
@@ -55,21 +76,37 @@ class VeRA(Adapter):
     ) -> InitialFactors:
         """Return the shared A and B for this shape."""
         out_features, in_features = weight.shape
-        return shared_projections(out_features, in_features, rank, self.projection_seed)
+        return shared_projections(Projections(out_features, in_features, rank, self.projection_seed))
 
     def delta(self, weight: Tensor, initial: InitialFactors, *, scaling: float, generator: Generator) -> Delta:
         """Return the delta that trains b and d. `initial` gives the rank only: A and B follow from the shape."""
-        shared = shared_projections(*weight.shape, initial.A.shape[0], self.projection_seed)
-        return VectorDelta(shared, scaling=scaling, d_initial=self.d_initial)
+        out_features, in_features = weight.shape
+        projections = Projections(out_features, in_features, initial.A.shape[0], self.projection_seed)
+        return VectorDelta(projections, scaling=scaling, d_initial=self.d_initial)
 
     def parameter_count(self, out_features: int, in_features: int, rank: int) -> int:
         """`r + out`."""
         return rank + out_features
 
 
+@dataclass(frozen=True)
+class Projections:
+    """What the frozen factors follow from: `B (out, r)` and `A (r, in)`, drawn from `seed`."""
+
+    out_features: int
+    in_features: int
+    rank: int
+    seed: int
+
+
 @lru_cache(maxsize=64)
-def shared_projections(out_features: int, in_features: int, rank: int, seed: int) -> InitialFactors:
-    """Return `B (out, r)` and `A (r, in)`, each Kaiming-uniform with its own fan-in; equal arguments, equal draws."""
-    generator = torch.Generator().manual_seed(seed)
-    A = KaimingInit().draw(rank, in_features, generator)
-    return InitialFactors(KaimingInit().draw(out_features, rank, generator), A)
+def shared_projections(
+    of: Projections, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> InitialFactors:
+    """Return B and A, each Kaiming-uniform with its own fan-in; equal arguments give the same tensors."""
+    if (device, dtype) != (CPU, torch.float32):
+        B, A = shared_projections(of)
+        return InitialFactors(B.to(device, dtype), A.to(device, dtype))
+    generator = torch.Generator().manual_seed(of.seed)
+    A = KaimingInit().draw(of.rank, of.in_features, generator)
+    return InitialFactors(KaimingInit().draw(of.out_features, of.rank, generator), A)

@@ -9,7 +9,7 @@ from xlora_bench.results.frame.pivot_axes import find_pivot_axes
 pytestmark = pytest.mark.slow
 
 
-def frame(methods, tasks, *, seeds=4, rank=(8,), noise=0.01):
+def frame(methods, tasks, *, seeds=5, rank=(8,), noise=0.01):
     rng, rows = np.random.default_rng(0), []
     for task in tasks:
         for r in rank:
@@ -51,9 +51,9 @@ def test_a_setting_each_for_ranks():
 
 def test_means_are_over_the_seeds_that_all_methods_share():
     runs = frame(("lora", "lu", "full"), TASKS)
-    runs.loc[(runs["adapter"] == "full") & (runs["seed"] == 3), "status"] = "failed"
+    runs.loc[(runs["adapter"] == "full") & (runs["seed"] == 4), "status"] = "failed"
     (found,) = compared(runs).across
-    shared = runs[(runs["seed"] < 3) & (runs["task"] == "cola") & (runs["adapter"] == "lora")]
+    shared = runs[(runs["seed"] < 4) & (runs["task"] == "cola") & (runs["adapter"] == "lora")]
     assert found.scores.loc["cola", "lora"] == pytest.approx(shared["score"].mean())
 
 
@@ -93,6 +93,6 @@ def test_two_methods_take_wilcoxons_test():
 
 
 def test_too_few_seeds_for_the_interquartile_mean_are_named():
-    (found,) = compared(frame(("lora", "lu", "full"), TASKS, seeds=2)).across
+    (found,) = compared(frame(("lora", "lu", "full"), TASKS, seeds=4)).across
     assert found.iqm == {}
-    assert "lora: no interquartile mean: 2 runs of sst2 are too few: at least 3 are needed" in " ".join(found.sentences)
+    assert "lora: no interquartile mean: 4 runs of sst2 are too few: at least 5 are needed" in " ".join(found.sentences)

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from tests.helpers.names import ROOT
 from xlora_bench.results.statistics.across import (
     average_ranks,
     critical_difference,
@@ -10,7 +11,7 @@ from xlora_bench.results.statistics.across import (
     nemenyi_test,
     wilcoxon_holm,
 )
-from xlora_bench.results.statistics.iqm import interquartile_mean, iqm_interval
+from xlora_bench.results.statistics.iqm import LEAST_RUNS, LEAST_TASKS, interquartile_mean, iqm_interval
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +113,14 @@ def test_iqm_interval_covers_with_five_seeds():
 
 
 def test_iqm_refuses_what_it_cannot_resample():
-    with pytest.raises(ValueError, match="2 runs of rte are too few: at least 3"):
-        iqm_interval({"sst2": [1.0, 2.0, 3.0], "rte": [1.0, 2.0]})
-    with pytest.raises(ValueError, match="at least one task"):
-        iqm_interval({})
+    enough = [1.0, 2.0, 3.0, 4.0, 5.0]
+    with pytest.raises(ValueError, match="4 runs of rte are too few: at least 5"):
+        iqm_interval({"sst2": enough, "cola": enough, "rte": enough[:4]})
+    with pytest.raises(ValueError, match="at least 3 tasks, there are 2"):
+        iqm_interval({"sst2": enough, "cola": enough})
+
+
+def test_the_least_runs_are_those_that_the_docs_name():
+    text = (ROOT / "docs" / "statistics.md").read_text()
+    assert (LEAST_TASKS, LEAST_RUNS) == (3, 5)
+    assert "It needs three tasks and five seeds" in " ".join(text.split())

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from tests.helpers.names import part
 from tests.helpers.nets import TARGETS, Net
@@ -16,7 +18,7 @@ from xlora_bench.inject.methods import as_method
 from xlora_bench.training.callbacks.factors import current_factors, product_norm, split_of_update
 from xlora_bench.training.loop.evaluation import Evaluation, best_of, collapse_reason, predictions
 from xlora_bench.training.loop.module import Classifier
-from xlora_bench.training.loop.optimizers import AdamW, Schedule
+from xlora_bench.training.loop.optimizers import AdamW, Schedule, undecayed_names
 from xlora_bench.training.loop.trained_state import load_trained_state_dict, trained_state_dict
 
 SINGLE, REGRESSION = part("task", "synth_single"), part("task", "synth_pair_regression")
@@ -94,6 +96,23 @@ def test_the_head_has_its_own_learning_rate_and_norms_do_not_decay():
         "head.weight": (1e-2, 0.1),
         "head.bias": (1e-2, 0.0),
     }
+
+
+@pytest.mark.parametrize("norm", [nn.RMSNorm, T5LayerNorm, LlamaRMSNorm, nn.GroupNorm])
+def test_no_normalisation_layer_decays(norm):
+    net = nn.ModuleDict({"body": nn.Linear(2, 2), "scale": norm(2, 2) if norm is nn.GroupNorm else norm(2)})
+    assert undecayed_names(net) == {"body.bias", *(name for name, _ in net.named_parameters() if "scale" in name)}
+
+
+def test_the_warmup_is_rounded_up():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = Schedule(name="linear", warmup=0.1).build(optimizer, 11)  # 1.1 steps
+    rates = [schedule.get_last_lr()[0]]
+    for _ in range(2):
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    assert rates == [0.0, 0.5, 1.0]
 
 
 def test_linear_schedule_warms_up_over_its_fraction():

@@ -13,7 +13,8 @@ from scipy import stats
 from xlora_bench.results.statistics.intervals import LEVEL, Interval
 from xlora_bench.results.statistics.pairs import Name, finite
 
-LEAST_RUNS = 3
+LEAST_TASKS, LEAST_RUNS = 3, 5
+"""Below these the interval covers too rarely: see the table of coverage in docs/statistics.md."""
 RESAMPLES = 2000
 
 
@@ -34,10 +35,10 @@ def iqm_interval(
     Each of the `resamples` draws n_t - 1 of the n_t runs of each task with replacement and takes the IQM of all.
 
     Raises:
-        ValueError: if there is no task, or a task has fewer than `LEAST_RUNS` runs.
+        ValueError: if there are fewer than `LEAST_TASKS` tasks, or a task has fewer than `LEAST_RUNS` runs.
     """
-    if not runs:
-        raise ValueError("an interquartile mean needs the runs of at least one task")
+    if len(runs) < LEAST_TASKS:
+        raise ValueError(f"its interval needs at least {LEAST_TASKS} tasks, there are {len(runs)}")
     strata = [finite(values, of=f"runs of {task}", at_least=LEAST_RUNS) for task, values in runs.items()]
     rng = np.random.default_rng(seed)
     drawn = [values[rng.integers(0, len(values), (resamples, len(values) - 1))] for values in strata]

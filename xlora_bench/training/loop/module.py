@@ -41,7 +41,11 @@ class Classifier(Scorer):
         self.strict_loading = False
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
-        """Return the task loss plus the method's penalty; set `collapse` and stop if that is not finite."""
+        """Return the task loss plus the method's penalty; set `collapse` and stop if that is not finite.
+
+        With gradient accumulation it is weighted: a step follows the mean loss over the rows of its window, also of a
+        partial window and of one with a smaller batch.
+        """
         loss = self.loss(forward(self.model, batch), batch["labels"])
         self.log("train/loss", loss, batch_size=len(batch["labels"]))
         penalty = self.method.penalty(self.model)
@@ -52,7 +56,18 @@ class Classifier(Scorer):
             self.collapse = f"the training loss is {loss.item()} at step {self.global_step + 1}"
             self.trainer.should_stop = True
             return None
-        return loss
+        weight = self.window_weight(len(batch["labels"]), batch_idx)
+        return loss if weight == 1.0 else weight * loss
+
+    def window_weight(self, rows: int, batch_idx: int) -> float:
+        """Return `n b / N` for a batch of b rows in an accumulation window of N rows; Lightning divides by n."""
+        batches_per_step, loader = self.trainer.accumulate_grad_batches, self.trainer.train_dataloader
+        if batches_per_step == 1 or loader is None:
+            return 1.0
+        first = batch_idx // batches_per_step * batches_per_step
+        end = min(first + batches_per_step, int(self.trainer.num_training_batches))
+        window = min(end * loader.batch_size, len(loader.dataset)) - first * loader.batch_size
+        return batches_per_step * rows / window
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then call the method's `post_optimizer_step`."""

@@ -1,5 +1,6 @@
 """Optimizer and schedule of a run, as options that build the torch objects."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -22,7 +23,7 @@ ScheduleName = Literal[
 class AdamW(CheckedOptions):
     """AdamW on the parameters that require gradients; `head_lr` (None: `lr`) is the learning rate of the head.
 
-    Biases and layer norms get no weight decay, as usual for transformers.
+    Biases and normalisation layers get no weight decay, as in transformers.
 
     Raises:
         ValueError: if a learning rate is not positive.
@@ -56,8 +57,11 @@ class AdamW(CheckedOptions):
 
 
 def undecayed_names(model: nn.Module) -> set[str]:
-    """Return the names of biases and layer-norm parameters, which get no weight decay."""
-    norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+    """Return the names of biases and of the parameters of normalisation layers, which get no weight decay.
+
+    A normalisation layer is one whose class has `Norm` in its name: LayerNorm, RMSNorm and those of other libraries.
+    """
+    norms = [name for name, module in model.named_modules() if "norm" in type(module).__name__.lower()]
     inside = tuple(f"{name}." for name in norms)
     return {
         name for name, _ in model.named_parameters() if name.endswith("bias") or (inside and name.startswith(inside))
@@ -66,7 +70,7 @@ def undecayed_names(model: nn.Module) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(CheckedOptions):
-    """Learning-rate schedule `name` of `transformers.get_scheduler`; `warmup` is a fraction of all steps, rounded.
+    """Learning-rate schedule `name` of `transformers.get_scheduler`; `warmup` is a fraction of all steps, rounded up.
 
     Raises:
         ValueError: if `warmup` is outside [0, 1) or transformers has no schedule of that name.
@@ -79,4 +83,4 @@ class Schedule(CheckedOptions):
 
     def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
         """Return the schedule for `total_steps` optimizer steps."""
-        return get_scheduler(self.name, optimizer, round(self.warmup * total_steps), total_steps)
+        return get_scheduler(self.name, optimizer, math.ceil(self.warmup * total_steps), total_steps)
