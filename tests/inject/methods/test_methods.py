@@ -108,3 +108,41 @@ def test_a_config_class_that_peft_lacks_is_named():
 def test_options_that_peft_refuses_are_named():
     with pytest.raises(ValueError, match="is not an option of peft's LoraConfig"):
         as_method(Peft(options={"rank": 4})).apply(Net(4, 4), targets=TARGETS, init_scheme=OWN, seed=0, total_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"init_lora_weights": name}, "a pass over the data") for name in ("eva", "corda", "lora_ga", "EVA")),
+        ({"init_lora_weights": "loftq"}, "a quantised base"),
+        ({"eva_config": {}}, "a pass over the data"),
+        ({"kasa_config": {"beta": 1}}, "a loss of its own"),
+        ({"monteclora_config": {}}, "a loss of its own"),
+        ({"arrow_config": {}}, "routes among"),
+    ],
+)
+def test_what_would_be_a_run_under_a_false_name_is_refused(options, message):
+    (key,) = options
+    with pytest.raises(ValueError, match=rf"`adapter\.options\.{key}` .* is refused: .*{message}"):
+        Peft(options=options)
+
+
+def trained_delta(method):
+    """Return what a method adds to the outputs, at step 0 and after three steps of training."""
+    base = Net(24, 24)
+    net = as_method(method).apply(copy.deepcopy(base), targets=TARGETS, init_scheme=OWN, seed=0, total_steps=20)
+    names = {name: parameter.detach().clone() for name, parameter in net.named_parameters() if "lora" in name}
+    train(net, inputs(), steps=3, method=method)
+    return names, (net(inputs()) - base(inputs())).detach()
+
+
+@pytest.mark.parametrize("init", ["gaussian", "pissa", "pissa_niter_4", "olora", "orthogonal", "mica", False])
+def test_every_init_of_peft_differs_from_plain_lora(init):
+    plain, other = (trained_delta(Peft(options={"r": 4, "init_lora_weights": one}))[0] for one in (True, init))
+    assert plain.keys() == other.keys()
+    assert any(not torch.equal(plain[name], other[name]) for name in plain)
+
+
+@pytest.mark.parametrize("name", [name for name in PEFT if name != "peft"])
+def test_every_preset_of_peft_trains_otherwise_than_plain_lora(name):
+    assert not torch.allclose(trained_delta(small(name))[1], trained_delta(small("peft"))[1], atol=1e-4)

@@ -12,6 +12,26 @@ from xlora_bench.inject.methods.method import Method
 from xlora_bench.inject.targets import Targets
 from xlora_bench.system.options import Count, Fraction, OptionsError, Positive, fault, near
 
+DATA_PASS = "needs a pass over the data before training, without which it is plain LoRA: it is not run here"
+OWN_LOSS = "adds a loss of its own, which a run here would leave out"
+REFUSED_INITS = {
+    "eva": DATA_PASS,
+    "corda": DATA_PASS,
+    "lora_ga": DATA_PASS,
+    "loftq": "needs the unquantised weights beside a quantised base: it is not run here",
+}
+"""Values of `init_lora_weights` that would be a run under a false name."""
+REFUSED_OPTIONS = {
+    "eva_config": DATA_PASS,
+    "corda_config": DATA_PASS,
+    "lora_ga_config": DATA_PASS,
+    "kasa_config": OWN_LOSS,
+    "monteclora_config": OWN_LOSS,
+    "arrow_config": "routes among trained adapters: it is not run here",
+    "alora_invocation_tokens": "is for text generation",
+}
+"""Options of `LoraConfig` that would be a run under a false name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Peft(Method):
@@ -21,7 +41,7 @@ class Peft(Method):
     The inits are peft's own (`options.init_lora_weights`).
 
     Raises:
-        ValueError: if peft has no such config class or refuses the options.
+        ValueError: if peft has no such config class or refuses the options, or a run here would not be that method.
     """
 
     config_class: str = "LoraConfig"
@@ -45,6 +65,18 @@ class Peft(Method):
             key = unknown[0]
             rule = f"is not an option of peft's {self.config_class}; {near(key, names)}"
             raise OptionsError([fault(f"adapter.options.{key}", self.options[key], rule)])
+        faults = [
+            fault(f"adapter.options.{key}", value, f"is refused: it {REFUSED_OPTIONS[key]}")
+            for key, value in self.options.items()
+            if key in REFUSED_OPTIONS and value is not None
+        ]
+        init = self.options.get("init_lora_weights")
+        if isinstance(init, str) and init.lower() in REFUSED_INITS:
+            faults.append(
+                fault("adapter.options.init_lora_weights", init, f"is refused: {REFUSED_INITS[init.lower()]}")
+            )
+        if faults:
+            raise OptionsError(faults)
 
     @property
     def resumable(self) -> bool:
