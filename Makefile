@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-quick conformance bench lint type clean
+.PHONY: help setup quickstart test test-quick conformance mutants bench lint type clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,6 +27,9 @@ test-quick: setup ## Run the tests that take milliseconds: every subpackage, con
 
 conformance: setup ## Prove every variant in every precision on every layer type, and on a GPU if there is one
 	XLORA_BENCH_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests/test_conformance.py
+
+mutants: setup ## Put small errors into a copy of the package; the tests must notice each (half an hour)
+	$(BIN)/python -m tests.mutants
 
 bench: setup ## Measure speed into benchmarks/results; DATA=dir with GLUE, FULL=1 for all of it
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
