@@ -1,0 +1,49 @@
+"""Callbacks of a run: which epoch's adapter is kept, and the dropout masks of each epoch."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from xlora_bench.runs.seeds import derive
+from xlora_bench.training.callbacks.checkpoint import EpochCheckpoint
+from xlora_bench.training.callbacks.streams import EpochStreams
+from xlora_bench.training.loop.evaluation import Evaluation
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"), [([0.5, 0.9, 0.7], 2), ([0.9, 0.5, 0.7], 1), ([0.1, 0.2, 0.3], 3), ([0.5, 0.5, 0.5], 1)]
+)
+def test_the_adapter_of_the_best_epoch_is_kept(scores, kept, tmp_path):
+    from safetensors.torch import load_file
+
+    callback = EpochCheckpoint(tmp_path)
+    callback.path.parent.mkdir()
+    model = nn.Linear(1, 1, bias=False)
+    module = SimpleNamespace(model=model, evaluations=[], task=SimpleNamespace(headline="accuracy"), collapse=None)
+    trainer = SimpleNamespace(save_checkpoint=lambda path: path.write_bytes(b""))
+    for epoch, score in enumerate(scores, start=1):
+        model.weight.data.fill_(float(epoch))
+        module.evaluations.append(Evaluation(epoch=epoch, metrics={"accuracy": score}, splits={}))
+        callback.on_train_epoch_end(trainer, module)
+    assert load_file(tmp_path / "adapter_best.safetensors")["weight"].item() == kept
+
+
+def test_nothing_is_kept_after_a_collapse(tmp_path):
+    module = SimpleNamespace(collapse="the loss is nan")
+    EpochCheckpoint(tmp_path).on_train_epoch_end(SimpleNamespace(), module)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_epoch_has_masks_of_its_own_that_a_seed_repeats():
+    def draws(seed, epoch):
+        EpochStreams(seed).on_train_epoch_start(SimpleNamespace(current_epoch=epoch), None)
+        return torch.rand(4)
+
+    with torch.random.fork_rng():
+        first = draws(0, 0)
+        assert torch.equal(first, draws(0, 0))
+        assert not torch.equal(first, draws(0, 1))
+        assert not torch.equal(first, draws(1, 0))
+        assert torch.initial_seed() == derive(1, "dropout", 0)
