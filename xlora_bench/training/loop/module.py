@@ -55,17 +55,23 @@ class Classifier(Scorer):
         if not torch.isfinite(loss):
             self.collapse = f"the training loss is {loss.item()} at step {self.global_step + 1}"
             self.trainer.should_stop = True
+            self.zero_grad()  # Lightning still calls the optimizer, which would step along the gradients before
             return None
         weight = self.window_weight(len(batch["labels"]), batch_idx)
         return loss if weight == 1.0 else weight * loss
 
     def window_weight(self, rows: int, batch_idx: int) -> float:
-        """Return `n b / N` for a batch of b rows in an accumulation window of N rows; Lightning divides by n."""
+        """Return `n b / N` for a batch of b rows in an accumulation window of N rows; Lightning divides by n.
+
+        If the loader does not tell the sizes of its batches, they count alike.
+        """
         batches_per_step, loader = self.trainer.accumulate_grad_batches, self.trainer.train_dataloader
         if batches_per_step == 1 or loader is None:
             return 1.0
         first = batch_idx // batches_per_step * batches_per_step
         end = min(first + batches_per_step, int(self.trainer.num_training_batches))
+        if loader.batch_size is None:
+            return batches_per_step / (end - first)
         window = min(end * loader.batch_size, len(loader.dataset)) - first * loader.batch_size
         return batches_per_step * rows / window
 
