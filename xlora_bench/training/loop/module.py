@@ -55,7 +55,6 @@ class Classifier(Scorer):
         if not torch.isfinite(loss):
             self.collapse = f"the training loss is {loss.item()} at step {self.global_step + 1}"
             self.trainer.should_stop = True
-            self.zero_grad()  # Lightning still calls the optimizer, which would step along the gradients before
             return None
         weight = self.window_weight(len(batch["labels"]), batch_idx)
         return loss if weight == 1.0 else weight * loss
