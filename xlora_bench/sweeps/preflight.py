@@ -43,13 +43,13 @@ def check_sweep(phases: Phases, config: DictConfig, *, starts_here: bool) -> Che
     """
     if config.get("paper") is not None:
         Paper.parse(cast("dict[str, Any]", OmegaConf.to_container(config.paper, resolve=True)))
-    checked = checked_runs(phases.runs, phases.grid.composer, PROCESS, starts_here=starts_here)
-    faults = {run: one.faults for run, one in checked.items() if one.faults}
+    runs = checked_runs(phases.runs, phases.grid.composer, PROCESS, starts_here=starts_here)
+    faults = {run: checked_run.faults for run, checked_run in runs.items() if checked_run.faults}
     if faults and config.sweep.skip_invalid and phases.tuner is None and len(faults) < len(phases.runs):
         phases.leave_out({run: "; ".join(lines) for run, lines in faults.items()})
     elif faults:
         raise OptionsError(fault_lines(faults, of=len(phases.runs)))
-    return CheckedSweep(warnings=sweep_warnings(phases), runs=checked)
+    return CheckedSweep(warnings=sweep_warnings(phases), runs=runs)
 
 
 def sweep_warnings(phases: Phases) -> list[str]:

@@ -64,7 +64,7 @@ def test_a_single_run_is_listed_with_its_totals(listed):
     out = listed("task=rte", "model=roberta_base", "trainer.max_epochs=2")
     assert "1 run" in out
     steps, tokens = 2 * -(-2490 // 32), round(2490 * 66.6 * 2)
-    assert f"to train: 1 runs, {steps:,} steps, {tokens:,} tokens, " in out
+    assert f"to train: 1 run, {steps:,} steps, {tokens:,} tokens, " in out
     assert "published sizes" in out
 
 
@@ -85,7 +85,7 @@ def test_a_sweep_lists_rules_trials_and_parents_once(listed):
 
 def test_a_paper_is_listed_without_a_network(listed):
     out = listed("--config-name", "paper/xlora_sst2", "init_scheme=kaiming", "adapter.rank=2,16")
-    assert "6 runs, 0 of them recorded" in out  # three models
+    assert "6 runs, 0 recorded" in out  # three models
 
 
 def test_steps_are_those_of_the_trainer():

@@ -155,7 +155,8 @@ def summary_of(listed_runs: Sequence[Listed]) -> list[str]:
     low, high = (sum(one[end] for one in spans if one is not None) for end in (0, 1))
     time = span(low, high) if unknown < len(spans) or not spans else "an unknown time"
     lines = [
-        f"{len(listed_runs)} runs, {len(listed_runs) - len(new)} of them recorded; to train: {len(new)} runs, "
+        f"{len(listed_runs)} run{'s' * (len(listed_runs) != 1)}, {len(listed_runs) - len(new)} recorded; to train: "
+        f"{len(new)} run{'s' * (len(new) != 1)}, "
         f"{steps:,} steps, {tokens:,} tokens, {time} one after the other"
         + (f" ({unknown} of unknown time)" if 0 < unknown < len(spans) else "")
     ]
