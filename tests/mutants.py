@@ -33,7 +33,7 @@ class Mutant(NamedTuple):
     tests: str
 
 
-LOOP, RUN = "tests/training/loop", "tests/training/test_train.py"
+LOOP, RUN = "tests/training/loop", "tests/training/test_callbacks.py tests/training/test_train.py"
 VARIANTS = "tests/test_conformance.py tests/adapters -k 'linear-fp32 or adapters'"
 MUTANTS = [
     # training
@@ -52,8 +52,8 @@ MUTANTS = [
     Mutant("warmup rounded down", "training/loop/optimizers.py", "math.ceil(self.warmup * total_steps)", "int(self.warmup * total_steps)", LOOP),
     Mutant("betas swapped", "training/loop/optimizers.py", "betas=(self.betas[0], self.betas[1])", "betas=(self.betas[1], self.betas[0])", LOOP),
     Mutant("loss sums", "training/loop/scorer.py", "return F.cross_entropy(logits.float(), labels)", "return F.cross_entropy(logits.float(), labels, reduction='sum')", LOOP),
-    Mutant("the same masks every epoch", "training/callbacks/streams.py", '"dropout", trainer.current_epoch', '"dropout", 0', "tests/training"),
-    Mutant("no clipping by default", "../conf/trainer/default.yaml", "gradient_clip_val: 1.0", "gradient_clip_val: null", "tests/training tests/conf/test_paper_configs.py"),
+    Mutant("the same masks every epoch", "training/callbacks/streams.py", '"dropout", trainer.current_epoch', '"dropout", 0', "tests/training/test_callbacks.py"),
+    Mutant("no clipping by default", "../conf/trainer/default.yaml", "gradient_clip_val: 1.0", "gradient_clip_val: null", "tests/training/test_options.py tests/conf/test_paper_configs.py"),
     # variants
     Mutant("scale lost with dropout", "nn/layers/linear.py", "F.linear(F.linear(x, A) * delta.scaling, B)", "F.linear(F.linear(x, A), B)", "tests/nn tests/adapters"),
     Mutant("dropout of the base input", "nn/layers/linear.py", "x = drop(x.to(A.dtype), delta.dropout, training=self.training)", "x = x.to(A.dtype)", "tests/nn tests/adapters"),
@@ -69,7 +69,7 @@ MUTANTS = [
     Mutant("VeRA without d", "adapters/vera.py", "self.vera_d[:, None] * self.projection_A", "self.projection_A", VARIANTS),
     Mutant("LoRA+ has one rate", "adapters/lora_plus.py", "self.lr_ratio", "1.0", "tests/adapters tests/training/loop"),
     Mutant("autocast reaches the factors", "adapters/delta.py", "if not torch.is_autocast_enabled(device):", "if True:", "tests/test_conformance.py -k linear-bf16-mixed"),
-    Mutant("bf16 factors", "adapters/delta.py", "return tensor.to(result.device) if narrower else result", "return result", "tests/adapters tests/inject tests/training"),
+    Mutant("bf16 factors", "adapters/delta.py", "return tensor.to(result.device) if narrower else result", "return result", "tests/adapters/test_delta.py"),
     Mutant("merge adds twice", "nn/layers/base.py", "total = total + weight * self.update(self.deltas[name])", "total = total + 2 * weight * self.update(self.deltas[name])", VARIANTS),
     # evaluation, statistics, selection
     Mutant("constant predictions are fine", "data/metrics.py", '{"collapsed": float(constant)}', '{"collapsed": 0.0}', "tests/data"),
@@ -88,7 +88,7 @@ MUTANTS = [
     Mutant("the data is not hashed", "runs/config_hash.py", '"data": data}', '"data": ""}', "tests/runs"),
     Mutant("a failed run is finished", "runs/record.py", 'and record.status != "failed" else None', "else None", "tests/runs"),
     Mutant("an old record is reused", "runs/record.py", "if record.schema == SCHEMA and", "if", "tests/runs"),
-    Mutant("streams share their draws", "runs/seeds.py", "for part in (seed, *purpose)", "for part in (seed, *purpose[:1])", "tests/runs tests/data tests/training"),
+    Mutant("streams share their draws", "runs/seeds.py", "for part in (seed, *purpose)", "for part in (seed, *purpose[:1])", "tests/runs tests/data"),
 ]  # fmt: skip
 
 
