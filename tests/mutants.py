@@ -53,7 +53,7 @@ MUTANTS = [
     Mutant("betas swapped", "training/loop/optimizers.py", "betas=(self.betas[0], self.betas[1])", "betas=(self.betas[1], self.betas[0])", LOOP),
     Mutant("loss sums", "training/loop/scorer.py", "return F.cross_entropy(logits.float(), labels)", "return F.cross_entropy(logits.float(), labels, reduction='sum')", LOOP),
     Mutant("the same masks every epoch", "training/callbacks/streams.py", '"dropout", trainer.current_epoch', '"dropout", 0', "tests/training/test_callbacks.py"),
-    Mutant("no clipping by default", "../conf/trainer/default.yaml", "gradient_clip_val: 1.0", "gradient_clip_val: null", "tests/training/test_options.py tests/conf/test_paper_configs.py"),
+    Mutant("no clipping by default", "../conf/trainer/default.yaml", "gradient_clip_val: 1.0", "gradient_clip_val: null", LOOP),
     # variants
     Mutant("scale lost with dropout", "nn/layers/linear.py", "F.linear(F.linear(x, A) * delta.scaling, B)", "F.linear(F.linear(x, A), B)", "tests/nn tests/adapters"),
     Mutant("dropout of the base input", "nn/layers/linear.py", "x = drop(x.to(A.dtype), delta.dropout, training=self.training)", "x = x.to(A.dtype)", "tests/nn tests/adapters"),

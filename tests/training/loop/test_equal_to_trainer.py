@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from tests.helpers.classifiers import SIZES, drawn
+from tests.helpers.names import configured
 from xlora_bench import inject
 from xlora_bench.adapters import LoRA
 from xlora_bench.data.task import TextTask
@@ -194,3 +195,16 @@ def test_losses_and_logits_are_those_of_the_trainer(kind, tmp_path):
     assert cross_entropy(logits, labels) < expected[:6].mean() - 0.1  # it learned
     unclipped = ours(copy.deepcopy(base), targets, clip=None)[2]
     assert (unclipped - expected).abs().max() > 1e-3  # the threshold was exceeded
+
+
+def test_the_defaults_are_those_of_the_trainer(tmp_path):
+    theirs = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    ours = configured()
+    assert ours.trainer.gradient_clip_val == theirs.max_grad_norm
+    assert ours.trainer.accumulate_grad_batches == theirs.gradient_accumulation_steps
+    assert ours.trainer.max_epochs == theirs.num_train_epochs
+    assert ours.optimizer.eps == theirs.adam_epsilon
+    assert tuple(ours.optimizer.betas) == (theirs.adam_beta1, theirs.adam_beta2)
+    assert ours.optimizer.weight_decay == theirs.weight_decay
+    assert ours.scheduler.name == theirs.lr_scheduler_type
+    assert ours.scheduler.warmup == theirs.warmup_steps
