@@ -52,6 +52,13 @@ def test_the_best_trial_is_taken_and_a_tuned_run_that_is_the_fixed_one_is_one(ph
     assert rounds.tuner.notes[1:] == ["Tuned: lora cola: optimizer.lr 0.2", "Tuned: lu cola: optimizer.lr 0.001"]
 
 
+@pytest.mark.parametrize(("scores", "rate"), [((0.6, 0.7), 0.2), ((0.7, 0.6), 0.1), ((0.6, 0.6), 0.1)])
+def test_the_trial_with_the_highest_score_wins(scores, rate, phases_of):
+    rounds = phases_of({"adapter": "lora"}, tuning=TUNING)
+    rounds.tuner.reported(dict(enumerate(map(job, scores))))
+    assert rounds.tuner.notes[1:] == [f"Tuned: lora cola: optimizer.lr {rate}"]
+
+
 def test_without_a_trial_that_is_done_there_is_no_tuned_run(phases_of):
     rounds = phases_of({"adapter": "lora"}, tuning=TUNING)
     assert [planned.tuning for planned in rounds.tuner.reported({0: job(None, "failed")})] == [("fixed",)]
