@@ -234,3 +234,8 @@ def test_a_job_of_a_sweep_is_named_by_its_budget():
     assert with_budget(node, choices=choices) == {**choices, "budget": "trainable_params=300k"}
     chosen = with_budget({**node, "targets": ["attention", "all_linear"]}, choices=choices)
     assert chosen == {"adapter": "lora", "budget": "trainable_params=300k"}  # the record says which targets
+
+
+@pytest.mark.parametrize(("cost", "inside"), [(89, False), (90, True), (100, True), (110, True), (111, False)])
+def test_a_cost_below_the_budget_counts_like_one_above(cost, inside):
+    assert Budget(trainable_params=100, tolerance=0.1).within(cost) is inside
