@@ -148,7 +148,7 @@ MUTANTS = [
     Mutant("the t interval is normal", "results/statistics/intervals.py", "stats.t.interval(level, len(array) - 1,", "stats.norm.interval(level,", "tests/results"),
     Mutant("completed runs with one seed are averaged", "results/statistics/pairs.py", "if seed in result[key]:", "if False:", "tests/results"),
     Mutant("a collapsed run is completed", "training/fit.py", '"status": "collapsed" if reason else "completed"', '"status": "completed"', "tests/training/test_train.py"),
-    Mutant("the last entry is the first", "training/fit.py", '"last": evaluations[-1].summary()', '"last": evaluations[0].summary()', "tests/training/test_train.py tests/training/test_recording.py"),
+    Mutant("the last entry is the first", "training/fit.py", '"last": evaluations[-1].summary()', '"last": evaluations[0].summary()', "tests/training/test_fit.py"),
     Mutant("a completed run is trained again", "training/train.py", 'record = None if run.config["rerun"] else run.finished()', "record = None", "tests/training"),
     Mutant("a parent that collapsed is a start", "training/train.py", 'if record.status != "completed":', 'if record.status == "failed":', "tests/training/test_start_from.py"),
     Mutant("the adapter of the last epoch is the start", "training/train.py", 'return parent.folder / "adapter_best.safetensors"', 'return parent.folder / "adapter.safetensors"', "tests/training/test_start_from.py"),
