@@ -155,7 +155,7 @@ MUTANTS = [
     Mutant("the parent is not part of the id", "runs/run.py", 'config_hash({**config, "start_from": parent}, data=data)', 'config_hash({**config, "start_from": None}, data=data)', "tests/training/test_start_from.py tests/runs"),
     Mutant("a newer record is overwritten", "runs/record.py", "    except NewerRecordError:\n        raise\n", "", "tests/runs tests/training"),
     Mutant("options are checked by group alone", "training/resolve.py", "faults = faults or preflight(config, objects, caches, starts_here=starts_here)", "pass", "tests/training/test_preflight.py"),
-    Mutant("a rank above the full rank is taken", "adapters/base.py", "if rank < 1 or (self.rank_limited and rank > full_rank):", "if rank < 1:", VARIANTS),
+    Mutant("a rank above the full rank is taken", "adapters/base.py", "if rank < 1 or (self.rank_limited and rank > full_rank):", "if rank < 1:", "tests/test_conformance.py -k rank_above"),
     Mutant("the energy threshold is met one rank late", "adapters/base.py", "spectral = energy_rank(", "spectral = 1 + energy_rank(", "tests/adapters"),
     Mutant("the penalty is a sum over layers", "inject/training_hooks.py", "torch.stack(present).mean()", "torch.stack(present).sum()", "tests/training/loop tests/adapters tests/inject"),
     Mutant("inactive adapters are penalised", "inject/training_hooks.py", "for name in layer.active]\n    present", "for name in layer.deltas]\n    present", "tests/training/loop tests/adapters tests/inject"),

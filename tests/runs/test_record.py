@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.records import record
-from xlora_bench.runs.record import Record, finished
+from xlora_bench.runs.record import NewerRecordError, Record, finished
 
 
 def test_survives_the_disk_with_numbers_that_are_not_finite(tmp_path):
@@ -79,3 +79,11 @@ def test_values_that_json_has_no_word_for_are_an_error_and_leave_no_file(tmp_pat
     with pytest.raises(TypeError):
         record("a", config={"x": object()}).write(tmp_path / "record.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_of_a_newer_version_is_neither_read_nor_taken_for_none(tmp_path):
+    path = tmp_path / "record.json"
+    record("a").write(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 3}))
+    with pytest.raises(NewerRecordError, match="from a newer version"):
+        finished(path)

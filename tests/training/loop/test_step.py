@@ -100,3 +100,16 @@ def test_a_loss_that_is_not_finite_ends_training_at_once():
     assert classifier.collapse == "the training loss is nan at step 3"
     for name, parameter in other.named_parameters():  # nothing is left of the third step
         assert torch.equal(parameter, net.get_parameter(name)), name
+
+
+def test_only_active_adapters_are_penalised():
+    net = bert(2)
+    for name, weight in (("one", 0.5), ("other", 2.0)):
+        inject.add_adapter(net, name, Orthogonal(rank=2, penalty_weight=weight), targets=Targets(modules=["query"]))
+        perturb(inject.adapter_parameters(net, name))
+    terms = {name: [delta.penalty().item() for delta in inject.deltas(net, name).values()] for name in ("one", "other")}
+    for name, own in terms.items():
+        with inject.use_adapters(net, name):
+            assert inject.penalty(net).item() == pytest.approx(sum(own) / len(own))
+    with inject.disabled(net):
+        assert inject.penalty(net) is None
