@@ -110,7 +110,7 @@ MUTANTS = [
     # models with adapters
     Mutant("targets match within words", "inject/targets.py", 'return name == entry or name.endswith(f".{entry}")', "return name.endswith(entry)", "tests/inject/test_targets.py"),
     Mutant("heads are adapted", "inject/targets.py", '        and not any(name == head or name.startswith(f"{head}.") for head in heads)\n', "", "tests/inject/test_targets.py"),
-    Mutant("unmerging keeps the merged weight", "inject/merging.py", "    for _, layer in adapted_layers(model):\n        layer.merged_weight = None", "    for _, layer in adapted_layers(model):\n        pass", "tests/inject"),
+    Mutant("unmerging keeps the merged weight", "inject/merging.py", "    for _, layer in adapted_layers(model):\n        layer.merged_weight = None", "    for _, layer in adapted_layers(model):\n        pass", VARIANTS),
     Mutant("merge in spite of dropout", "inject/merging.py", "layer.training and layer.deltas[name].dropout > 0", "False", "tests/inject tests/nn"),
     Mutant("the base trains too", "inject/adding.py", "            parameter.requires_grad_(False)\n", "            pass\n", "tests/inject"),
     Mutant("an adapter file of another base", "inject/checkpoint.py", 'if not other_base and content_hash(weight) != entry["weight"]:', "if False:", "tests/inject"),
@@ -151,7 +151,7 @@ MUTANTS = [
     Mutant("the last entry is the first", "training/fit.py", '"last": evaluations[-1].summary()', '"last": evaluations[0].summary()', "tests/training/test_fit.py"),
     Mutant("a completed run is trained again", "training/train.py", 'record = None if run.config["rerun"] else run.finished()', "record = None", "tests/training"),
     Mutant("a parent that collapsed is a start", "training/train.py", 'if record.status != "completed":', 'if record.status == "failed":', "tests/training/test_start_from.py"),
-    Mutant("the adapter of the last epoch is the start", "training/train.py", 'return parent.folder / "adapter_best.safetensors"', 'return parent.folder / "adapter.safetensors"', "tests/training/test_start_from.py"),
+    Mutant("the adapter of the last epoch is the start", "training/train.py", 'return parent.folder / "adapter_best.safetensors"', 'return parent.folder / "adapter.safetensors"', "tests/training/test_fit.py"),
     Mutant("the parent is not part of the id", "runs/run.py", 'config_hash({**config, "start_from": parent}, data=data)', 'config_hash({**config, "start_from": None}, data=data)', "tests/training/test_start_from.py tests/runs"),
     Mutant("a newer record is overwritten", "runs/record.py", "    except NewerRecordError:\n        raise\n", "", "tests/runs tests/training"),
     Mutant("options are checked by group alone", "training/resolve.py", "faults = faults or preflight(config, objects, caches, starts_here=starts_here)", "pass", "tests/training/test_preflight.py"),

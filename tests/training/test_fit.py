@@ -1,5 +1,8 @@
 """What a record says of the epochs of a run."""
 
+from types import SimpleNamespace
+
+from xlora_bench.training import train
 from xlora_bench.training.fit import metrics_of
 from xlora_bench.training.loop.evaluation import Evaluation
 
@@ -14,3 +17,11 @@ def test_best_and_last_are_the_epochs_of_that_name():
         "last": {"epoch": 3, "accuracy": 0.7},
     }
     assert metrics_of([], "accuracy") == {"headline": "accuracy", "history": []}
+
+
+def test_a_child_starts_from_the_best_epoch_of_its_parent(tmp_path, monkeypatch):
+    (tmp_path / "adapter_best.safetensors").touch()
+    monkeypatch.setattr(train, "get_or_train", lambda _request: SimpleNamespace(status="completed"))
+    parent = SimpleNamespace(run=SimpleNamespace(id="p", folder=tmp_path))
+    child = SimpleNamespace(run=SimpleNamespace(id="c", config={"start_from": ["task=mnli"]}), parent=parent)
+    assert train.parent_adapter(child) == tmp_path / "adapter_best.safetensors"
