@@ -28,7 +28,7 @@ test-quick: setup ## Run the tests that take milliseconds: every subpackage, con
 conformance: setup ## Prove every variant in every precision on every layer type, and on a GPU if there is one
 	XLORA_BENCH_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests/test_conformance.py
 
-mutants: setup ## Put small errors into a copy of the package; the tests must notice each (ten minutes)
+mutants: setup ## Put small errors into a copy of the package; the tests must notice each (twenty minutes)
 	$(BIN)/python -m tests.mutants
 
 bench: setup ## Measure speed into benchmarks/results; DATA=dir with GLUE, FULL=1 for all of it
