@@ -89,7 +89,7 @@ def message(error: BaseException) -> str:
 def hydra_message(error: HydraException) -> str:
     """Return an error of Hydra as one line."""
     text, kind, reason = str(error), type(error).__name__, error.__cause__
-    if kind == "ConfigCompositionException" and isinstance(reason, ConfigKeyError | ConfigAttributeError):
+    if isinstance(reason, ConfigKeyError | ConfigAttributeError) and reason.full_key:
         text = unknown_key(reason)
     elif kind == "ConfigCompositionException" and reason is not None:
         text = f"{text.splitlines()[0]} {str(reason).splitlines()[0]}; `--cfg job` shows every key"

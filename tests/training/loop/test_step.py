@@ -44,8 +44,8 @@ def fitted(net, adapter, *, batches=1, kind=Recorded, **options):
         schedule=Schedule(name="constant"),
         head=set(),
     )
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet, **options)
+    silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", **silent, **options)
     trainer.fit(classifier, DataLoader([batch] * batches, batch_size=None))
     return classifier
 
