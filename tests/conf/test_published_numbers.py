@@ -73,8 +73,8 @@ PAPERS = {
     "fourierft_roberta_base": {("peft_fourierft",): ("3.5", "base FourierFT n=1000", "0.024M")},
     "fourierft_roberta_large": {("peft_fourierft",): ("3.5", "large FourierFT n=1000", "0.048M")},
     "pissa_deberta_v3_base": {
-        ("Full FT", None): ("3.6", "Full FT", "184M"),
-        ("BitFit", None): ("3.6", "BitFit", "0.1M"),
+        ("full", "builtin"): ("3.6", "Full FT", "184M"),
+        ("bitfit", "builtin"): ("3.6", "BitFit", "0.1M"),
         ("HAdapter", None): ("3.6", "HAdapter", "1.22M"),
         ("PAdapter", None): ("3.6", "PAdapter", "1.18M"),
         ("lora", "gaussian"): ("3.6", "LoRA (Gaussian)", "1.33M"),

@@ -76,10 +76,11 @@ def matches(when: Mapping[str, Sequence[Any]], value: Callable[[str], Any]) -> b
 
 
 def parse_rules(node: Any) -> list[Rule]:
-    """Return the rules of the `grid` node of a config, in order."""
+    """Return the rules of the `grid` node of a config, in order; an item may be a list of rules."""
     if not isinstance(node or [], list):
         raise ValueError(f"`grid` (={node}) must be a list of rules, each with {', '.join(PARTS)}")
-    return [Rule.parse(item, number=number) for number, item in enumerate(node or [], start=1)]
+    items = [rule for item in node or [] for rule in (item if isinstance(item, list) else [item])]
+    return [Rule.parse(item, number=number) for number, item in enumerate(items, start=1)]
 
 
 def same(actual: Any, wanted: Any) -> bool:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
 
 REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 """An interpolation that is the value of another key: `${adapter.rank}`."""
@@ -10,8 +12,29 @@ Change = tuple[tuple[str, ...], Any]
 """A key, split at its dots, and its new value."""
 
 
+SWEEP_ONLY: Mapping[str, Any] = {"grid": [], "tuning": None, "paper": None}
+"""Keys that describe a sweep and not a run, with the values that they have in the config of a run."""
+
+
 class NotPlainError(Exception):
     """An override or interpolation that only OmegaConf can apply."""
+
+
+def plain_config(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
+    """Return the config of a run as plain values, without what only the sweep reads (`SWEEP_ONLY`).
+
+    A rule of `grid` may hold an interpolation that this run cannot resolve: `${adapter.rank}` beside `adapter=full`.
+    """
+    plain: dict[str, Any] = {}
+    for key in map(str, config):
+        node = None if key in SWEEP_ONLY else config._get_node(key)
+        if key in SWEEP_ONLY:
+            plain[key] = SWEEP_ONLY[key]
+        elif OmegaConf.is_config(node):
+            plain[key] = OmegaConf.to_container(cast("DictConfig", node), resolve=resolve)
+        else:
+            plain[key] = config[key] if resolve else cast("Any", node)._value()
+    return plain
 
 
 def with_changes(config: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:

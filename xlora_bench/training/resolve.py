@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.conf import HydraConf
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from xlora_bench.data.corpus import Corpus, cached_corpus
 from xlora_bench.models import weight_cache
 from xlora_bench.runs.hydra_internals import compose_like
 from xlora_bench.runs.overrides import parent_overrides
+from xlora_bench.runs.plain_config import plain_config
 from xlora_bench.runs.run import Run, writable
 from xlora_bench.system.options import OptionsError
 from xlora_bench.training.budget.options import Budget
@@ -143,8 +144,3 @@ def check_run(
         faults = str(error).splitlines()
     faults = faults or preflight(config, objects, caches, starts_here=starts_here)
     return CheckedRun(config=config, objects=objects, choices=solved, faults=faults)
-
-
-def plain_config(config: DictConfig) -> dict[str, Any]:
-    """Return a config as plain values, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

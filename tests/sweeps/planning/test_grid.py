@@ -46,6 +46,20 @@ def test_rules_apply_in_order_and_see_what_earlier_ones_set(phases_of):
     assert rounds.notes == ["Left out: adapter=lu adapter.rank=4: too wide"]
 
 
+def test_a_list_of_rules_may_stand_in_place_of_a_rule(phases_of):
+    shared = [
+        {"when": {"adapter": "lu"}, "set": {"optimizer.lr": 1e-4}},
+        {"set": {"adapter.alpha": "${adapter.rank}"}},
+    ]
+    rules = [{"each": {"adapter.rank": [2, 4]}}, "${paths.shared}", {"when": {"adapter": "lora"}, "exclude": "known"}]
+    rounds = phases_of({"adapter": "lora,lu"}, grid=rules, paths={"results_dir": "x", "shared": shared})
+    assert lines(rounds) == [
+        ["adapter=lu", f"adapter.rank={rank}", "optimizer.lr=0.0001", "adapter.alpha=${adapter.rank}"]
+        for rank in (2, 4)
+    ]
+    assert [rule.number for rule in rounds.grid.rules] == [1, 2, 3, 4]
+
+
 def test_a_rule_sees_values_of_the_config_that_no_override_sets(phases_of):
     rules = [{"when": {"adapter.alpha": [16, 32], "optimizer.lr": "1e-3", "tuning": None}, "set": {"rerun": True}}]
     assert lines(phases_of({"adapter": "lora,tied,head"}, grid=rules)) == [
@@ -189,7 +203,8 @@ def test_composed_runs_are_those_of_hydra():
             assert ours.choices(from_lines(line)) == dict(whole.hydra.runtime.choices)
             OmegaConf.set_struct(whole, False)
             del whole["hydra"]
-            assert ours.resolved(from_lines(line)) == OmegaConf.to_container(whole, resolve=True)
+            plain = OmegaConf.to_container(whole, resolve=True)
+            assert ours.resolved(from_lines(line)) == {**plain, "grid": [], "tuning": None, "paper": None}
 
 
 def test_a_sweep_over_a_range_is_refused(phases_of):

@@ -52,7 +52,7 @@ class Paper:
         """
         shared = {name: node[name] for name in ("source", "status", "n") if node.get(name) is not None}
         own = {"title", "rows", "columns", "protocol", "rules", "note", "row_labels"}
-        known = {*own, "published", "scale", "source", "status", "n", "recipe"}
+        known = {*own, "published", "scale", "source", "status", "n", "recipes"}
         wrong = sorted((set(node) - known) | ({"title", "rows", "columns"} - set(node)))
         if wrong:
             raise ValueError(

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +14,7 @@ from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.grid_rules import ABSENT
 from xlora_bench.runs.hydra_internals import Lines, SweepLoader, apply_overrides
 from xlora_bench.runs.overrides import as_lines, parsed
-from xlora_bench.runs.plain_config import Change, NotPlainError, interpolations, resolved, with_changes
+from xlora_bench.runs.plain_config import Change, NotPlainError, interpolations, plain_config, resolved, with_changes
 from xlora_bench.training.budget.options import with_budget
 
 Plain = dict[str, Any]
@@ -39,7 +39,7 @@ class Base:
         OmegaConf.set_struct(composed, False)
         del composed["hydra"]
         OmegaConf.set_struct(composed, True)
-        plain = cast("Plain", OmegaConf.to_container(composed, resolve=False))
+        plain = plain_config(composed, resolve=False)
         try:
             places = list(interpolations(plain))
         except NotPlainError:
@@ -78,8 +78,7 @@ class Composer:
             try:
                 self._resolved[lines] = self._plain(lines)
             except NotPlainError:
-                config = OmegaConf.to_container(self.config(overrides), resolve=True)
-                self._resolved[lines] = cast("Plain", config)
+                self._resolved[lines] = plain_config(self.config(overrides))
         return self._resolved[lines]
 
     def choices(self, overrides: Mapping[str, str]) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from xlora_bench.runs.grid_rules import ABSENT, Rule, parse_rules
 from xlora_bench.runs.overrides import START_FROM, Overrides, as_lines, as_text, from_lines, listed, parsed
@@ -49,8 +49,7 @@ class Grid:
     def __init__(self, config: DictConfig, loader: ConfigLoader, *, arguments: Sequence[str]) -> None:
         self.composer = Composer(config, loader)
         self.given_keys = {parsed(argument).get_key_element() for argument in arguments}
-        node = OmegaConf.to_container(config.get("grid") or OmegaConf.create([]), resolve=False)
-        self.rules = parse_rules(node)
+        self.rules = parse_rules(_rule_nodes(config))
         self.excluded: list[Excluded] = []
         self._reached: set[int] = set()
         params = config.hydra.sweeper.get("params") or {}
@@ -161,6 +160,14 @@ class Grid:
                     close = difflib.get_close_matches(key, known, n=1)
                     hint = f"did you mean `{close[0]}`?" if close else "`--cfg job` shows every key"
                     raise ValueError(f"`when.{key}` of {rule.name} is not a key of any run; {hint}")
+
+
+def _rule_nodes(config: DictConfig) -> object:
+    """Return the node `grid` with its lists of rules filled in, and the interpolations within a rule as text."""
+    node = config.get("grid")
+    if not isinstance(node, ListConfig):
+        return node
+    return [OmegaConf.to_container(rule) if OmegaConf.is_config(rule) else rule for rule in node]
 
 
 def known_keys(composer: Composer, overrides: Overrides) -> list[str]:

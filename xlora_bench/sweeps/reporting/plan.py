@@ -21,6 +21,7 @@ from xlora_bench.results.frame.collect import collect, requested_columns, to_fra
 from xlora_bench.results.protocols.paper import Paper
 from xlora_bench.runs.config_hash import COSMETIC
 from xlora_bench.runs.hydra_internals import basic_sweeper
+from xlora_bench.runs.plain_config import plain_config
 from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, read_jobs
 
 log = logging.getLogger(__name__)
@@ -150,5 +151,5 @@ def _without_record(plan: Plan, job: Job | None, overrides: list[str]) -> dict[s
     choices = config.hydra.runtime.choices
     OmegaConf.set_struct(config, False)
     del config["hydra"]
-    request = requested_columns(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)), choices)
+    request = requested_columns(plain_config(config), choices)
     return {**request, "run_id": job.run_id if job else None, "status": status, "reason": reason}

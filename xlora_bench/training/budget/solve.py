@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.models.checkpoint_files import meta_classifier
 from xlora_bench.runs.config_folder import CONFIGS
+from xlora_bench.runs.plain_config import plain_config
 from xlora_bench.training.budget.costs import (
     ByRank,
     adapter_entries,
@@ -93,7 +94,7 @@ def nearest(config: DictConfig, budget: Budget, name: str, targets: Any) -> Budg
 
 def cost_by_rank(config: DictConfig, budget: Budget) -> tuple[ByRank, int | None]:
     """Return the cost as a function of the rank, and the highest rank (None for a method without a rank)."""
-    plain = resolved(config)
+    plain = plain_config(config)
     named = ("model", "adapter", "init_scheme", "targets", "task")
     model, method, init_scheme, targets, task = (instantiate(plain[name]) for name in named)
     known = copy.deepcopy(meta_classifier(model, task.num_labels))
@@ -111,7 +112,7 @@ def cost_by_rank(config: DictConfig, budget: Budget) -> tuple[ByRank, int | None
         def count(rank: int) -> int:
             if has_rank:
                 config.adapter.rank = rank
-            at_rank, make_model = instantiate(resolved(config)["adapter"]), partial(copy.deepcopy, known)
+            at_rank, make_model = instantiate(plain_config(config)["adapter"]), partial(copy.deepcopy, known)
             if budget.key == "trainable_params":
                 return other_entries(at_rank, make_model, **options)
             return other_flops(at_rank, make_model, **options, **size)
@@ -173,8 +174,3 @@ def group(name: str) -> DictConfig:
     result = OmegaConf.load(path)
     assert isinstance(result, DictConfig)
     return result
-
-
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """Return a config as plain values."""
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
