@@ -81,6 +81,7 @@ class Adapter(CheckedOptions, ABC):
             ValueError: if the rank is above `min(out, in)` or the init scheme does not fit.
         """
         self.check_fit(init_scheme)
+        weight = weight.detach()
         rank = self.rank_of(weight, module_name)
         alpha = pattern_value(self.alpha_pattern, module_name, self.alpha)
         scaling = alpha / math.sqrt(rank) if self.use_rslora else alpha / rank

@@ -15,15 +15,20 @@ EXACT = (
 """Methods of a delta that run without autocast: they compute with small factors, and cost little."""
 
 
+def autocast_enabled(device: torch.device) -> bool:
+    """Return whether autocast is on for `device`; for `meta` torch raises."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
 def without_autocast(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method of a delta that computes in the dtype of its tensors, also under autocast."""
 
     @functools.wraps(method)
     def exact(self: "Delta", *args: Any) -> Any:
-        device = next((tensor.device.type for tensor in self.parameters()), "cpu")
-        if not torch.is_autocast_enabled(device):
+        device = next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
+        if not autocast_enabled(device):
             return method(self, *args)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             return method(self, *args)
 
     return exact

@@ -233,6 +233,7 @@ def empty_delta(
     adapter: Adapter, weight: Tensor, entry: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
 ) -> Delta:
     """Return a delta with the rank, scaling and anchors of the file, values not yet loaded. No init is computed."""
+    weight = weight.detach()
     out_features, in_features = weight.shape
     initial = InitialFactors(torch.zeros(out_features, entry["rank"]), torch.zeros(entry["rank"], in_features))
     generator = torch.Generator().manual_seed(0)

@@ -17,7 +17,7 @@ from xlora_bench.data.tokenize import TokenizedSplit, tokenized
 from xlora_bench.models.packed import choose_layout
 from xlora_bench.training.loop.evaluation import Evaluation
 from xlora_bench.training.loop.scorer import Scorer
-from xlora_bench.training.prepare import trains_on_cpu
+from xlora_bench.training.prepare import placed
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 
@@ -37,9 +37,9 @@ def evaluate(
     """
     with TemporaryDirectory() as folder:
         splits = eval_splits(task, tokenizer=tokenizer, data_dir=data_dir, cache_dir=Path(folder))
-        data = batches(model, splits, task=task, tokenizer=tokenizer, cpu=trains_on_cpu(trainer["accelerator"]))
-        scorer, loop = Scorer(model, task=task), instantiate(dict(trainer), **QUIET)
+        loop = instantiate(dict(trainer), **QUIET)
         assert isinstance(loop, lightning.Trainer)
+        data, scorer = batches(model, splits, task=task, tokenizer=tokenizer, trainer=loop), Scorer(model, task=task)
         loop.validate(scorer, data, verbose=False)
     return scorer.evaluations[-1]
 
@@ -65,17 +65,18 @@ def batches(
     *,
     task: TextTask,
     tokenizer: PreTrainedTokenizerBase,
-    cpu: bool,
+    trainer: lightning.Trainer,
 ) -> TextData:
     """Return the batches of `splits`, in the layout that `choose_layout` checks to be exact for `model`."""
     sample = splits[task.eval_splits[0]]
     collator = choose_layout(
-        model,
+        placed(model, trainer),
         tokenizer=tokenizer,
         examples=[sample[index] for index in range(min(len(sample), 256))],
         layout=task.layout,
         row_lengths=task.row_lengths,
-        unpadded=cpu,
+        unpadded=trainer.strategy.root_device.type == "cpu",
+        precision=trainer.precision_plugin.forward_context,
     )
     data = TextData(task, tokenizer=tokenizer, seed=0, cache_dir=Path(), eval_collator=collator)
     data.splits = splits

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from torch import nn
@@ -78,12 +77,12 @@ def prepare(request: RunRequest, *, init_from: Path | None = None) -> PreparedRu
         costs,
         EpochCheckpoint(run.folder),
     ]
-    corpus = request.corpus
+    corpus, trainer = request.corpus, trainer_of(run.config["trainer"], logger=logger, callbacks=callbacks)
     return PreparedRun(
         run=run,
         classifier=classifier,
-        data=batches(request, model),
-        trainer=trainer_of(run.config["trainer"], logger=logger, callbacks=callbacks),
+        data=batches(request, model, trainer),
+        trainer=trainer,
         costs=costs,
         checkpoint=run.resume_from() if method.resumable else None,
         close_logger=lambda summary: logger_options.close(logger, summary),
@@ -129,18 +128,22 @@ def adapted_model(request: RunRequest, method: Method) -> tuple[nn.Module, list[
     return adapted, head, weights
 
 
-def batches(request: RunRequest, model: nn.Module) -> TextData:
-    """Return the batches of the run, in the layout that `choose_layout` checks to be exact for `model`."""
+def batches(request: RunRequest, model: nn.Module, trainer: lightning.Trainer) -> TextData:
+    """Return the batches of the run, in the layout that `choose_layout` checks to be exact for `model`.
+
+    For the check `model` is moved and cast to where and how it will train.
+    """
     corpus, config, task = request.corpus, request.run.config, request.parts["task"]
     split = corpus.splits[task.train_split]
     collator = choose_layout(
-        model,
+        placed(model, trainer),
         tokenizer=corpus.tokenizer,
         examples=[split[index] for index in range(min(len(split), 256))],
         layout=task.layout,
         row_lengths=task.row_lengths,
-        unpadded=trains_on_cpu(config["trainer"]["accelerator"]),
+        unpadded=trainer.strategy.root_device.type == "cpu",
         checks=request.caches.packing_checks,
+        precision=trainer.precision_plugin.forward_context,
     )
     return TextData(
         task,
@@ -154,9 +157,9 @@ def batches(request: RunRequest, model: nn.Module) -> TextData:
     )
 
 
-def trains_on_cpu(accelerator: str) -> bool:
-    """Return whether Lightning's `accelerator` means the CPU on this machine."""
-    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+def placed(model: nn.Module, trainer: lightning.Trainer) -> nn.Module:
+    """Return `model`, moved to the device and cast to the dtype in which `trainer` runs it, as it would do itself."""
+    return trainer.precision_plugin.convert_module(model).to(trainer.strategy.root_device)
 
 
 def total_steps(config: dict[str, Any], *, rows: int) -> int:

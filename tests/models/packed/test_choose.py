@@ -1,9 +1,14 @@
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
+import torch
 
 from xlora_bench.data.collators import PaddedCollator
 from xlora_bench.data.packing import CheapestCollator, PackedCollator
 from xlora_bench.models.packed import choose_layout
 from xlora_bench.models.speedups import use_attention
+from xlora_bench.system.lru_cache import LRUCache
 
 
 @pytest.fixture
@@ -38,6 +43,16 @@ def test_rows_where_unpadded_batches_are_not_exact(choose, monkeypatch, caplog):
     rows = {"row_lengths": (56,)}  # a process keeps its verdicts: this one is of these rows alone
     assert isinstance(choose("electra", ours=True, **rows), PackedCollator)
     assert not caplog.records
+
+
+def test_a_verdict_holds_for_its_precision_alone(choose, monkeypatch):
+    checks, seen = LRUCache(9), []
+    verdict = lambda *_, **options: seen.append(options["precision"])  # noqa: E731
+    monkeypatch.setattr("xlora_bench.models.packed.choose.verify", verdict)
+    tuned = [partial(torch.autocast, "cpu", kind) for kind in (torch.bfloat16, torch.float16)]
+    for precision in (nullcontext, *tuned, nullcontext, *tuned):
+        choose("bert", checks=checks, precision=precision)
+    assert seen == [nullcontext, *tuned]
 
 
 def test_other_models_are_padded_with_one_line_that_says_why(choose, caplog):

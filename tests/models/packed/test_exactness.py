@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -66,3 +68,20 @@ def test_modes_generators_and_gradients_are_left_alone(build, reason, architectu
     assert not frozen.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(weight.grad is None for weight in model.parameters())
+
+
+def off_where(model, condition):
+    """Let the encoder of `model` compute something else for packed rows where `condition` holds."""
+    attention = model.bert.encoder.layer[0].attention.self.value
+    attention.register_forward_hook(lambda _, __, output: output * 1.5 if condition() else output)
+    return model
+
+
+def test_the_check_computes_as_training_does(build, reason):
+    assert "off by" in reason(off_where(build("bert"), torch.is_grad_enabled))
+    tuned = partial(torch.autocast, "cpu", torch.bfloat16)
+    packed = []
+    model = off_where(build("bert"), lambda: packed[-1] and torch.is_autocast_enabled("cpu"))
+    model.register_forward_pre_hook(lambda _, __, options: packed.append("position_ids" in options), with_kwargs=True)
+    assert reason(model) is None
+    assert "at most 1e-01 is rounding" in reason(model, precision=tuned)

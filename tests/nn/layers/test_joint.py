@@ -61,6 +61,19 @@ def hooked(made, seen):
     made[0].register_forward_hook(lambda *_: seen.append("hook"))
 
 
+def hooked_backward(made, seen):
+    made[0].base_layer.register_full_backward_hook(lambda *_: seen.append("hook"))
+
+
+def hooked_before_backward(made, seen):
+    made[1].register_full_backward_pre_hook(lambda *_: seen.append("hook"))
+
+
+def replaced_forward(made, seen):
+    forward = made[2].base_layer.forward
+    made[2].base_layer.forward = lambda x: seen.append("forward") or forward(x)
+
+
 def trainable(made, seen):
     made[1].weight.requires_grad_(True)
 
@@ -82,14 +95,18 @@ def another_class(made, seen):
     made[1].__class__ = Shouting
 
 
-@pytest.mark.parametrize("change", [hooked, trainable, inactive, all_frozen, another_class])
+WATCHED = [hooked, hooked_backward, hooked_before_backward, replaced_forward, another_class]
+
+
+@pytest.mark.parametrize("change", [*WATCHED, trainable, inactive, all_frozen])
 def test_layers_that_do_more_run_on_their_own(change):
     made, seen = layers(0, 2), []
     change(made, seen)
     x = torch.randn(ROWS, INNER, dtype=torch.double, requires_grad=True)
     joint = joint_linear(x, made)
     assert not is_joint(joint)
-    assert len(seen) == (change in (hooked, another_class))
+    torch.autograd.grad(sum(y.sum() for y in joint), x, retain_graph=True)
+    assert len(seen) == (change in WATCHED)
     for ours, theirs in zip(step(joint, made, x), step([layer(x) for layer in made], made, x), strict=True):
         torch.testing.assert_close(ours, theirs)
 

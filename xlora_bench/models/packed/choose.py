@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -13,7 +15,7 @@ from xlora_bench.data.packing.packed import PackedCollator
 from xlora_bench.data.packing.unpadded import CheapestCollator, UnpaddedCollator
 from xlora_bench.data.task import ROW_LENGTHS
 from xlora_bench.data.tokenize import Example
-from xlora_bench.models.packed.exactness import Collator, verify
+from xlora_bench.models.packed.exactness import Collator, Precision, verify
 from xlora_bench.models.packed.structure import classifier_of, position_offset
 from xlora_bench.nn.ops.attention import ATTENTION
 from xlora_bench.system.lru_cache import LRUCache
@@ -32,8 +34,11 @@ def choose_layout(
     row_lengths: Sequence[int] = ROW_LENGTHS,
     unpadded: bool = True,
     checks: LRUCache[str | None] | None = None,
+    precision: Precision = nullcontext,
 ) -> Collator:
     """Return the collator for training and evaluation: packed, if `verify` finds it exact on a sample of `examples`.
+
+    The check runs where `model` is and within the context `precision()`, so move the model to its device before.
 
     With `unpadded` (for CPUs), batches for which it is cheaper have no padding at all, if that is verified too. A few
     hundred examples are enough. `auto` falls back to padded batches and logs the reason. `checks` caches the results
@@ -49,10 +54,10 @@ def choose_layout(
         return padded
     checks = LRUCache(2) if checks is None else checks
     sample, offset, name = _sample(examples), position_offset(model), type(classifier_of(model)).__name__
-    about = (_structure(model), layout, tuple(row_lengths), _lengths(sample))
+    about = (_structure(model, precision), layout, tuple(row_lengths), _lengths(sample))
 
     def verdict(collator: Collator) -> str | None:
-        reason = verify(model, examples=sample, padded=padded, packed=collator)
+        reason = verify(model, examples=sample, padded=padded, packed=collator, precision=precision)
         if reason is not None and layout == "auto" and isinstance(collator, PackedCollator):
             log.warning("%s works on padded batches, not on packed ones: %s", name, reason)
         return reason
@@ -70,12 +75,20 @@ def choose_layout(
     return rows if reason is not None else CheapestCollator(without_padding, rows)
 
 
-def _structure(model: nn.Module) -> tuple[object, ...]:
-    """Return what decides whether packing is exact: config, attention, module types, dtypes. Part of the cache key."""
+def _structure(model: nn.Module, precision: Precision) -> tuple[object, ...]:
+    """Return what decides whether packing is exact; part of the cache key.
+
+    That is config, attention, module types, dtypes, device and autocast.
+    """
     kinds = frozenset(type(module) for module in model.modules())
-    types = frozenset(weight.dtype for weight in model.parameters())
+    types = frozenset((weight.dtype, weight.device) for weight in model.parameters())
+    devices = {device.type for _, device in types} - {"meta"}
+    with precision():
+        autocast = frozenset(
+            (device, torch.get_autocast_dtype(device)) for device in devices if torch.is_autocast_enabled(device)
+        )
     config = classifier_of(model).config
-    return config.to_json_string(), config._attn_implementation, kinds, types
+    return config.to_json_string(), config._attn_implementation, kinds, types, autocast
 
 
 def _lengths(examples: Sequence[Example]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from xlora_bench.adapters.decompositions.factorizations import at_least_fp32
 from xlora_bench.nn.layers.adapter_dict import AdapterDict, Route
+from xlora_bench.nn.layers.offloaded import is_offloaded, loaded
 from xlora_bench.nn.layers.quantized import dequantized, is_quantized
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ class AdaptedLayer(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the base layer's output plus the updates of the active deltas."""
+        if is_offloaded(self.base_layer):
+            with loaded(self):
+                return self.forward(x)
         if self.merged_weight is not None:
             return self.merged_output(x, self.merged_weight)
         base = output = self.base_output(x)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xlora_bench.nn.layers.linear import AdaptedLinear, is_plain
+from xlora_bench.nn.layers.linear import AdaptedLinear, is_hooked, is_plain
 from xlora_bench.nn.ops.low_rank_linear import dense_is_cheaper, low_rank_linear, rows_of
 
 
@@ -103,7 +103,7 @@ def joint_linear(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
 
 def is_joinable(layer: nn.Module, x: Tensor) -> bool:
     """Return whether `layer` computes for `x` exactly what a `Part` describes."""
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+    if is_hooked(layer):
         return False
     if type(layer) is AdaptedLinear:
         delta = layer.only_delta()

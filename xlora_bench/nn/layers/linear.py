@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xlora_bench.adapters.delta import Delta, autocast_enabled
 from xlora_bench.nn.layers.base import AdaptedLayer, adapts
 from xlora_bench.nn.ops.dropout import drop
 from xlora_bench.nn.ops.low_rank_linear import low_rank_linear, rescaled
 
 if TYPE_CHECKING:
-    from xlora_bench.adapters.delta import Delta
     from xlora_bench.nn.layers.adapter_dict import AdapterDict
 
 
@@ -52,11 +52,7 @@ class AdaptedLinear(AdaptedLayer):
         The dtype, fp32 or fp64, is then that of the factors too.
         """
         base: Any = self._modules["base_layer"]
-        return (
-            type(base).forward in self.plain_forwards()
-            and not (base._forward_hooks or base._forward_pre_hooks)
-            and is_plain(base, x)
-        )
+        return type(base).forward in self.plain_forwards() and not is_hooked(base) and is_plain(base, x)
 
     def plain_forwards(self) -> tuple[Callable[..., Tensor], ...]:
         """Return the forwards known to compute `x W^T + b` and nothing else."""
@@ -69,6 +65,12 @@ class AdaptedLinear(AdaptedLayer):
         return F.linear(F.linear(x, A) * delta.scaling, B)
 
 
+def is_hooked(module: Any) -> bool:
+    """Return whether a call of `module` does more than its class says: it has hooks, or a forward of its own."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(hooks) or "forward" in module.__dict__
+
+
 def is_plain(base: nn.Module, x: Tensor) -> bool:
     """Return whether `base` is frozen, not quantised, in the dtype of `x` (fp32 or fp64), without autocast."""
     weights = base._parameters
@@ -77,5 +79,5 @@ def is_plain(base: nn.Module, x: Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.float64)
         and not any(each.requires_grad for each in weights.values() if each is not None)
-        and not torch.is_autocast_enabled(x.device.type)
+        and not autocast_enabled(x.device)
     )

@@ -11,7 +11,8 @@ import torch
 class Costs(lightning.Callback):
     """Sums training and evaluation seconds, samples and tokens over all epochs, including those before a restart.
 
-    Peak memory in bytes: on a GPU that of torch's allocator, else the largest resident size at the end of a batch.
+    Peak memory in bytes: of a run on a GPU that of torch's allocator, else the largest resident size at the end of a
+    batch.
     """
 
     def __init__(self) -> None:
@@ -23,8 +24,9 @@ class Costs(lightning.Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Reset the GPU's peak memory, which torch counts per process, not per run."""
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the timer of an epoch."""
@@ -41,10 +43,10 @@ class Costs(lightning.Callback):
         """Add samples and tokens of the batch; update the peak memory."""
         self.sums["samples"] += len(batch["labels"])
         self.sums["tokens"] += int(batch["tokens"])
-        if torch.cuda.is_available():
-            self.peak_memory_bytes = max(self.peak_memory_bytes, torch.cuda.max_memory_allocated())
-        else:
-            self.peak_memory_bytes = max(self.peak_memory_bytes, psutil.Process().memory_info().rss)
+        device = trainer.strategy.root_device
+        on_gpu = device.type == "cuda"
+        used = torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
+        self.peak_memory_bytes = max(self.peak_memory_bytes, used)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the timer of an evaluation."""

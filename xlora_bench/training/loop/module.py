@@ -11,6 +11,7 @@ from xlora_bench.data.task import TextTask
 from xlora_bench.inject.methods.method import Method
 from xlora_bench.models.packed import forward
 from xlora_bench.training.loop.evaluation import Evaluation
+from xlora_bench.training.loop.loss_watch import LossWatch
 from xlora_bench.training.loop.optimizers import AdamW, Schedule
 from xlora_bench.training.loop.scorer import Scorer
 from xlora_bench.training.loop.trained_state import trained_names
@@ -38,10 +39,11 @@ class Classifier(Scorer):
         self.schedule_options = schedule
         self.head = head
         self.collapse: str | None = None
+        self.losses = LossWatch()
         self.strict_loading = False
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
-        """Return the task loss plus the method's penalty; set `collapse` and stop if that is not finite.
+        """Return the task loss plus the method's penalty; stop if that is not finite.
 
         With gradient accumulation it is weighted: a step follows the mean loss over the rows of its window, also of a
         partial window and of one with a smaller batch.
@@ -52,12 +54,22 @@ class Classifier(Scorer):
         if penalty is not None:
             self.log("train/penalty", penalty, batch_size=len(batch["labels"]))
             loss = loss + penalty
-        if not torch.isfinite(loss):
-            self.collapse = f"the training loss is {loss.item()} at step {self.global_step + 1}"
-            self.trainer.should_stop = True
+        self.losses.add(loss, step=self.global_step + 1)
+        if self.stops():
             return None
         weight = self.window_weight(len(batch["labels"]), batch_idx)
         return loss if weight == 1.0 else weight * loss
+
+    def stops(self, *, wait: bool = False) -> bool:
+        """Return whether a loss was not finite; if so, set `collapse` and stop. See `LossWatch`."""
+        fault = self.losses.fault(wait=wait)
+        if fault is not None:
+            self.collapse, self.trainer.should_stop = fault, True
+        return fault is not None
+
+    def on_validation_start(self) -> None:
+        """Read the losses of the epoch that are still under way."""
+        self.stops(wait=True)
 
     def window_weight(self, rows: int, batch_idx: int) -> float:
         """Return `n b / N` for a batch of b rows in an accumulation window of N rows; Lightning divides by n.
