@@ -4,9 +4,12 @@ import json
 import shutil
 import sys
 
+import pandas as pd
 import peft
 import pytest
 import torch
+from hydra.errors import InstantiationException
+from sklearn.metrics import matthews_corrcoef
 
 from tests.helpers.apps import SMALL
 from tests.helpers.classifiers import perturb
@@ -153,6 +156,41 @@ def test_an_adapter_file_gives_the_score_of_its_model(saved, scored, tmp_path):
     assert scores["metrics"]["accuracy"] == accuracy(net, tmp_path)
     with inject.disabled(net):
         assert scores["metrics"]["accuracy"] != accuracy(net, tmp_path)
+
+
+NAMES = ("entailment", "neutral", "contradiction")
+
+
+@pytest.mark.parametrize("labels", ["known", "hidden", "absent"])
+def test_a_diagnostic_set_is_scored_if_it_has_labels(labels, tmp_path, capsys):
+    net = inject.add_adapter(MODEL.load(num_labels=3, seed=0), "mnli", LoRA(rank=2), targets=QV)
+    perturb(inject.adapter_parameters(net, "mnli"), std=0.3)
+    inject.save_adapter(net, "mnli", tmp_path / "mnli.safetensors")
+    frame = pd.DataFrame({"premise": [f"row {n}" for n in range(9)], "hypothesis": "soup", "label": [0, 1, 2] * 3})
+    frame = {"known": frame, "hidden": frame.assign(label=-1), "absent": frame.drop(columns="label")}[labels]
+    (tmp_path / "ax").mkdir()
+    frame.to_csv(tmp_path / "ax" / "test.csv", index=False)
+    output, lines = tmp_path / "scores.json", tmp_path / "lines.csv"
+    arguments = ["task=ax", f"paths.data_dir={tmp_path}", "--output", str(output), "--predictions", str(lines)]
+    assert main([str(tmp_path / "mnli.safetensors"), "model=minilm", *arguments]) == 0
+    written, scores = pd.read_csv(lines), json.loads(output.read_text())["metrics"]
+    assert list(written["idx"]) == list(range(9))
+    logits = written[["logit_0", "logit_1", "logit_2"]].to_numpy()
+    assert list(written["prediction"]) == [NAMES[k] for k in logits.argmax(1)]
+    if labels == "known":
+        assert list(written["label"]) == [*NAMES] * 3
+        assert scores["matthews"] == matthews_corrcoef([0, 1, 2] * 3, logits.argmax(1))
+    else:
+        assert written["label"].isna().all()
+        assert set(scores) == {"collapsed"}
+        assert "test: 9 examples without labels" in capsys.readouterr().out
+
+
+def test_a_task_for_evaluation_alone_is_not_trained(tmp_path):
+    (outcome,) = run_all([["task=ax", "model=minilm", f"paths.results_dir={tmp_path}"]])
+    assert "`task.train_split` (=None) names nothing to train on (task ax)" in outcome.errors
+    with pytest.raises(InstantiationException, match="names nothing to train on"):
+        part("task", "ax", "task.holdout=3")
 
 
 def test_nothing_is_written_without_output(saved, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import os
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -64,6 +65,22 @@ def test_the_fingerprint_of_a_task_covers_every_split(make_task, write_splits, f
     before = sources.fingerprint(sources.read_task(make_task(), data_dir=toy_dir))
     write_splits("toy", validation=frame)
     assert sources.fingerprint(sources.read_task(make_task(), data_dir=toy_dir)) != before
+
+
+@pytest.mark.parametrize("hidden", [-1, -1.0, "-1", None])
+def test_labels_may_be_hidden_where_that_is_allowed(make_task, write_splits, frame, hidden):
+    for rows in (frame.assign(label=hidden), frame.drop(columns="label")):
+        folder = write_splits("toy", train=rows)
+        numbers = sources.read_rows(make_task(), "train", data_dir=folder, may_lack_labels=True).labels
+        assert numbers.tolist() == [-1] * len(frame)
+        score = make_task(labels=None, metrics=("pearson",), headline="pearson")
+        assert np.isnan(sources.read_rows(score, "train", data_dir=folder, may_lack_labels=True).labels).all()
+        with pytest.raises(ValueError, match="label"):
+            read(make_task(), folder)
+    some = [hidden, *frame["label"].astype(type(hidden) if hidden else object)[1:]]
+    folder = write_splits("toy", train=frame.assign(label=some))
+    with pytest.raises(ValueError, match="unknown label"):
+        sources.read_rows(make_task(), "train", data_dir=folder, may_lack_labels=True)
 
 
 def test_labels_may_be_ids_names_or_whole_floats(make_task, write_splits, frame):

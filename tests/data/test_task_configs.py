@@ -9,8 +9,8 @@ from xlora_bench.data.task import ROW_LENGTHS, TextTask
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "task"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.yaml"))
-GLUE = {"cola", "sst2", "mrpc", "stsb", "rte", "qnli", "qqp", "wnli", "mnli"}
-HEADLINES = {"cola": "matthews", "stsb": "pearson", "synth_pair_regression": "pearson"}
+GLUE = {"cola", "sst2", "mrpc", "stsb", "rte", "qnli", "qqp", "wnli", "mnli", "ax"}
+HEADLINES = {"ax": "matthews", "cola": "matthews", "stsb": "pearson", "synth_pair_regression": "pearson"}
 
 
 def test_every_task_has_its_file():

@@ -98,6 +98,8 @@ def test_factors_are_monitored_and_hyperparameters_of_the_monitor_are_cosmetic(t
     assert sorted(set(frame.step)) == [2, 4, 6]
     assert set(frame.module) == set(record["ranks"])
     assert (frame.grad_norm > 0).all()
+    assert ((frame.grad_norm_B**2 + frame.grad_norm_A**2) ** 0.5 / frame.grad_norm - 1 < 1e-6).all()
+    assert (frame[["change_B", "change_A", "update"]] > 0).all().all()
     before = stamps(folder)
     chosen = ("adapter.rank=auto", "adapter.energy_threshold=0.3", "adapter.rank_max=30", "monitor.every_n_steps=3")
     done = run(folder, *SMALL, *chosen)

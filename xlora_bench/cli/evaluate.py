@@ -12,6 +12,7 @@ from rich.table import Table
 
 from xlora_bench.cli.composing import add_config_arguments, composing, import_from_working_folder, is_given
 from xlora_bench.cli.errors import run_clearly
+from xlora_bench.data.checks import are_hidden
 from xlora_bench.runs.console import console
 from xlora_bench.system.io import write_atomically
 
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a module of yours whose classes the adapter may name; it is imported (repeatable)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the scores to this file as JSON")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="write a line per example to this file as CSV")
     options = parser.parse_intermixed_args(arguments)
     run_clearly(lambda: score(options))
     return 0
@@ -63,8 +65,10 @@ def score(options: argparse.Namespace) -> None:
 
     if not is_given("task", options.overrides):
         raise ValueError("say what to score it on, such as task=sst2")
-    if options.output is not None and not options.output.parent.is_dir():
-        raise ValueError(f"`--output` (={options.output}) lies in no folder; create {options.output.parent} first")
+    for name in ("output", "predictions"):
+        path = getattr(options, name)
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"`--{name}` (={path}) lies in no folder; create {path.parent} first")
     import_from_working_folder()
     with composing(options.config_dir) as composer:
         config = composer.composed(options.overrides)
@@ -91,6 +95,8 @@ def score(options: argparse.Namespace) -> None:
     if options.output is not None:
         about = {"adapter": str(options.adapter), "task": task.name, "model": saved.base.name}
         write(options.output, about | {"metrics": evaluation.metrics, "examples": examples})
+    if options.predictions is not None:
+        write_text("predictions", options.predictions, predictions_csv(evaluation, task))
 
 
 def say(evaluation: "Evaluation", task: "TextTask", examples: dict[str, int], *, title: str) -> None:
@@ -101,19 +107,40 @@ def say(evaluation: "Evaluation", task: "TextTask", examples: dict[str, int], *,
         split = name.rpartition("/")[0] or task.eval_splits[0]
         if name.rpartition("/")[2] in task.metrics or name == "loss":
             table.add_row(name, repr(value), str(examples[split]))
-    console().print(table)
+    if table.rows:
+        console().print(table)
+    for split, (_, _, labels) in evaluation.splits.items():
+        if are_hidden(labels.numpy()):
+            text = f"{split}: {len(labels)} examples without labels, hence no metrics; --predictions FILE writes them"
+            console().print(text, highlight=False)
     if evaluation.metrics["collapsed"]:
         console().print("all predictions are equal, or a logit is not finite", highlight=False)
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write scores as JSON, which has no numbers that are not finite: they become null.
-
-    Raises:
-        ValueError: if the file cannot be written.
-    """
+    """Write scores as JSON, which has no numbers that are not finite: they become null."""
     finite = {name: value if math.isfinite(value) else None for name, value in content["metrics"].items()}
+    write_text("output", path, json.dumps(content | {"metrics": finite}, indent=1) + "\n")
+
+
+def write_text(option: str, path: Path, text: str) -> None:
+    """Write the file of an option; raise a ValueError if it cannot be written."""
     try:
-        write_atomically(path, json.dumps(content | {"metrics": finite}, indent=1) + "\n")
+        write_atomically(path, text)
     except OSError as error:
-        raise ValueError(f"`--output` (={path}) cannot be written ({error.strerror})") from error
+        raise ValueError(f"`--{option}` (={path}) cannot be written ({error.strerror})") from error
+
+
+def predictions_csv(evaluation: "Evaluation", task: "TextTask") -> str:
+    """Return split, idx, label, prediction (class names or scores) and logits of every example as CSV.
+
+    Hidden labels are empty.
+    """
+    from xlora_bench.training.loop.evaluation import predictions  # noqa: PLC0415 - slow to import
+
+    frame = predictions([evaluation]).drop(columns="epoch")
+    names = task.labels
+    if names is not None:
+        for column in ("label", "prediction"):
+            frame[column] = [names[number] if number >= 0 else None for number in frame[column]]
+    return str(frame.to_csv(index=False))

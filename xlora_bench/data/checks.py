@@ -13,7 +13,7 @@ def checked_text(frame: pd.DataFrame, columns: tuple[str, ...], *, location: str
         ValueError: if the table is empty, a column or a text is missing, or a row has no text at all. One
             empty side of a pair is allowed: large public data sets have a few.
     """
-    _require_columns(frame, (*columns, "label"), location=location)
+    _require_columns(frame, columns, location=location)
     if frame.empty:
         raise ValueError(f"no rows in {location}: at least one is needed")
     texts = tuple(frame[column].tolist() for column in columns)
@@ -27,12 +27,19 @@ def checked_text(frame: pd.DataFrame, columns: tuple[str, ...], *, location: str
     return texts
 
 
-def checked_labels(frame: pd.DataFrame, names: tuple[str, ...] | None, *, location: str) -> np.ndarray:
+def checked_labels(
+    frame: pd.DataFrame, names: tuple[str, ...] | None, *, location: str, may_be_absent: bool = False
+) -> np.ndarray:
     """Return class ids (n,) int64 from ids or class names; with `names=None`, scores (n,) float32.
+
+    With `may_be_absent`, rows whose labels are all hidden (no column, null, or -1 as in GLUE's test splits) get `-1`,
+    or NaN as scores.
 
     Raises:
         ValueError: if a label is missing, is not a known class, or is not a finite number.
     """
+    if may_be_absent and ("label" not in frame or frame["label"].map(_is_hidden).all()):
+        return np.full(len(frame), np.nan, np.float32) if names is None else np.full(len(frame), -1)
     _require_columns(frame, ("label",), location=location)
     values = frame["label"]
     if names is None:
@@ -59,6 +66,15 @@ def _translate(values: pd.Series, read: Callable[[object], float | None], rule: 
             raise ValueError(f"unknown label {value!r} in row {row} of {location}: must be {rule}")
         labels.append(label)
     return labels
+
+
+def are_hidden(labels: np.ndarray) -> bool:
+    """Return whether `checked_labels` gave `labels` to rows without any."""
+    return bool((np.isnan(labels) if labels.dtype.kind == "f" else labels == -1).all())
+
+
+def _is_hidden(value: object) -> bool:
+    return bool(pd.isna(value)) or _spelled(value) in ("", "-1")  # type: ignore[call-overload]
 
 
 def _spelled(value: object) -> str:

@@ -81,7 +81,7 @@ class TextData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Return the training batches."""
-        split = self.splits[self.task.train_split]
+        split = self.splits[self.task.training_split]
         sampler = EpochSampler(len(split), seed=self.seed)
         return self._loader(split, sampler, size=self.task.batch_size, collator=self.train_collator)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from xlora_bench.data.checks import are_hidden
 from xlora_bench.data.task import TextTask
 
 
@@ -12,19 +13,20 @@ def compute(task: TextTask, logits: np.ndarray, labels: np.ndarray) -> dict[str,
 
     `logits` are (n, classes), or scores (n,) or (n, 1) for regression. `labels` are (n,). `collapsed` is 1.0 if all
     predictions are equal or a logit is not finite, else 0.0. An undefined metric (a correlation with a constant) is 0.
-    If a logit is not finite, every metric is 0.
+    If a logit is not finite, every metric is 0. Hidden labels (see `checked_labels`) have no metrics.
 
     Raises:
         ValueError: if there are not as many predictions as labels.
     """
-    logits = np.asarray(logits, dtype=np.float64)
+    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if not np.isfinite(logits).all():
         return dict.fromkeys(task.metrics, 0.0) | {"collapsed": 1.0}
     predictions = logits.reshape(-1) if task.is_regression else logits.argmax(axis=1)
     if len(predictions) != len(labels):
         raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels of task {task.name!r}")
     constant = _is_constant(predictions)
-    scores = {name: _METRICS[name](predictions, np.asarray(labels)) for name in task.metrics}
+    named = () if are_hidden(labels) else task.metrics
+    scores = {name: _METRICS[name](predictions, labels) for name in named}
     return scores | {"collapsed": float(constant)}
 
 

@@ -52,12 +52,12 @@ def read_task(task: TextTask, *, data_dir: Path | None) -> dict[str, Rows]:
     return {split: read_rows(task, split, data_dir=data_dir) for split in task.splits}
 
 
-def read_rows(task: TextTask, split: str, *, data_dir: Path | None) -> Rows:
+def read_rows(task: TextTask, split: str, *, data_dir: Path | None, may_lack_labels: bool = False) -> Rows:
     """Return the checked rows of one split: generated, from `data_dir`, or (`data_dir=None`) from the Hub."""
-    source = task.train_split if split == HOLDOUT else split
+    source = task.training_split if split == HOLDOUT else split
     frame, source_name = _read_frame(task, source, data_dir=data_dir)
     texts = checked_text(frame, task.text_columns, location=source_name)
-    labels = checked_labels(frame, task.labels, location=source_name)
+    labels = checked_labels(frame, task.labels, location=source_name, may_be_absent=may_lack_labels)
     if split == HOLDOUT:
         keep = _held_out(task, len(labels))
     elif split == task.train_split and task.holdout is not None:
@@ -106,11 +106,11 @@ def _held_out(task: TextTask, rows: int) -> np.ndarray:
     count = task.holdout or 0
     if count >= rows:
         raise ValueError(f"`task.holdout` (={count}) must leave some of the {rows} training rows of task {task.name!r}")
-    return np.sort(_order(rows, task.train_split)[rows - count :])
+    return np.sort(_order(rows, task.training_split)[rows - count :])
 
 
 def _trained_on(task: TextTask, rows: int) -> np.ndarray:
     """Return the indices of the training rows if some rows are held out."""
     rest = rows - len(_held_out(task, rows))
     limit = rest if task.max_train_rows is None else min(task.max_train_rows, rest)
-    return np.sort(_order(rows, task.train_split)[:limit])
+    return np.sort(_order(rows, task.training_split)[:limit])

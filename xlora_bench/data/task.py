@@ -10,6 +10,7 @@ from xlora_bench.system.options import CheckedOptions, Count
 Layout = Literal["auto", "packed", "padded"]
 HOLDOUT = "holdout"
 """Name of the split that `TextTask.holdout` takes from the training split."""
+NOT_TRAINED = "train on another task, then score its adapter with `xlora-bench evaluate RUN task=...`"
 ROW_LENGTHS = (*range(32, 129, 8), 144, 160, 176, 192)
 """Steps of 8 leave 5 to 10 % padding at batch sizes 16 to 32. Short rows: cheap attention. Long rows: less padding."""
 CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
@@ -21,11 +22,12 @@ class TextTask(CheckedOptions):
     """One data set with one or two text columns, scored as classification or (`labels=None`) as regression.
 
     `labels` are the class names in id order. `hub` holds the positional arguments of `datasets.load_dataset`
-    (None: not on the Hub). The first of `eval_splits` is the main one. `headline` is the metric that selects the best
-    epoch. `max_length` is in tokens, special tokens included; batch sizes are in examples. `holdout` is a number of
-    training rows that are not trained on and are evaluated instead of `eval_splits`. Use it for choices, such as a
-    learning rate, that must not depend on the reported splits. `row_lengths` are the allowed row lengths of packed
-    batches in tokens; the shortest is also the row length for attention in unpadded batches. They affect rounding.
+    (None: not on the Hub). A task without a `train_split` is for evaluation alone. The first of `eval_splits` is the
+    main one. `headline` is the metric that selects the best epoch. `max_length` is in tokens, special tokens included;
+    batch sizes are in examples. `holdout` is a number of training rows that are not trained on and are evaluated
+    instead of `eval_splits`. Use it for choices, such as a learning rate, that must not depend on the reported splits.
+    `row_lengths` are the allowed row lengths of packed batches in tokens; the shortest is also the row length for
+    attention in unpadded batches. They affect rounding.
 
     Raises:
         ValueError: if a field contradicts another or is outside its range.
@@ -39,7 +41,7 @@ class TextTask(CheckedOptions):
     metrics: tuple[str, ...]
     headline: str
     hub: tuple[str, ...] | None = None
-    train_split: str = "train"
+    train_split: str | None = "train"
     eval_splits: tuple[str, ...] = ("validation",)
     max_train_rows: Count | None = None
     max_eval_rows: Count | None = None
@@ -55,6 +57,7 @@ class TextTask(CheckedOptions):
         self._freeze_sequences()
         if self.holdout is not None:
             object.__setattr__(self, "eval_splits", (HOLDOUT,))
+            assert self.training_split
         self._check_columns_and_splits()
         self._check_labels()
         self._check_metrics()
@@ -71,13 +74,21 @@ class TextTask(CheckedOptions):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of all splits, the training split first."""
-        return (self.train_split, *self.eval_splits)
+        """Names of all splits, the training split first if there is one."""
+        return self.eval_splits if self.train_split is None else (self.train_split, *self.eval_splits)
+
+    @property
+    def training_split(self) -> str:
+        """Name of the training split; raises a ValueError if there is none."""
+        if self.train_split is None:
+            raise self._error("train_split", None, f"names nothing to train on: {NOT_TRAINED}")
+        return self.train_split
 
     @property
     def max_rows(self) -> dict[str, int | None]:
         """The row limit of each split; None: no limit."""
-        return {self.train_split: self.max_train_rows} | dict.fromkeys(self.eval_splits, self.max_eval_rows)
+        limits: dict[str, int | None] = dict.fromkeys(self.eval_splits, self.max_eval_rows)
+        return limits if self.train_split is None else {self.train_split: self.max_train_rows, **limits}
 
     def _freeze_sequences(self) -> None:
         """Convert the lists of a config to tuples, so that the task is hashable."""

@@ -32,8 +32,8 @@ def evaluate(
 ) -> Evaluation:
     """Return metrics and predictions of `model` on `task.eval_splits`; `trainer` is the config of Lightning's trainer.
 
-    With the batch sizes, layout and precision of a run the numbers are those of the run. No training rows are read,
-    and nothing is written.
+    A split whose labels are hidden gets predictions and no metrics. With the batch sizes, layout and precision of a run
+    the numbers are those of the run. No training rows are read, and nothing is written.
     """
     with TemporaryDirectory() as folder:
         splits = eval_splits(task, tokenizer=tokenizer, data_dir=data_dir, cache_dir=Path(folder))
@@ -50,7 +50,7 @@ def eval_splits(
     """Return the tokens of the eval splits."""
     return {
         split: tokenized(
-            read_rows(task, split, data_dir=data_dir),
+            read_rows(task, split, data_dir=data_dir, may_lack_labels=True),
             tokenizer=tokenizer,
             max_length=task.max_length,
             cache_dir=cache_dir,

@@ -17,7 +17,7 @@ from xlora_bench.adapters.init_schemes import InitScheme
 from xlora_bench.adapters.patterns import pattern_value
 from xlora_bench.data import hub, synthetic
 from xlora_bench.data.corpus import cached_corpus
-from xlora_bench.data.task import TextTask
+from xlora_bench.data.task import NOT_TRAINED, TextTask
 from xlora_bench.inject.methods import Method
 from xlora_bench.inject.targets import Targets, matches
 from xlora_bench.models import weight_cache
@@ -50,6 +50,8 @@ def preflight(config: Mapping[str, Any], parts: Parts, caches: Caches, *, starts
     """
 
     model, task, paths = parts["model"], parts["task"], config["paths"]
+    if task.train_split is None:
+        return [fault("task.train_split", None, f"names nothing to train on (task {task.name}): {NOT_TRAINED}")]
     files = file_fingerprint(Path(model.location()))
 
     def once(name: str, groups: tuple[str, ...], check: Callable[[], list[str]]) -> list[str]:

@@ -119,7 +119,7 @@ def adapted_model(request: RunRequest, method: Method) -> tuple[nn.Module, list[
             targets=parts["targets"],
             init_scheme=parts["init_scheme"],
             seed=seeds.derive(seed, "adapter"),
-            total_steps=total_steps(request.run.config, rows=len(corpus.splits[task.train_split])),
+            total_steps=total_steps(request.run.config, rows=len(corpus.splits[task.training_split])),
         )
     for parameter in head:
         parameter.requires_grad_(True)
@@ -134,7 +134,7 @@ def batches(request: RunRequest, model: nn.Module, trainer: lightning.Trainer) -
     For the check `model` is moved and cast to where and how it will train.
     """
     corpus, config, task = request.corpus, request.run.config, request.parts["task"]
-    split = corpus.splits[task.train_split]
+    split = corpus.splits[task.training_split]
     collator = choose_layout(
         placed(model, trainer),
         tokenizer=corpus.tokenizer,

@@ -15,7 +15,7 @@ from xlora_bench import inject
 from xlora_bench.adapters import Orthogonal
 from xlora_bench.adapters.init_schemes import OrthonormalInit
 from xlora_bench.inject.methods import as_method
-from xlora_bench.training.callbacks.factors import current_factors, product_norm, split_of_update
+from xlora_bench.training.callbacks.factors import current_factors, gradient_norms, product_norm, split_of_update
 from xlora_bench.training.loop.evaluation import Evaluation, best_of, collapse_reason, predictions
 from xlora_bench.training.loop.module import Classifier
 from xlora_bench.training.loop.optimizers import AdamW, Schedule, undecayed_names
@@ -70,7 +70,38 @@ def test_the_split_of_an_update_is_exact_and_scaled():
     assert split["update_A"] == pytest.approx(1.5 * (new[0] @ d_A).norm().item(), rel=1e-5)
     assert split["update"] == pytest.approx(1.5 * (new[0] @ new[1] - old[0] @ old[1]).norm().item(), rel=1e-5)
     torch.testing.assert_close(d_B @ old[1] + new[0] @ d_A, new[0] @ new[1] - old[0] @ old[1])
+    assert split["change_B"] == pytest.approx(d_B.norm().item())
+    assert split["change_A"] == pytest.approx(d_A.norm().item())
     assert product_norm(torch.zeros(4, 2), torch.ones(2, 3)) == 0.0
+
+
+SOURCES = {  # of B, of A, of neither
+    "lora": ({"lora_B"}, {"lora_A"}, set()),
+    "dora": ({"lora_B"}, {"lora_A"}, {"magnitude"}),
+    "lora_fa": ({"lora_B"}, set(), set()),
+    "lora_xs": (set(), {"lora_E"}, set()),
+    "vera": ({"vera_b"}, {"vera_d"}, set()),
+    "loldu": (set(), {"z"}, set()),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_gradient_norm_of_a_factor_is_that_of_the_parameters_it_is_made_of(name):
+    method = part("adapter", name, "adapter.rank=4")
+    net = as_method(method).apply(
+        Net(24, 24), targets=TARGETS, init_scheme=method.default_init(), seed=0, total_steps=1
+    )
+    delta = inject.deltas(net)["body.target"]
+    for number, parameter in enumerate(delta.parameters()):
+        parameter.grad = gaussian(*parameter.shape, seed=number) if parameter.requires_grad else None
+    gradients = {key: p.grad for key, p in delta.named_parameters() if p.grad is not None}
+    assert set(gradients) == set.union(*SOURCES[name])
+    norms = gradient_norms(delta)
+    for column, parts in zip(("grad_norm_B", "grad_norm_A"), SOURCES[name], strict=False):
+        expected = sum(gradients[key].square().sum() for key in parts) ** 0.5
+        assert float(norms[column]) == pytest.approx(float(expected))
+    total = sum(gradient.square().sum() for gradient in gradients.values()) ** 0.5
+    assert float(norms["grad_norm"]) == pytest.approx(float(total))
 
 
 def test_the_monitor_sees_every_variant():

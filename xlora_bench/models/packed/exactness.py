@@ -33,8 +33,8 @@ def verify(
 
     They agree if the largest difference is at most `tolerance` times the spread of the padded logits over the
     sentences. The spread, unlike the size of the logits, does not depend on the bias of the head. The default tolerance
-    is 1e-3, or 0.1 in 16 bits and under autocast. Dropout is off during the check. Train modes and random generators are
-    restored.
+    is 1e-3, or 0.1 in 16 bits and under autocast. Dropout is off during the check. Train modes and random generators
+    are restored.
     """
     if has_windows(classifier_of(model)):
         return "its layers have different attention windows, which need more than one mask"

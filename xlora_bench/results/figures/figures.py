@@ -108,7 +108,12 @@ def _write(points: pd.DataFrame, path: Path, *, label: str, score: str, labels: 
     }
     handles = dict(sorted(handles.items(), key=lambda item: item[0] in NOTES))  # methods first
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
-    with rc_context({"svg.hashsalt": path.name}):  # the same points give the same file
+    return save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and SVG, the same bytes for the same figure; return the paths."""
+    with rc_context({"svg.hashsalt": path.name}):
         figure.savefig(path.with_suffix(".png"), dpi=200)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return [path.with_suffix(".png"), path.with_suffix(".svg")]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from xlora_bench.results.comparison import write_comparison
+from xlora_bench.results.figures.factors import write_factors
 from xlora_bench.results.figures.figures import write_figures
 from xlora_bench.results.frame.trials import without_trials
 from xlora_bench.results.protocols.paper import Paper
@@ -32,11 +33,11 @@ def write_report(
 ) -> Table:
     """Write the table of a tidy frame, its runs, figures and comparison into `folder`; return the table.
 
-    Files: `table.md`, `table.csv`, `table.tex`, `runs.csv`, those of `write_figures` (PNG and SVG), and those of
-    `write_comparison`. Comparisons by example need `results_dir`, the folder that holds `runs/`. An error in a figure
-    or a comparison is only a warning, unless a `reference` is given. `reference` names the method that others are
-    compared with, such as `{"adapter": "lora"}` (see `find_reference`). `selection` and `aggregation` default to the
-    paper's, else to the best epoch and the mean.
+    Files: `table.md`, `table.csv`, `table.tex`, `runs.csv`, those of `write_figures` and `write_factors` (PNG and SVG),
+    and those of `write_comparison`. The figure of the factors and comparisons by example need `results_dir`, the folder
+    that holds `runs/`. An error in a figure or a comparison is only a warning, unless a `reference` is given.
+    `reference` names the method that others are compared with, such as `{"adapter": "lora"}` (see `find_reference`).
+    `selection` and `aggregation` default to the paper's, else to the best epoch and the mean.
 
     Raises:
         ValueError: if the frame is empty, no run has a score under `selection`, `reference` does not match exactly one
@@ -60,7 +61,10 @@ def write_report(
             f"the report folder {folder} cannot be written: {error}; choose another results folder"
         ) from error
     try:
-        write_figures(without_trials(frame), folder, axes=table.axes, labels=table.row_labels)
+        shown = without_trials(frame)
+        write_figures(shown, folder, axes=table.axes, labels=table.row_labels)
+        if results_dir is not None:
+            write_factors(shown, folder, axes=table.axes, labels=table.row_labels, results_dir=results_dir)
     except Exception as error:
         log.warning("no figures in %s: %s: %s", folder, type(error).__name__, error)
     try:

@@ -93,7 +93,7 @@ KNOWN_ROWS: LRUCache[Rows | None] = LRUCache(64)
 def read_rows(task: TextTask, folder: Path | None) -> Rows:
     """Return the rows of a task from its data; raise as `read_task`."""
     rows = read_task(task, data_dir=folder)
-    train = rows[task.train_split]
+    train = rows[task.training_split]
     indices = np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int)
     texts = [[column[index] for index in indices] for column in train.texts]
     encoded = Pretrained(name="embedded/minilm").tokenizer()(*texts, truncation=True, max_length=task.max_length)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xlora_bench.data import metrics
+from xlora_bench.data.checks import are_hidden
 from xlora_bench.data.task import TextTask
 
 Split = tuple[Tensor, Tensor, Tensor]
@@ -27,16 +28,16 @@ class Evaluation:
     def of(
         cls, task: TextTask, *, epoch: int, splits: dict[str, Split], loss: Callable[[Tensor, Tensor], Tensor]
     ) -> Self:
-        """Score the predictions; `loss(logits, labels)` is the task loss without penalties, on the first split."""
+        """Score the predictions; `loss(logits, labels)` is the task loss without penalties, on the first split.
+
+        A split with hidden labels has no metrics but `collapsed`.
+        """
         scores = {
             name: metrics.compute(task, logits.numpy(), labels.numpy()) for name, (_, logits, labels) in splits.items()
         }
         _, logits, labels = splits[task.eval_splits[0]]
-        return cls(
-            epoch=epoch,
-            metrics=metrics.merge(task, scores) | {"loss": loss(logits, labels).item()},
-            splits=splits,
-        )
+        known = {} if are_hidden(labels.numpy()) else {"loss": loss(logits, labels).item()}
+        return cls(epoch=epoch, metrics=metrics.merge(task, scores) | known, splits=splits)
 
     def summary(self) -> dict[str, float]:
         """Return epoch and metrics in one dict, an entry of the record's history."""
