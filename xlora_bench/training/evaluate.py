@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning
-from hydra.utils import instantiate
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -17,9 +16,9 @@ from xlora_bench.data.tokenize import TokenizedSplit, tokenized
 from xlora_bench.models.packed import choose_layout
 from xlora_bench.training.loop.evaluation import Evaluation
 from xlora_bench.training.loop.scorer import Scorer
-from xlora_bench.training.prepare import placed
+from xlora_bench.training.prepare import placed, trainer_of
 
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+QUIET: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 
 
 def evaluate(
@@ -37,8 +36,7 @@ def evaluate(
     """
     with TemporaryDirectory() as folder:
         splits = eval_splits(task, tokenizer=tokenizer, data_dir=data_dir, cache_dir=Path(folder))
-        loop = instantiate(dict(trainer), **QUIET)
-        assert isinstance(loop, lightning.Trainer)
+        loop = trainer_of(trainer, **QUIET)
         data, scorer = batches(model, splits, task=task, tokenizer=tokenizer, trainer=loop), Scorer(model, task=task)
         loop.validate(scorer, data, verbose=False)
     return scorer.evaluations[-1]

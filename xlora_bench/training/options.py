@@ -33,12 +33,13 @@ Precision = Literal["32-true", "64-true", "16-true", "bf16-true", "16-mixed", "b
 
 @dataclass(kw_only=True)
 class TrainerOptions:
-    """The options of `lightning.Trainer` that a run may set."""
+    """The options of `lightning.Trainer` that a run may set, and `tf32`, which is ours."""
 
     max_epochs: Count
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Annotated[int, Ge(1), Le(1)] = 1
     precision: Precision = "32-true"
+    tf32: bool | None = None
     accumulate_grad_batches: Count = 1
     gradient_clip_val: NonNegative | None = None
     gradient_clip_algorithm: Literal["norm", "value"] | None = None

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from xlora_bench.adapters.decompositions.disk_cache import disk_cache
@@ -96,12 +96,22 @@ def prepare(request: RunRequest, *, init_from: Path | None = None) -> PreparedRu
 
 
 def trainer_of(
-    options: Mapping[str, Any], *, logger: Logger, callbacks: Sequence[lightning.Callback]
+    options: Mapping[str, Any], *, callbacks: Sequence[lightning.Callback] = (), **more: Any
 ) -> lightning.Trainer:
-    """Return the trainer with our callbacks, then those of `trainer.callbacks`."""
+    """Return the trainer with our `callbacks`, then those of `trainer.callbacks`; switch TF32 on or off."""
+    use_tf32(bool(options.get("tf32")))
     own = [instantiate(node) for node in options.get("callbacks") or ()]
-    rest = {key: value for key, value in options.items() if key != "callbacks"}
-    return instantiate(rest, logger=logger, callbacks=[*callbacks, *own])
+    rest = {key: value for key, value in options.items() if key not in ("callbacks", "tf32")}
+    return instantiate(rest, callbacks=[*callbacks, *own], **more)
+
+
+def use_tf32(on: bool) -> None:
+    """Let products of fp32 matrices and convolutions round their inputs to TensorFloat-32 on a GPU, or not.
+
+    torch's own default differs: on for convolutions, off for matrices.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = on
+    torch.backends.cudnn.allow_tf32 = on
 
 
 def adapted_model(request: RunRequest, method: Method) -> tuple[nn.Module, list[nn.Parameter], str]:
