@@ -44,7 +44,7 @@ MUTANTS = [
     Mutant("schedule per epoch", "training/loop/module.py", '"interval": "step"', '"interval": "epoch"', f"{LOOP} {RUN}"),
     Mutant("retraction one step late", "training/loop/module.py", "self.global_step + 1)\n\n    def configure", "self.global_step)\n\n    def configure", f"{LOOP} {RUN}"),
     Mutant("penalty left out", "training/loop/module.py", "loss = loss + penalty", "loss = loss + 0 * penalty", f"{LOOP} {RUN}"),
-    Mutant("a collapse is no stop", "training/loop/module.py", "self.trainer.should_stop = True", "pass", f"{LOOP} {RUN}"),
+    Mutant("a collapse is no stop", "training/loop/module.py", "self.collapse, self.trainer.should_stop = fault, True", "self.collapse = fault", f"{LOOP} {RUN}"),
     Mutant("window counted by batches", "training/loop/module.py", "return batches_per_step * rows / window", "return batches_per_step / (end - first)", LOOP),
     Mutant("partial window not weighted", "training/loop/module.py", "return batches_per_step * rows / window", "return 1.0", LOOP),
     Mutant("no decay at all", "training/loop/optimizers.py", "0.0 if name in spared else self.weight_decay", "0.0", LOOP),
@@ -69,7 +69,7 @@ MUTANTS = [
     Mutant("LoLDU starts at sigma alone", "adapters/loldu.py", "(self.sigma * self.z - self.scaled_z0)", "(self.sigma * self.z)", VARIANTS),
     Mutant("VeRA without d", "adapters/vera.py", "self.vera_d[:, None] * self.projection_A", "self.projection_A", VARIANTS),
     Mutant("LoRA+ has one rate", "adapters/lora_plus.py", "self.lr_ratio", "1.0", "tests/adapters tests/training/loop"),
-    Mutant("autocast reaches the factors", "adapters/delta.py", "if not torch.is_autocast_enabled(device):", "if True:", "tests/test_conformance.py -k linear-bf16-mixed"),
+    Mutant("autocast reaches the factors", "adapters/delta.py", "if not autocast_enabled(device):", "if True:", "tests/test_conformance.py -k linear-bf16-mixed"),
     Mutant("bf16 factors", "adapters/delta.py", "return tensor.to(result.device) if narrower else result", "return result", "tests/adapters/test_delta.py"),
     Mutant("merge adds twice", "nn/layers/base.py", "total = total + weight * self.update(self.deltas[name])", "total = total + 2 * weight * self.update(self.deltas[name])", VARIANTS),
     # evaluation, statistics, selection
