@@ -42,7 +42,7 @@ def write_factors(
         of_run = means(results_dir / "runs" / str(run_id) / "factors.csv")
         if len(of_run):
             lines.setdefault((panel, method), []).append(of_run)
-    drawn = {cell: pd.concat(runs).groupby("step").mean() for cell, runs in lines.items()}
+    drawn = {key: pd.concat(runs).groupby("step").mean() for key, runs in lines.items()}
     return _write(drawn, folder / NAME, dict(labels)) if drawn else []
 
 
@@ -63,11 +63,11 @@ def _write(lines: Mapping[tuple[Key, Key], pd.DataFrame], path: Path, labels: di
     figure = Figure(figsize=(3.2 * len(COLUMNS) + 2.4, 2.6 * len(panels) + 0.4), layout="constrained")
     grid = figure.subplots(len(panels), len(COLUMNS), squeeze=False, sharex="row")
     for row, panel in zip(grid, panels, strict=True):
-        for (what, title), cell in zip(COLUMNS.items(), row, strict=True):
+        for (what, title), panel_axes in zip(COLUMNS.items(), row, strict=True):
             for number, method in enumerate(methods):
                 if (panel, method) in lines:
-                    _draw(cell, lines[panel, method], what, number)
-            _finish(cell, f"{method_name(panel)}: {title}" if panel else title)
+                    _draw(panel_axes, lines[panel, method], what, number)
+            _finish(panel_axes, f"{method_name(panel)}: {title}" if panel else title)
     figure.supxlabel("optimizer step", fontsize=10)
     figure.supylabel("Frobenius norm, mean over modules and runs", fontsize=10)
     handles = [
