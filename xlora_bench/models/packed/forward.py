@@ -13,7 +13,7 @@ from xlora_bench.inject.query import is_routed
 from xlora_bench.models.packed.attention_patch import attends_jointly
 from xlora_bench.models.packed.structure import classifier_of, masks_embeddings, plain_attention, pooling_module_of
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
@@ -22,18 +22,26 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     Raises:
         ValueError: if the batch is packed and the rows are routed to adapters.
     """
-    inputs = {name: batch[name] for name in INPUTS if name in batch}
     if "first" not in batch:
-        return model(**inputs).logits
-    if is_routed(model):
-        raise ValueError("packed batches hold several sentences in a row, so rows cannot be routed; use layout=padded")
+        return model(**inputs_of(batch)).logits
+    refuse_routes(model)
     net = classifier_of(model)
-    inputs["position_ids"] = batch["position_ids"]
     with _first_tokens_only(net, batch):
         if "rows" in batch:
-            return model(**inputs, attention_mask=_unread(net), rows=batch["rows"]).logits
+            return model(**inputs_of(batch), attention_mask=_unread(net), rows=batch["rows"]).logits
         mask = block_mask(batch["segment_ids"], boolean=masks_embeddings(net), dtype=net.dtype)
-        return model(**inputs, attention_mask=mask).logits
+        return model(**inputs_of(batch), attention_mask=mask).logits
+
+
+def inputs_of(batch: Batch) -> dict[str, Tensor]:
+    """Return what the model reads of a batch of any layout, except the mask of a packed or unpadded one."""
+    return {name: batch[name] for name in INPUTS if name in batch}
+
+
+def refuse_routes(model: nn.Module) -> None:
+    """Raise ValueError if the rows of `model` are routed to adapters, which packed rows cannot be."""
+    if is_routed(model):
+        raise ValueError("packed batches hold several sentences in a row, so rows cannot be routed; use layout=padded")
 
 
 def block_mask(segment_ids: Tensor, *, boolean: bool, dtype: torch.dtype) -> Tensor:
@@ -59,7 +67,7 @@ def _first_tokens_only(net: PreTrainedModel, batch: Batch) -> Iterator[None]:
     pooling_module, first, blocks = pooling_module_of(net), batch["first"], plain_attention(net)
 
     def pool(module: nn.Module, args: Any, output: Any) -> Any:
-        return _pooled(output, first)
+        return pooled(output, first)
 
     with ExitStack() as hooks:
         for block in blocks:
@@ -69,20 +77,20 @@ def _first_tokens_only(net: PreTrainedModel, batch: Batch) -> Iterator[None]:
             hooks.enter_context(pooling_module.register_forward_hook(pool))
         if masks_embeddings(net):
             embeddings = net.base_model.get_submodule("embeddings")
-            hooks.enter_context(embeddings.register_forward_pre_hook(_without_mask, with_kwargs=True))
+            hooks.enter_context(embeddings.register_forward_pre_hook(without_mask, with_kwargs=True))
         yield
 
 
-def _pooled(output: Any, first: Tensor) -> Any:
+def pooled(output: Any, first: Tensor) -> Any:
     """Replace the hidden states (rows, L, d) of a module's output by (N, 1, d)."""
     if isinstance(output, Tensor):
         return output.flatten(0, 1)[first].unsqueeze(1)
     if isinstance(output, tuple):
-        return _pooled(output[0], first), *output[1:]
-    output.last_hidden_state = _pooled(output.last_hidden_state, first)
+        return pooled(output[0], first), *output[1:]
+    output.last_hidden_state = pooled(output.last_hidden_state, first)
     return output
 
 
-def _without_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def without_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     # DeBERTa zeroes the embeddings of padding. A 4-D mask cannot do this, and no token sees the padding
     return args, kwargs | {"mask": None}
