@@ -92,5 +92,5 @@ def pooled(output: Any, first: Tensor) -> Any:
 
 
 def without_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    # DeBERTa zeroes the embeddings of padding. A 4-D mask cannot do this, and no token sees the padding
+    """Hide the mask from DeBERTa's embeddings, which zero padding. A 4-D mask cannot; no token sees the padding."""
     return args, kwargs | {"mask": None}
