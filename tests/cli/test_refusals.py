@@ -92,8 +92,8 @@ def test_a_record_of_a_newer_version_is_not_overwritten_and_a_damaged_checkpoint
     assert json.loads(path.read_text()) == newer
 
     path.unlink()
-    checkpoint = path.parent / "checkpoint" / "last.ckpt"
-    checkpoint.parent.mkdir()
+    checkpoint = tmp_path / "results" / "attempts" / path.parent.name / "checkpoint" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"PK\x03\x04 damaged")
     (outcome,) = run_all([words])
     assert outcome.trained

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 from filelock import FileLock
@@ -10,9 +11,11 @@ from filelock import FileLock
 from tests.helpers.records import grid, record
 from xlora_bench.cli.status import main
 from xlora_bench.runs.command_line import CommandLine
+from xlora_bench.runs.record import Record, run_files
 from xlora_bench.sweeps.planning.jobs import Job, PlannedRun
 from xlora_bench.sweeps.planning.plan_file import SweepPlan
 from xlora_bench.sweeps.reporting.run_states import run_states
+from xlora_bench.system.io import hashes_of
 
 LINE = CommandLine(config_name="config", config_dir=None, hydra=())
 
@@ -48,15 +51,16 @@ def mixed(tmp_path):
     ):
         record(name, status=status, reason=reason).write(tmp_path / "runs" / name / "record.json")
     for name in ("d", "e"):
-        (tmp_path / "runs" / name / "checkpoint").mkdir(parents=True)
-        (tmp_path / "runs" / name / "lock").touch()
-    (tmp_path / "runs" / "e" / "checkpoint" / "last.ckpt").touch()
+        (tmp_path / "attempts" / name / "checkpoint").mkdir(parents=True)
+    (tmp_path / "attempts" / "e" / "checkpoint" / "last.ckpt").touch()
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "e").touch()
     ids = ["a", "b", "c", "d", "e", None, None]
     runs = [
         (["adapter=lu", f"seed={seed}", f"paths.results_dir={tmp_path}"], run_id) for seed, run_id in enumerate(ids)
     ]
     sweep(tmp_path, "1", *runs, jobs=[job(5, None, "ValueError: no such rank")])
-    with FileLock(tmp_path / "runs" / "d" / "lock"):
+    with FileLock(tmp_path / "locks" / "d"):
         yield tmp_path
 
 
@@ -101,7 +105,7 @@ def test_nothing_is_written_and_a_read_only_folder_is_fine(mixed, capsys):
     folders = [path for path in [mixed, *mixed.rglob("*")] if path.is_dir()]
     for folder in folders:
         folder.chmod(stat.S_IREAD | stat.S_IEXEC)
-    locks = [path for path in mixed.rglob("lock") if path.is_file()]
+    locks = list((mixed / "locks").iterdir())
     for lock in locks:
         lock.chmod(stat.S_IREAD)
     try:
@@ -120,7 +124,7 @@ def test_a_run_that_a_later_sweep_asks_for_again_is_listed_once(tmp_path):
 
 
 def test_a_worker_that_was_killed_leaves_a_failed_run(tmp_path):
-    (tmp_path / "runs" / "a" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "attempts" / "a" / "checkpoint").mkdir(parents=True)
     sweep(tmp_path, "1", (["seed=0"], "a"), jobs=[job(0, "a", "WorkerLostError: killed")])
     (run,) = run_states(tmp_path)
     assert (run.state, run.reason) == ("failed", "WorkerLostError: killed")
@@ -152,3 +156,17 @@ def test_unreadable_files_do_not_stop_it(tmp_path, caplog):
     assert run.state == "failed"
     assert "delete it to train its run again" in run.reason
     assert "its runs are listed once they have started" in caplog.text
+
+
+def test_files_are_compared_with_their_records(tmp_path, capsys):
+    grid(tmp_path, [{}])
+    (path,) = (tmp_path / "runs").glob("*/record.json")
+    (path.parent / "factors.csv").write_text("x")
+    replace(Record.read(path), files=hashes_of(path.parent, run_files(path.parent))).write(path)
+    assert main([str(tmp_path), "--check"]) == 0
+    assert "1 files compared, 0 damaged" in capsys.readouterr().err
+    (path.parent / "factors.csv").write_text("y")
+    assert main([str(tmp_path), "--check"]) == 1
+    error = capsys.readouterr().err
+    assert f"{path.parent / 'factors.csv'} is not the file that the record describes" in error
+    assert "1 files compared, 1 damaged; rerun=true trains a run again" in error

@@ -1,6 +1,8 @@
+import errno
 import logging
 import multiprocessing
 import os
+import re
 
 import numpy as np
 import pytest
@@ -103,7 +105,7 @@ def test_a_damaged_file_is_made_anew(rows, tokenizer, tmp_path, damage, caplog):
     with caplog.at_level(logging.WARNING):
         assert [row["input_ids"].tolist() for row in make(rows, tokenizer, tmp_path)] == expected
     assert path.read_bytes() == whole
-    assert "written again" in caplog.text
+    assert caplog.text.count(f"the cache file {path} is damaged") == 1
 
 
 def test_a_writer_killed_in_the_middle_leaves_no_file_under_the_name(rows, tokenizer, tmp_path):
@@ -121,13 +123,13 @@ def _die_before_rename(rows, tokenizer, cache):
     make(rows, tokenizer, cache)
 
 
-def test_an_error_while_writing_leaves_nothing_behind(rows, tokenizer, tmp_path, monkeypatch):
+def test_a_full_disk_is_no_reason_to_stop_and_leaves_nothing_behind(rows, tokenizer, tmp_path, monkeypatch, caplog):
     def refuse(*names):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(ValueError, match=r"paths\.cache_dir.*disk full.*can be written"):
-        make(rows, tokenizer, tmp_path)
+    assert len(make(rows, tokenizer, tmp_path)) == len(rows)
+    assert re.search(r"cache file \S+/tokens/\S+ cannot be written \(.*No space left on device", caplog.text)
     assert cache_files(tmp_path) == []
 
 
@@ -142,10 +144,10 @@ def test_processes_at_the_same_time_agree(rows, tokenizer, tmp_path):
     assert len(cache_files(tmp_path)) == 1
 
 
-def test_a_cache_folder_that_cannot_be_made_is_named(rows, tokenizer, tmp_path):
+def test_a_cache_folder_that_cannot_be_made_is_named(rows, tokenizer, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match=r"paths\.cache_dir.*file/tokens.*name a folder that can be written"):
-        make(rows, tokenizer, tmp_path / "file")
+    assert len(make(rows, tokenizer, tmp_path / "file")) == len(rows)
+    assert "file/tokens" in caplog.text
 
 
 def test_max_length_must_fit_the_tokenizer(rows, tokenizer, tmp_path):

@@ -1,6 +1,12 @@
 """A run's id is a hash of its config, data and parent."""
 
-from xlora_bench.runs.run import Run
+import pytest
+import torch
+from xxhash import xxh3_128_hexdigest
+
+from tests.helpers.records import record
+from xlora_bench.runs.record import damages, finished
+from xlora_bench.runs.run import Run, is_whole
 
 
 def run_of(config, folder, data="d"):
@@ -34,3 +40,74 @@ def test_a_half_written_record_is_not_a_record(tmp_path):
     mine.folder.mkdir(parents=True)
     mine.record_path.write_text('{"run": "')
     assert mine.finished() is None
+
+
+def started(config, folder):
+    run = run_of(config, folder)
+    run.start(rerun=False)
+    (run.attempt / "adapter.safetensors").write_bytes(b"weights")
+    run.checkpoint.write_bytes(b"checkpoint")
+    return run
+
+
+def test_a_run_is_published_with_its_record_and_the_hashes_of_its_files(tmp_path):
+    run = started({"seed": 0}, tmp_path)
+    assert not run.folder.exists()
+    run.end(record(run.id))
+    published = run.finished()
+    assert sorted(path.name for path in run.folder.iterdir()) == ["adapter.safetensors", "record.json"]
+    assert published.files == {"adapter.safetensors": xxh3_128_hexdigest(b"weights")}
+    assert damages(published, run.folder) == []
+    assert not run.attempt.exists()
+
+
+def test_changed_and_missing_files_are_named(tmp_path):
+    run = started({"seed": 0}, tmp_path)
+    (run.attempt / "factors.csv").write_text("x")
+    run.end(record(run.id))
+    (run.folder / "adapter.safetensors").write_bytes(b"Weights")
+    (run.folder / "factors.csv").unlink()
+    assert damages(run.finished(), run.folder) == [
+        f"{run.folder / 'adapter.safetensors'} is not the file that the record describes",
+        f"{run.folder / 'factors.csv'} is missing",
+    ]
+
+
+def test_a_killed_rerun_leaves_the_old_run_as_it_was(tmp_path):
+    run = started({"seed": 0}, tmp_path)
+    run.end(record(run.id, score=0.5))
+    run.start(rerun=True)
+    (run.attempt / "adapter.safetensors").write_bytes(b"others")
+    run.repair()  # as the next process does
+    assert run.finished().score == 0.5
+    assert damages(run.finished(), run.folder) == []
+
+
+def test_a_run_that_was_killed_between_its_record_and_the_rename_is_published_at_the_next_start(tmp_path):
+    run = started({"seed": 0}, tmp_path)
+    record(run.id).write(run.attempt / "record.json")
+    assert run.finished() is None
+    run.repair()
+    assert run.finished() is not None
+    assert not run.attempt.exists()
+
+
+def test_the_record_of_another_run_is_refused(tmp_path, caplog):
+    run = started({"seed": 0}, tmp_path)
+    run.end(record(run.id))
+    moved = tmp_path / "runs" / "other"
+    run.folder.rename(moved)
+    assert finished(moved / "record.json") is None
+    assert f"{moved / 'record.json'} is of the run {run.id}" in caplog.text
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_flipped_bits_of_a_checkpoint_are_noticed(tmp_path, number, caplog):
+    path = tmp_path / "last.ckpt"
+    torch.save({"weights": torch.linspace(0, 1, 4000), "step": 3}, path)
+    assert is_whole(path)
+    content = bytearray(path.read_bytes())
+    content[(number + 1) * 1999] ^= 4
+    path.write_bytes(content)
+    assert not is_whole(path)
+    assert f"{path} is damaged" in caplog.text

@@ -129,7 +129,7 @@ def test_a_killed_run_goes_on_to_the_same_digits(tmp_path):
     assert run(whole, *arguments).returncode == 0
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(killed, *arguments), env=environment, stderr=subprocess.DEVNULL)
-    while not list(killed.glob("runs/*/checkpoint/last.ckpt")):
+    while not list(killed.glob("attempts/*/checkpoint/last.ckpt")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -143,6 +143,7 @@ def test_a_killed_run_goes_on_to_the_same_digits(tmp_path):
         paths = [folder / "runs" / expected["run_id"] / name for folder in (whole, killed)]
         assert paths[0].read_bytes() == paths[1].read_bytes(), name
     assert not list(killed.glob("runs/*/checkpoint"))
+    assert not list(killed.glob("attempts/*"))
 
 
 def test_a_sweep_in_wandb_goes_on_past_a_diverged_run_and_reads_back(tmp_path):

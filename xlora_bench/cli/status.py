@@ -11,13 +11,15 @@ from rich.text import Text
 
 from xlora_bench.cli.parser import Parser
 from xlora_bench.runs.console import console
+from xlora_bench.runs.record import damages, run_folder
 from xlora_bench.sweeps.reporting.run_states import STATES, RunState, run_states, shown_keys, shown_overrides
 
 ABOUT = """\
 List the runs of a results folder. planned: a sweep has it still to train (or was stopped before it did); running: a
 process trains it now; interrupted: it was stopped, and goes on when the same command is given again; collapsed: the
 loss is not finite, or every prediction is the same; failed: an error stopped it, and the same command, or `xlora-bench
-retry`, trains it again. Nothing is written, so a read-only folder is fine."""
+retry`, trains it again. Nothing is written, so a read-only folder is fine. With --check, the files of each run are
+compared with the hashes in its record; the exit code is 1 if one is missing or another one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="xlora-bench status", description=ABOUT)
     add_results_dir(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object: results_dir, counts, runs")
+    parser.add_argument("--check", action="store_true", help="compare the files of each run with its record")
     options = parser.parse_args(arguments)
     try:
         runs = states_of(options.results_dir)
@@ -34,7 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console().print(as_json(runs, options.results_dir), soft_wrap=True, markup=False, highlight=False)
     else:
         say(runs, options.results_dir)
-    return 0
+    return check(runs, options.results_dir) if options.check else 0
+
+
+def check(runs: Sequence[RunState], results_dir: Path) -> int:
+    """Print a line per damaged file, and how many were compared, to stderr; return the exit code."""
+    records = [run.record for run in runs if run.record is not None]
+    damaged = [line for record in records for line in damages(record, run_folder(results_dir, record.run_id))]
+    compared, old = sum(len(record.files) for record in records), sum(not record.files for record in records)
+    lines = [
+        *damaged,
+        f"{compared} files compared, {len(damaged)} damaged{'; rerun=true trains a run again' * bool(damaged)}",
+    ]
+    if old:
+        lines.append(f"{old} of {len(records)} records hold no hashes: an older version wrote them, or the run failed")
+    for line in lines:
+        console(error=True).print(line, soft_wrap=True, markup=False, highlight=False)
+    return 1 if damaged else 0
 
 
 def add_results_dir(parser: argparse.ArgumentParser) -> None:

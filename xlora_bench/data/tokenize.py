@@ -2,24 +2,20 @@
 
 import hashlib
 import json
-import logging
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from xlora_bench.data.sources import Rows
+from xlora_bench.system.checked_file import read_checked, write_checked
 
-FORMAT = 1  # increase it when the arrays of a cache file change their meaning
+FORMAT = 2  # increase it when the arrays of a cache file change their meaning, or the checksum
 CHUNK = 4096  # rows per call of the tokenizer: limits the memory of its Python lists
-log = logging.getLogger(__name__)
 
 Example = dict[str, np.ndarray | int | float]
 
@@ -74,21 +70,23 @@ def tokenized(rows: Rows, *, tokenizer: PreTrainedTokenizerBase, max_length: int
     """Return `rows` as token ids, truncated to `max_length`, from the disk cache or by the tokenizer.
 
     The cache key covers only the rows that are used, not the whole split. So a subset is tokenised alone, and all
-    seeds share it. A file with a wrong checksum is written again.
+    seeds share it. A damaged file is made again; a folder that cannot be written is no error.
 
     Raises:
-        ValueError: if the cache folder cannot be written, `max_length` is too large or the tokenizer is not fast.
+        ValueError: if `max_length` is too large or the tokenizer is not fast.
     """
     if max_length > tokenizer.model_max_length:
         limit = tokenizer.model_max_length
         raise ValueError(f"`task.max_length` (={max_length}) must be at most {limit}, the tokenizer's limit")
     key = f"{FORMAT}/{rows.fingerprint}/{tokenizer_hash(tokenizer)}/{max_length}"
     path = Path(cache_dir).expanduser() / "tokens" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
-    tokens = _load(path)
-    if tokens is None:
-        _store(path, _tokenize(rows, tokenizer=tokenizer, max_length=max_length))
-        tokens = _load(path)
-        assert tokens is not None, f"{path} was just written"
+    tensors = read_checked(path)
+    if tensors is None:
+        arrays = _tokenize(rows, tokenizer=tokenizer, max_length=max_length)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        write_checked(path, tensors)
+    values = {name: tensor.numpy() for name, tensor in tensors.items()}
+    tokens = Tokens(offsets=values.pop("offsets"), values=values)
     return TokenizedSplit(tokens, labels=rows.labels, idx=rows.idx)
 
 
@@ -103,47 +101,3 @@ def _tokenize(rows: Rows, *, tokenizer: PreTrainedTokenizerBase, max_length: int
         lengths.extend(map(len, batch["input_ids"]))
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     return arrays | {"offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)}
-
-
-def _load(path: Path) -> Tokens | None:
-    """Read a cache file; return None if it is missing or damaged."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118 - no mapping
-            checksum = (file.metadata() or {}).get("sha256")
-    except (SafetensorError, OSError) as error:
-        log.warning("token cache %s is damaged (%s): it is written again", path, error)
-        return None
-    if checksum != _checksum(arrays):
-        log.warning("token cache %s does not match its checksum: it is written again", path)
-        return None
-    offsets = arrays.pop("offsets")
-    return Tokens(values=arrays, offsets=offsets)
-
-
-def _store(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a temporary file and rename it, so that other processes never read a partial file."""
-    data = save(arrays, metadata={"sha256": _checksum(arrays)})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        message = f"`paths.cache_dir`: cannot write {path}: {error}; name a folder that can be written"
-        raise ValueError(message) from error
-
-
-def _checksum(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name}:{arrays[name].dtype}:{arrays[name].shape};".encode())
-        digest.update(arrays[name].view(np.uint8).data)
-    return digest.hexdigest()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from xlora_bench.adapters.base import Adapter
@@ -23,6 +23,7 @@ from xlora_bench.inject.query import adapted_layers, check_known, deltas, heads
 from xlora_bench.inject.state_dict import check_state, copy_state, tensors_of
 from xlora_bench.inject.targets import Targets
 from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.system.io import write_atomically
 from xlora_bench.system.options import Count, OptionsError, option_faults
 from xlora_bench.system.tensor_hash import content_hash
 
@@ -67,10 +68,8 @@ def save_adapter(model: nn.Module, name: str, path: Path | str) -> None:
     check_known(model, name)
     tensors = prefixed("deltas", deltas(model, name)) | prefixed("head", heads(model, name))
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
     metadata = {"format": "pt", KEY: json.dumps(metadata_of(model, name))}
-    save_file({key: contiguous_copy(tensor) for key, tensor in tensors.items()}, temporary, metadata=metadata)
-    temporary.replace(path)
+    write_atomically(path, save({key: contiguous_copy(tensor) for key, tensor in tensors.items()}, metadata=metadata))
 
 
 def prefixed(kind: str, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

@@ -3,17 +3,19 @@
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_origin
 
 import numpy as np
 
-from xlora_bench.system.io import write_atomically
+from xlora_bench.system.io import file_hash, write_atomically
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 2
+RECORD = "record.json"
 OLD_COMMIT = "428bd44"
 """The last commit whose code writes and verifies records of schema 1."""
 STATUSES = ("completed", "collapsed", "failed")
@@ -41,7 +43,8 @@ class Record:
     `metrics` holds `headline` (the name of the metric that ranks epochs), `history` (one dict per epoch), and the
     entries of `history` for the `best` and the `last` epoch. A `collapsed` run counts as a result; a `failed` run is
     trained again the next time it is requested. Times are ISO 8601 in UTC, costs are in seconds and bytes. In the file
-    non-finite numbers are the strings `NaN`, `Infinity`, `-Infinity`, because JSON has no such numbers.
+    non-finite numbers are the strings `NaN`, `Infinity`, `-Infinity`, because JSON has no such numbers. `files` holds
+    the `file_hash` of each file of the run by its name; records of older versions have none.
 
     Raises:
         ValueError: if `status` or `schema` is unknown, a field has the wrong type, or a `completed` record has no
@@ -64,6 +67,7 @@ class Record:
     ranks: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -85,7 +89,7 @@ class Record:
         for group in ("model", "adapter", "task"):
             if not isinstance(self.config.get(group, {}), dict):
                 raise ValueError(f"`config.{group}` of run {self.run_id} must be a mapping")
-        for name in ("choices", "hashes", "versions", "code", "parameters", "cost", "ranks"):
+        for name in ("choices", "hashes", "versions", "code", "parameters", "cost", "ranks", "files"):
             for key, value in getattr(self, name).items():
                 if isinstance(value, list | dict):
                     raise ValueError(f"`{name}.{key}` of run {self.run_id} must be one value, not {value!r}"[:300])
@@ -135,6 +139,10 @@ class Record:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"record {path} cannot be read: {error}; delete it to train its run again") from error
+        folder = Path(path).parent
+        run_id = content.get("run_id") if isinstance(content, dict) else None
+        if folder.parent.name == "runs" and run_id != folder.name and Path(path).name == RECORD:
+            raise ValueError(f"record {path} is of the run {run_id}; move it to its own folder, or delete it")
         schema = content.get("schema") if isinstance(content, dict) else None
         if isinstance(schema, int) and schema > SCHEMA:
             raise NewerRecordError(
@@ -156,7 +164,7 @@ class Record:
         if isinstance(content, dict) and content.get("schema") == 1:
             content = _of_schema_1(content)
         names = {item.name for item in fields(cls)}
-        if not isinstance(content, dict) or set(content) != names:
+        if not isinstance(content, dict) or set(content) | {"files"} != names:
             wrong = sorted(names ^ set(content)) if isinstance(content, dict) else [type(content).__name__]
             raise ValueError(f"missing or unknown keys: {', '.join(wrong)}")
         check_depth(content)
@@ -184,8 +192,11 @@ def check_depth(value: Any, depth: int = 0) -> None:
             check_depth(item, depth + 1)
 
 
-def finished(path: str | Path) -> Record | None:
-    """Return the record in `path` if it is `completed` or `collapsed` and of schema `SCHEMA`, else None."""
+def finished(path: str | Path, *, run_id: str | None = None) -> Record | None:
+    """Return the record in `path` if it is `completed` or `collapsed` and of schema `SCHEMA`, else None.
+
+    With `run_id`, a record of another run is not returned either.
+    """
     if not Path(path).exists():
         return None
     try:
@@ -195,7 +206,27 @@ def finished(path: str | Path) -> Record | None:
     except ValueError as error:
         log.warning("%s", error)
         return None
-    return record if record.schema == SCHEMA and record.status != "failed" else None
+    own = run_id is None or record.run_id == run_id
+    return record if own and record.schema == SCHEMA and record.status != "failed" else None
+
+
+def run_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a run that its record holds hashes of: all but the record, W&B's files and the checkpoint."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).parts[0] not in (RECORD, "wandb", "checkpoint"):
+            yield path
+
+
+def damages(record: Record, folder: Path) -> list[str]:
+    """Return one line per file of a run that is missing in its `folder`, or not the one that the record describes."""
+    lines = []
+    for name, expected in record.files.items():
+        path = folder / name
+        if not path.is_file():
+            lines.append(f"{path} is missing")
+        elif file_hash(path) != expected:
+            lines.append(f"{path} is not the file that the record describes")
+    return lines
 
 
 def older_records(results_dir: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from xlora_bench.system.io import replacing
 from xlora_bench.training.loop.evaluation import Evaluation, best_of, collapse_reason, predictions
 from xlora_bench.training.loop.module import Classifier
 from xlora_bench.training.loop.trained_state import save_trained
@@ -10,12 +11,13 @@ from xlora_bench.training.prepare import PreparedRun
 
 def fit(prepared: PreparedRun) -> dict[str, Any]:
     """Train, from the checkpoint if there is one; write adapter and predictions; return the entries of the record."""
-    classifier, folder = prepared.classifier, prepared.run.folder
+    classifier, folder = prepared.classifier, prepared.run.attempt
     prepared.trainer.fit(classifier, prepared.data, ckpt_path=prepared.checkpoint, weights_only=True)
     outcome = outcome_of(classifier)
     save_trained(classifier.model, folder / "adapter.safetensors")
     if classifier.evaluations:
-        predictions(classifier.evaluations).to_parquet(folder / "predictions.parquet", index=False)
+        with replacing(folder / "predictions.parquet") as temporary:
+            predictions(classifier.evaluations).to_parquet(temporary, index=False)
     prepared.close_logger(summary_of(outcome))
     cost = {"init_seconds": prepared.init_seconds, **prepared.costs.summary()}
     return {**outcome, **prepared.about, "cost": cost}

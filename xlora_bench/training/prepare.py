@@ -50,10 +50,11 @@ class PreparedRun:
     init_seconds: float
 
 
-def prepare(request: RunRequest, *, init_from: Path | None = None) -> PreparedRun:
+def prepare(request: RunRequest, *, init_from: Path | None = None, checkpoint: Path | None = None) -> PreparedRun:
     """Load and adapt the model, choose the layout of its batches, and build the trainer.
 
     `init_from` is the file of the parent run's trained adapter, which is loaded as the initial one (None: no parent).
+    `checkpoint` is that of the last whole epoch of an interrupted run, if there is one.
     """
     started = time.perf_counter()
     collect_garbage()
@@ -70,12 +71,12 @@ def prepare(request: RunRequest, *, init_from: Path | None = None) -> PreparedRu
     if init_from is not None:
         load_parent_adapter(model, init_from, head=classifier.head)
     logger_options, costs = instantiate(run.config["logger"]), Costs()
-    logger = logger_options.open(run.folder, run_labels(run))
+    logger = logger_options.open(run.attempt, run_labels(run))
     callbacks = [
         EpochStreams(run.config["seed"]),
-        FactorMonitor(run.folder, every_n_steps=run.config["monitor"]["every_n_steps"]),
+        FactorMonitor(run.attempt, every_n_steps=run.config["monitor"]["every_n_steps"]),
         costs,
-        EpochCheckpoint(run.folder),
+        EpochCheckpoint(run.attempt),
     ]
     corpus, trainer = request.corpus, trainer_of(run.config["trainer"], logger=logger, callbacks=callbacks)
     return PreparedRun(
@@ -84,7 +85,7 @@ def prepare(request: RunRequest, *, init_from: Path | None = None) -> PreparedRu
         data=batches(request, model, trainer),
         trainer=trainer,
         costs=costs,
-        checkpoint=run.resume_from() if method.resumable else None,
+        checkpoint=checkpoint if method.resumable else None,
         close_logger=lambda summary: logger_options.close(logger, summary),
         about={
             "hashes": {"data": corpus.fingerprint, "weights": weights, "tokenizer": tokenizer_hash(corpus.tokenizer)},

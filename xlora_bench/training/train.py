@@ -8,9 +8,11 @@ from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from xlora_bench.runs.record import Record
+from xlora_bench.runs.record import Record, damages
 from xlora_bench.runs.sweep_context import running_sweep
+from xlora_bench.system.torch_threads import threads
 from xlora_bench.training.caches import PROCESS
+from xlora_bench.training.callbacks.checkpoint import threads_of
 from xlora_bench.training.fit import fit
 from xlora_bench.training.prepare import prepare
 from xlora_bench.training.recording import now, record_of
@@ -38,8 +40,9 @@ def train(config: DictConfig) -> Record:
 def get_or_train(request: RunRequest) -> Record:
     """Return the record of a run; train it if there is none or with `rerun`. A file lock excludes other processes."""
     run = request.run
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.folder / "lock"):
+    run.lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(run.lock):
+        run.repair()
         record = None if run.config["rerun"] else run.finished()
         if record is None:
             return train_run(request)
@@ -51,19 +54,32 @@ def train_run(request: RunRequest) -> Record:
     """Prepare, fit and record a run; on an exception record `failed`, unless a valid record exists, and raise it."""
     run, started = request.run, now()
     run.start(rerun=run.config["rerun"])
+    checkpoint = run.resume_from()
     try:
-        outcome = fit(prepare(request, init_from=parent_adapter(request)))
+        with threads(threads_of(checkpoint)):  # another number would give other digits
+            outcome = fit(prepare(request, init_from=parent_adapter(request), checkpoint=checkpoint))
+            record = record_of(request, outcome, started=started)
     except Exception as error:
         failure = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        if run.finished() is None:  # a failed rerun keeps the old record
-            run.end(record_of(request, failure, started=started))
+        end_failed(request, record_of(request, failure, started=started))
         raise
     except SystemExit as stop:  # how Lightning ends after Ctrl-C, which it also turns off
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from stop
-    record = record_of(request, outcome, started=started)
     run.end(record)
     return record
+
+
+def end_failed(request: RunRequest, record: Record) -> None:
+    """Record a failed run, unless it has a finished record (`rerun`). A full disk is no reason to lose the error."""
+    run = request.run
+    try:
+        if run.finished() is None:
+            run.end(record)
+        else:
+            run.give_up()
+    except OSError as error:
+        log.error("the failure of run %s cannot be recorded: %s", run.id, error)
 
 
 def parent_adapter(request: RunRequest) -> Path | None:
@@ -82,4 +98,7 @@ def parent_adapter(request: RunRequest) -> Path | None:
         raise ValueError(f"the parent run {parent.id} failed: {type(error).__name__}: {error}") from error
     if record.status != "completed":
         raise ValueError(f"the parent run {parent.id} {record.status} ({record.reason}): nothing to start from")
-    return parent.folder / "adapter_best.safetensors"
+    path = parent.folder / "adapter_best.safetensors"
+    if wrong := [line for line in damages(record, parent.folder) if line.startswith(f"{path} ")]:
+        raise ValueError(f"the parent run {parent.id} is damaged: {wrong[0]}; train it again with rerun=true")
+    return path

@@ -1,22 +1,22 @@
 """Disk cache of decompositions, shared by runs with other ranks, seeds or tasks, and by other processes."""
 
-import os
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from xxhash import xxh3_128
 
+from xlora_bench.system.checked_file import read_checked, write_checked
 from xlora_bench.system.tensor_hash import bytes_of
 
 Parts = TypeVar("Parts", bound=NamedTuple)
-VERSION = 2  # increase it when an algorithm changes
+VERSION = 3  # increase it when an algorithm or the checksum changes
+log = logging.getLogger(__name__)
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
@@ -33,22 +33,24 @@ def disk_cache(folder: Path) -> Iterator[None]:
 def cached(kind: type[Parts], name: str, weight: Tensor, compute: Callable[[], Parts]) -> Parts:
     """Return the decomposition `name` of `weight` on the weight's device, from the disk cache or by `compute`.
 
-    Outside `disk_cache` it is always computed. A file is written under a temporary name and then renamed, so an
-    interrupted process leaves no partial file. A file that cannot be read is computed again.
+    Outside `disk_cache` it is always computed. A damaged file is computed again; a folder that cannot be written is no
+    error.
     """
     folder = _folder.get()
-    if folder is None:
-        parts = compute()._asdict()
-    else:
-        path = folder / f"{name}-{VERSION}-{address(weight)}.safetensors"
+    path = None if folder is None else folder / f"{name}-{VERSION}-{address(weight)}.safetensors"
+    tensors: dict[str, Any] = (
+        compute()._asdict() if path is None else entry(path, kind) or computed_once(path, kind, compute)
+    )
+    return kind(*[tensors[field].to(weight.device) for field in kind._fields])
+
+
+def computed_once(path: Path, kind: type[Parts], compute: Callable[[], Parts]) -> dict[str, Tensor]:
+    """Compute a decomposition and write it to `path`, unless another process has done so meanwhile."""
+    with only_one_at_a_time(path):
         tensors = entry(path, kind)
         if tensors is None:
-            with only_one_at_a_time(path):
-                tensors = entry(path, kind)  # another process may have written it meanwhile
-                if tensors is None:
-                    write(path, tensors := compute()._asdict())
-        parts = tensors
-    return kind(*(parts[field].to(weight.device) for field in kind._fields))
+            write_checked(path, tensors := compute()._asdict())
+        return tensors
 
 
 def address(weight: Tensor) -> str:
@@ -60,30 +62,24 @@ def address(weight: Tensor) -> str:
 
 def entry(path: Path, kind: type[NamedTuple]) -> dict[str, Tensor] | None:
     """Return the fields of `kind` from the file `path`, or None if it is missing, damaged or of another kind."""
-    tensors = read(path)
+    tensors = read_checked(path)
     return tensors if tensors is not None and tensors.keys() == set(kind._fields) else None
 
 
 @contextmanager
 def only_one_at_a_time(path: Path) -> Iterator[None]:
-    """Lock the computation of `path` against other processes. The lock file is in the folder `<folder>.locks`."""
+    """Lock the computation of `path` against other processes. The lock file is in the folder `<folder>.locks`.
+
+    Where no lock can be had, several processes may compute the same, with a warning.
+    """
     locks = path.parent.with_name(f"{path.parent.name}.locks")
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / path.name):
-        yield
-
-
-def read(path: Path) -> dict[str, Tensor] | None:
-    """Return the tensors in the file `path`, or None if it is missing or damaged."""
+    lock = FileLock(locks / path.name)
     try:
-        return load_file(path)
-    except (OSError, SafetensorError):
-        return None
-
-
-def write(path: Path, parts: dict[str, Tensor]) -> None:
-    """Write `parts` to a temporary file and rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file({name: part.contiguous() for name, part in parts.items()}, temporary)
-    temporary.replace(path)
+        locks.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        log.warning("the cache folder %s cannot be locked (%s)", path.parent, error)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xlora_bench.adapters.decompositions.disk_cache import cached
 from xlora_bench.adapters.decompositions.gram_svd import by_gram, singular_values_by_gram
-from xlora_bench.system.single_thread import one_thread
+from xlora_bench.system.torch_threads import one_thread
 
 Part = Literal["principal", "minor"]
 FEWEST_TERMS = 64

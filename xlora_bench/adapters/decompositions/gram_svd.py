@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlora_bench.system.single_thread import one_thread
+from xlora_bench.system.torch_threads import one_thread
 
 SMALLEST = 1e-9
 """Eigenvalues below this fraction of the Gram matrix's 1-norm are too small: see `by_gram`."""

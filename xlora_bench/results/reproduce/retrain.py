@@ -2,15 +2,13 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xlora_bench.results.reproduce.run_artifacts import RunArtifacts, read_run
 from xlora_bench.runs.record import Record
+from xlora_bench.system.torch_threads import threads
 from xlora_bench.training.caches import Caches
 from xlora_bench.training.options import PARTS
 from xlora_bench.training.resolve import RunRequest, request_of
@@ -102,14 +100,3 @@ def data_location(recorded: str | None, *, given: Path | None, run_id: str) -> s
     if recorded is not None and not Path(recorded).expanduser().is_dir():
         raise ValueError(f"run {run_id} read its data from {recorded}, which is not there: give --data-dir DIR")
     return None if recorded is None else str(Path(recorded).expanduser())
-
-
-@contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """Set the number of torch threads within a `with` block (None: unchanged)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

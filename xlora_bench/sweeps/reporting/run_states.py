@@ -10,6 +10,7 @@ from typing import Any
 from xlora_bench.runs.command_line import CommandLine, without_keys
 from xlora_bench.runs.overrides import Overrides, as_text, from_lines
 from xlora_bench.runs.record import Record
+from xlora_bench.runs.run import attempt_folder, checkpoint_path, lock_path
 from xlora_bench.sweeps.planning.jobs import Job, read_jobs
 from xlora_bench.sweeps.planning.plan_file import FILE, SweepPlan
 from xlora_bench.system.file_lock import is_locked
@@ -74,7 +75,8 @@ def run_states(results_dir: Path) -> list[RunState]:
         known = request.run_id or (earlier.run_id if earlier else None)
         requested[request.key] = replace(request, run_id=known)
     by_id = {request.run_id: request for request in requested.values() if request.run_id}
-    folders = {path.name: path for path in sorted((results_dir / "runs").glob("*")) if path.is_dir()}
+    names = {path.name for kind in ("runs", "attempts") for path in (results_dir / kind).glob("*") if path.is_dir()}
+    folders = {name: results_dir / "runs" / name for name in sorted(names) if not name.endswith(".replaced")}
     result = [_not_started(request) for request in requested.values() if request.run_id not in folders]
     order = {request.run_id: -number for number, request in enumerate(reversed(requested.values()))}
     for run_id in sorted(folders, key=lambda run_id: order.get(run_id, 1)):
@@ -163,8 +165,8 @@ def _started(folder: Path, request: _Requested | None) -> RunState:
 
 
 def _state(folder: Path, record: Record | None, problem: str | None, job: Job | None) -> tuple[str, str | None]:
-    under_way = record is None or (folder / "checkpoint").is_dir()  # a finished run has no checkpoint
-    if under_way and is_locked(folder / "lock"):
+    attempt = attempt_folder(folder)
+    if attempt.is_dir() and is_locked(lock_path(folder)):
         return "running", None
     if record is not None:
         return record.status, record.reason
@@ -172,7 +174,7 @@ def _state(folder: Path, record: Record | None, problem: str | None, job: Job | 
         return "failed", problem
     if job is not None and job.status == "failed":
         return "failed", job.error
-    resumes = (folder / "checkpoint" / "last.ckpt").exists()
+    resumes = checkpoint_path(attempt).exists()
     return "interrupted", f"goes on from its {'last whole epoch' if resumes else 'start'} when it is asked for again"
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.system.io import write_atomically
 
 
 def trained_names(model: nn.Module) -> set[str]:
@@ -44,9 +45,7 @@ def load_trained_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> No
 
 def save_trained(model: nn.Module, path: Path) -> None:
     """Write the trained tensors to `path` as safetensors, atomically."""
-    temporary = path.with_suffix(".tmp")
-    save_file(trained_state_dict(model), temporary)
-    temporary.replace(path)
+    write_atomically(path, save(trained_state_dict(model)))
 
 
 def load_trained(model: nn.Module, path: Path) -> None:

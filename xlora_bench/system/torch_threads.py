@@ -1,4 +1,4 @@
-"""One thread for results that must not depend on the number of threads."""
+"""Number of threads for results that depend on it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,21 @@ from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Run a `with` block on one thread of torch and of scipy's BLAS, so that the order of sums is fixed."""
+def threads(number: int | None) -> Iterator[None]:
+    """Set the number of torch threads within a `with` block (None: unchanged)."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(number or before)
     try:
-        with controller().limit(limits=1, user_api="blas"):
-            yield
+        yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run a `with` block on one thread of torch and of scipy's BLAS, so that the order of sums is fixed."""
+    with threads(1), controller().limit(limits=1, user_api="blas"):
+        yield
 
 
 @cache
