@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-quick conformance mutants bench lint type clean
+.PHONY: help setup quickstart test test-quick conformance mutants faults bench lint type clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -30,6 +30,9 @@ conformance: setup ## Prove every variant in every precision on every layer type
 
 mutants: setup ## Put small errors into a copy of the package; the tests must notice each (twenty minutes)
 	$(BIN)/python -m tests.mutants
+
+faults: setup ## Kill sweeps at random file operations, flip bits, fill the disk; the results must not change
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
 
 bench: setup ## Measure speed into benchmarks/results; DATA=dir with GLUE, FULL=1 for all of it
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

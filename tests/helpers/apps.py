@@ -22,9 +22,11 @@ def command(folder: Path, *arguments: str, module: str = "xlora_bench") -> list[
     return [sys.executable, "-m", module, *arguments, *paths]
 
 
-def run(folder: Path, *arguments: str, module: str = "xlora_bench") -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *arguments: str, module: str = "xlora_bench", threads: int = 1
+) -> subprocess.CompletedProcess[str]:
     """Run the main job to its end."""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
+    env = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
     return subprocess.run(
         command(folder, *arguments, module=module), capture_output=True, text=True, env=env, timeout=300, check=False
     )

@@ -135,8 +135,9 @@ def test_a_killed_run_goes_on_to_the_same_digits(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert records(killed) == []
-    assert run(killed, *arguments).returncode == 0
+    assert run(killed, *arguments, threads=2).returncode == 0
     (expected,), (resumed,) = records(whole), records(killed)
+    assert resumed["machine"]["threads"] == 1  # those of the checkpoint
     assert resumed["metrics"] == expected["metrics"]
     names = ("adapter.safetensors", "adapter_best.safetensors", "factors.csv", "predictions.parquet")
     for name in names:

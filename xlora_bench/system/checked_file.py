@@ -16,6 +16,7 @@ from xlora_bench.system.tensor_hash import bytes_of
 KEY = "xxh3_128"
 """Key of the safetensors metadata that holds the checksum."""
 log = logging.getLogger(__name__)
+_unwritable: set[Path] = set()
 
 
 def read_checked(path: Path) -> dict[str, Tensor] | None:
@@ -49,7 +50,11 @@ def write_checked(path: Path, tensors: Mapping[str, Tensor]) -> None:
         remove_leftovers(path.parent)
         write_atomically(path, save(content, metadata={KEY: checksum_of(content)}))
     except OSError as error:
-        log.warning("the cache file %s cannot be written (%s): its content is computed in each run", path, error)
+        if path.parent not in _unwritable:  # one warning per folder
+            log.warning(
+                "the cache file %s cannot be written (%s): such files are computed in each run", path, error.strerror
+            )
+        _unwritable.add(path.parent)
 
 
 def checksum_of(tensors: Mapping[str, Tensor]) -> str:
