@@ -49,3 +49,12 @@ def test_lays_runs_out_as_a_paper_does(tmp_path, capsys, monkeypatch):
     for name, message in (("lora", "not one of the papers: asym_roberta_large"), ("quickstart", "no published table")):
         assert main([str(tmp_path), "--paper", name]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_the_files_go_where_they_are_asked_to_go(tmp_path, monkeypatch):
+    monkeypatch.setattr("xlora_bench.results.reports.report.write_figures", lambda *_, **__: None)
+    grid(tmp_path / "results", [{"adapter": "lora"}])
+    before = sorted((tmp_path / "results").rglob("*"))
+    assert main([str(tmp_path / "results"), "--out", str(tmp_path / "out")]) == 0
+    assert sorted((tmp_path / "results").rglob("*")) == before
+    assert "| lora |" in (tmp_path / "out" / "table.md").read_text()

@@ -1,6 +1,7 @@
 """Errors of the command line: one line instead of a traceback, and the exit code."""
 
 import difflib
+import errno
 import logging
 import os
 import re
@@ -82,7 +83,12 @@ def message(error: BaseException) -> str:
     if str(error).startswith("Config group override must be"):
         return "a config group takes the name of one of its choices, and null is none; `xlora-bench --help` lists them"
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename} cannot be used ({error.strerror}); choose another folder with paths.results_dir=DIR"
+        return (
+            f"{error.filename} cannot be used ({error.strerror}); choose another folder with paths.results_dir=DIR; "
+            "`xlora-bench table DIR --out OUT` gives the table of recorded runs"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{error.strerror}, below paths.results_dir or Hydra's own folder; make room and give the command again"
     return str(error) or repr(error)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import get_args
 
 from xlora_bench.cli.parser import Parser
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="KEY=VALUE",
         help="the method that the others are compared with in comparison.md (default adapter=lora)",
     )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the files (RESULTS_DIR/reports/NAME)")
     options = parser.parse_args(arguments)
     try:
         _report(options)
@@ -38,7 +40,8 @@ def _report(options: argparse.Namespace) -> None:
     paper = load_paper(options.paper) if options.paper is not None else None
     frame = recorded_runs(results_dir, options.filter)
     chosen = [text for text in (options.paper, *options.filter, options.selection, options.aggregation) if text]
-    folder = results_dir / "reports" / (re.sub(r"[^\w.=-]+", "_", ",".join(chosen)) or "all")
+    name = re.sub(r"[^\w.=-]+", "_", ",".join(chosen)) or "all"
+    folder = options.out or results_dir / "reports" / name
     table = write_report(
         frame,
         folder,

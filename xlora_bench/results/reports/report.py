@@ -58,7 +58,8 @@ def write_report(
             write_atomically(folder / name, text)
     except OSError as error:
         raise ValueError(
-            f"the report folder {folder} cannot be written: {error}; choose another results folder"
+            f"the report folder {folder} cannot be written: {error}; choose another one with "
+            "`xlora-bench table RESULTS_DIR --out DIR`"
         ) from error
     try:
         shown = without_trials(frame)
