@@ -166,3 +166,32 @@ def test_adapters_train_and_freeze_one_by_one():
     assert all(parameter.requires_grad for parameter in inject.adapter_parameters(net, "rte"))
     trained = {id(parameter) for parameter in net.parameters() if parameter.requires_grad}
     assert trained == {id(parameter) for parameter in inject.adapter_parameters(net, "rte")}
+
+
+def test_enable_gives_back_what_disable_took():
+    net = stacked("a", "b", "c")
+    base = logits(roberta(2))
+    inject.use_adapters(net, ["a", "c"], weights=[1.0, 0.5], head="c")
+    before = logits(net)
+    for _ in range(2):
+        inject.disable(net)
+        inject.disable(net)
+        assert torch.equal(logits(net), base)
+        inject.enable(net)
+        assert torch.equal(logits(net), before)
+    inject.merge(net)
+    merged = logits(net)
+    inject.disable(net)
+    inject.enable(net)
+    assert torch.equal(logits(net), merged)
+
+
+def test_enable_needs_a_name_only_if_it_is_not_clear():
+    net = stacked("a")
+    inject.disable(net)
+    inject.enable(net, "a")
+    inject.enable(net)
+    assert inject.adapter_names(net) == ["a"]
+    net = stacked("a", "b")
+    with pytest.raises(ValueError, match="`name` must be one of a, b, since the model has several adapters"):
+        inject.enable(net)

@@ -89,6 +89,14 @@ class TextData(lightning.LightningDataModule):
         """Return one loader for each of `task.eval_splits`, in their order."""
         return [self._eval_loader(self.splits[name]) for name in self.task.eval_splits]
 
+    def test_dataloader(self) -> list[DataLoader[Example]]:
+        """Return the loaders of `val_dataloader`."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> list[DataLoader[Example]]:
+        """Return the loaders of `val_dataloader`."""
+        return self.val_dataloader()
+
     def _eval_loader(self, split: TokenizedSplit) -> DataLoader[Example]:
         longest_first: list[int] = np.argsort(-split.lengths, kind="stable").tolist()
         return self._loader(split, longest_first, size=self.task.eval_batch_size, collator=self.eval_collator)

@@ -16,7 +16,7 @@ from xlora_bench.inject.query import (
     parameter_count,
     replace,
 )
-from xlora_bench.inject.state_dict import adapter_state_dict, load_adapter_state_dict
+from xlora_bench.inject.state_dict import adapter_state_dict, base_state_dict, load_adapter_state_dict
 from xlora_bench.inject.training_hooks import penalty, post_optimizer_step, trained_biases
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "adapter_parameters",
     "adapter_state_dict",
     "add_adapter",
+    "base_state_dict",
     "deltas",
     "disable",
     "disabled",

@@ -4,14 +4,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from xlora_bench.inject.query import DEFAULT, active_weights, adapted_layers, adapter_heads, check_known, heads
+from xlora_bench.inject.query import (
+    DEFAULT,
+    active_weights,
+    adapted_layers,
+    adapter_heads,
+    adapter_names,
+    check_known,
+    heads,
+)
 from xlora_bench.nn.layers import AdaptedLayer
 from xlora_bench.nn.layers.adapter_dict import Route, sorted_weights
 from xlora_bench.nn.layers.adapter_heads import AdapterHeads
+
+_DISABLED: "WeakKeyDictionary[nn.Module, AdapterState]" = WeakKeyDictionary()
+"""What was active in the models that are disabled."""
 
 
 @dataclass(frozen=True)
@@ -139,19 +151,31 @@ def route(model: nn.Module, names: Sequence[str | None]) -> ActivationContext:
     return ActivationContext(model, activate)
 
 
-def enable(model: nn.Module, name: str = DEFAULT) -> None:
-    """Activate the adapter called `name` with weight 1, in addition to the active ones.
+def enable(model: nn.Module, name: str | None = None) -> None:
+    """Activate again what `disable` deactivated: adapters, weights, routes, merged weights and head.
+
+    With `name`, activate that adapter with weight 1, in addition to the active ones. A model with a single adapter, or
+    with one called `default`, needs no name and no `disable` before.
 
     Raises:
-        ValueError: if there is no such adapter.
+        ValueError: if there is no such adapter; without `name`, if it is not clear which one is meant.
     """
+    state = _DISABLED.pop(model, None)
+    if name is None and state is not None:
+        state.restore()
+        return
+    names = adapter_names(model)
+    if name is None and len(names) > 1 and DEFAULT not in names:
+        raise ValueError(f"`name` must be one of {', '.join(names)}, since the model has several adapters")
+    name = name or (names[0] if len(names) == 1 else DEFAULT)
     check_known(model, name)
     weights = active_weights(model) | {name: 1.0}
     use_adapters(model, list(weights), weights=list(weights.values()))
 
 
 def disable(model: nn.Module) -> None:
-    """Deactivate all adapters. The model is then exactly its base."""
+    """Deactivate all adapters, until `enable`. The model is then exactly its base."""
+    _DISABLED.setdefault(model, AdapterState.of(model))
     use_adapters(model, [])
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from xlora_bench.adapters.lora import contiguous_copy
 from xlora_bench.inject.merging import unmerge
-from xlora_bench.inject.query import DEFAULT, adapted_pairs, deltas
+from xlora_bench.inject.query import DEFAULT, adapted_layers, adapted_pairs, adapter_heads, deltas
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.delta import Delta
@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 def adapter_state_dict(model: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
     """Return the tensors of the adapter called `name` by key `<module>.<tensor>`, each with its own storage."""
     return {key: contiguous_copy(tensor) for key, tensor in tensors_of(deltas(model, name)).items()}
+
+
+def base_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict of the base model while adapters are in it: its own keys, and its own tensors, not copies.
+
+    Of heads that adapters have copies of, it has the base's. A plain model of the same class loads it (`strict=True`).
+    """
+    outer = {f"{path}." if path else "" for path, _ in [*adapted_layers(model), *adapter_heads(model)]}
+    state = {}
+    for key, tensor in model.state_dict().items():
+        owner = max((prefix for prefix in outer if key.startswith(prefix)), key=len, default=None)
+        if owner is None:
+            state[key] = tensor
+        elif key.startswith(f"{owner}base_layer."):
+            state[owner + key.removeprefix(f"{owner}base_layer.")] = tensor
+    return state
 
 
 def tensors_of(modules: "Mapping[str, Delta] | Mapping[str, nn.Module]", separator: str = ".") -> dict[str, Tensor]:

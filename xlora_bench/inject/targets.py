@@ -86,14 +86,14 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def adaptable_names(model: nn.Module) -> list[str]:
-    """Return the names of all adaptable modules, without heads and without parts of adapted layers."""
+    """Return the names of all adaptable modules, without heads and without parts of adapted or adaptable layers."""
     heads = head_module_names(model)
-    inside = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, AdapterHeads))]
+    fitting = [name for name, module in model.named_modules() if adapted_type(base_of(module)) is not None]
+    adapted = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, AdapterHeads))]
     return [
         name
-        for name, module in model.named_modules()
-        if adapted_type(base_of(module)) is not None
-        and not any(name != outer and name.startswith(f"{outer}." if outer else "") for outer in inside)
+        for name in fitting
+        if not any(name != outer and name.startswith(f"{outer}." if outer else "") for outer in {*fitting, *adapted})
         and not any(name == head or name.startswith(f"{head}.") for head in heads)
     ]
 

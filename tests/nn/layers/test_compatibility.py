@@ -1,17 +1,23 @@
 """What must not be adapted is refused with the reason and the way out; a user's own type is one class away."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import weight_norm as old_weight_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from torch.nn.utils.prune import random_unstructured
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.helpers.adapted import adapted, perturbed
 from tests.helpers.names import part
 from xlora_bench import inject
+from xlora_bench.adapters import LoRA
 from xlora_bench.inject.targets import Targets
 from xlora_bench.nn.layers import AdaptedLinear, adapted_type, adapts
-from xlora_bench.nn.layers.base import REGISTRY
+from xlora_bench.nn.layers.base import REGISTRY, AdaptedLayer
 
 LORA = part("adapter", "lora", "adapter.rank=2")
 
@@ -158,3 +164,49 @@ def test_the_most_specific_registered_class_wins(registry):
     assert adapted_type(nn.Linear(2, 2)) is AdaptedLinear
     adapts(f"{AdapterDict.__module__}.{AdapterDict.__qualname__}")(AdaptedLinear)
     assert adapted_type(AdapterDict(2, 2)) is AdaptedLinear
+
+
+@pytest.mark.parametrize(
+    "norm", [weight_norm, spectral_norm, old_weight_norm, partial(random_unstructured, amount=0.5)]
+)
+def test_a_computed_weight_is_refused_by_name(norm):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    norm(model[0], name="weight")
+    with pytest.raises(ValueError, match=r"its weight is computed in each forward .* make it a plain one first"):
+        inject.add_adapter(model, "a", LoRA(rank=2), targets=Targets(modules=["0"]))
+    inject.add_adapter(model, "a", LoRA(rank=2), targets=Targets(modules=["1"]))
+
+
+def test_a_class_that_is_no_adapted_layer_is_refused_when_it_is_registered(registry):
+    with pytest.raises(TypeError, match=r"`Wrapper` must be an AdaptedLayer .* derived from another class"):
+        adapts(nn.Linear)(type("Wrapper", (nn.Module,), {}))
+    with pytest.raises(TypeError, match=r"`Half` must be an AdaptedLayer .* it lacks apply_delta, as_weight, weight_m"):
+        adapts(nn.Linear)(type("Half", (AdaptedLayer,), {}))
+
+
+def test_modules_inside_a_registered_type_are_not_adapted_by_themselves(registry):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 4))
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.inner(x @ self.weight.T)
+
+    received = []
+
+    @adapts(Block)
+    class AdaptedBlock(AdaptedLinear):
+        def __init__(self, base_layer):
+            super().__init__(base_layer)
+            received.append(base_layer)
+
+        def plain_forwards(self):
+            return ()
+
+    model = nn.Sequential(Block(), nn.Linear(4, 2))
+    block = model[0]
+    inject.add_adapter(model, "a", LoRA(rank=2), targets=Targets(modules=".*"))
+    assert received == [block]
+    assert [name for name, _ in inject.adapted_layers(model)] == ["0", "1"]

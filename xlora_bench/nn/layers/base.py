@@ -24,10 +24,18 @@ def adapts(*base_types: type[nn.Module] | str) -> Callable[[LayerType], LayerTyp
     """Register the decorated class as the adapted layer of `base_types` and of their subclasses.
 
     A type may be named by its path (`package.module.Type`), so that its package is not imported. A subclass with its
-    own forward must be registered itself, since the update may not fit what it returns.
+    own forward must be registered itself, since the update may not fit what it returns. The layer is handed to the
+    constructor of the decorated class; modules inside it are not adapted by themselves.
+
+    Raises:
+        TypeError: if the decorated class is no `AdaptedLayer`, or lacks one of its methods.
     """
 
     def register(layer_type: LayerType) -> LayerType:
+        missing = sorted(getattr(layer_type, "__abstractmethods__", ()))
+        if not (isinstance(layer_type, type) and issubclass(layer_type, AdaptedLayer)) or missing:
+            lacks = f"it lacks {', '.join(missing)}" if missing else "it is derived from another class"
+            raise TypeError(f"`{layer_type.__name__}` must be an AdaptedLayer with all of its methods; {lacks}")
         REGISTRY.update(dict.fromkeys(base_types, layer_type))
         return layer_type
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from xlora_bench.nn.layers.base import AdaptedLayer, adapted_type, registered_type
 
@@ -17,7 +18,19 @@ def incompatibility(model: nn.Module, name: str) -> str | None:
     layer_type = adapted_type(module)
     if layer_type is None:
         return incompatibility_of_type(module)
-    return layer_type.incompatibility(module) or bypassed(model, name) or tied(model, name)
+    return computed_weight(module) or layer_type.incompatibility(module) or bypassed(model, name) or tied(model, name)
+
+
+def computed_weight(module: nn.Module) -> str | None:
+    """Return the reason if the weight of `module` is computed from other tensors in each forward, else None."""
+    parts = any(name.startswith("weight_") for name in module._parameters)  # weight_g, weight_v, weight_orig
+    if not parametrize.is_parametrized(module, "weight") and ("weight" in module._parameters or not parts):
+        return None
+    return (
+        "its weight is computed in each forward (weight_norm, spectral_norm, pruning or another parametrization); make "
+        "it a plain one first, with torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') or "
+        "torch.nn.utils.remove_weight_norm(layer), or leave it out"
+    )
 
 
 def incompatibility_of_type(module: nn.Module) -> str:

@@ -71,6 +71,10 @@ class Classifier(Scorer):
         """Read the losses of the epoch that are still under way."""
         self.stops(wait=True)
 
+    def on_train_epoch_end(self) -> None:
+        """Read them also in a training without evaluation."""
+        self.stops(wait=True)
+
     def window_weight(self, rows: int, batch_idx: int) -> float:
         """Return `n b / N` for a batch of b rows in an accumulation window of N rows; Lightning divides by n.
 

@@ -13,7 +13,11 @@ from xlora_bench.training.loop.evaluation import Evaluation
 
 
 class Scorer(lightning.LightningModule):
-    """Evaluates `model`. `evaluations` has one entry per evaluation so far: metrics and per-example predictions."""
+    """Evaluates `model` on the eval splits of `task`, in `validate` and `test` of a `lightning.Trainer`.
+
+    `evaluations` has one entry per validation so far: metrics and per-example predictions. The sanity check before a
+    training is none. `predict` returns a dict with `idx (n,)` and `logits (n, K)` for each batch.
+    """
 
     def __init__(self, model: nn.Module, *, task: TextTask) -> None:
         super().__init__()
@@ -39,11 +43,32 @@ class Scorer(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Compute and log the metrics over all examples, sorted by idx."""
+        if self.trainer.sanity_checking:  # a few batches of the untrained model
+            return
+        evaluation = self._evaluation()
+        self.evaluations.append(evaluation)
+        self.log_dict({f"validation/{name}": float(value) for name, value in evaluation.metrics.items()})
+
+    def on_test_epoch_start(self) -> None:
+        """Start collecting predictions."""
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect idx, logits and labels of a batch."""
+        self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Compute and log the metrics over all examples."""
+        self.log_dict({f"test/{name}": float(value) for name, value in self._evaluation().metrics.items()})
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Return idx and logits of a batch."""
+        return {"idx": batch["idx"], "logits": forward(self.model, batch)}
+
+    def _evaluation(self) -> Evaluation:
         splits = {}
         for split, outputs in zip(self.task.eval_splits, self._outputs, strict=True):
             idx, logits, labels = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
             order = torch.argsort(idx)
             splits[split] = (idx[order], logits[order], labels[order])
-        evaluation = Evaluation.of(self.task, epoch=self.current_epoch + 1, splits=splits, loss=self.loss)
-        self.evaluations.append(evaluation)
-        self.log_dict({f"validation/{name}": float(value) for name, value in evaluation.metrics.items()})
+        return Evaluation.of(self.task, epoch=self.current_epoch + 1, splits=splits, loss=self.loss)
