@@ -196,7 +196,10 @@ def test_every_variant_has_its_error_in_the_table_of_the_exchange():
     assert not [name for name in test_conformance.VARIANTS if f"| `{name}` |" not in text]
 
 
-GROUPS = ("adapter", "init_scheme", "targets", "model", "task", "optimizer", "scheduler", "trainer", "logger")
+GROUPS = (
+    *("adapter", "init_scheme", "targets", "model", "task", "optimizer", "scheduler", "trainer", "logger"),
+    "callbacks",
+)
 
 
 @pytest.mark.parametrize("group", GROUPS)
