@@ -14,10 +14,13 @@ from tests.helpers.names import ROOT
 
 PACKAGE = ROOT / "xlora_bench"
 FILES = sorted(PACKAGE.rglob("*.py"))
-OUTSIDE = {"lightning.Trainer"} | {
-    f"hydra_plugins.xlora_bench.{name}" for name in ("DryRunSweeper", "GridSweeper", "ParallelLauncher")
-}
-"""Hydra wants its plugins in `hydra_plugins`; the trainer is Lightning's own."""
+OUTSIDE = {
+    "lightning.Trainer",
+    *(f"torch.optim.{name}" for name in ("Adam", "SGD", "Adafactor")),
+    *(f"lightning.pytorch.loggers.{name}" for name in ("TensorBoardLogger", "MLFlowLogger")),
+    *(f"lightning.pytorch.callbacks.{name}" for name in ("EarlyStopping", "RichProgressBar")),
+} | {f"hydra_plugins.xlora_bench.{name}" for name in ("DryRunSweeper", "GridSweeper", "ParallelLauncher")}
+"""Hydra wants its plugins in `hydra_plugins`; the others are torch's and Lightning's own."""
 
 PUBLIC = {
     "LoRA",
@@ -48,6 +51,7 @@ PUBLIC = {
     "AdamW",
     "Schedule",
     "CSVLogs",
+    "TrackioLogs",
     "WandbLogs",
     "SweepReport",
 }

@@ -196,7 +196,10 @@ def test_every_variant_has_its_error_in_the_table_of_the_exchange():
     assert not [name for name in test_conformance.VARIANTS if f"| `{name}` |" not in text]
 
 
-GROUPS = ("adapter", "init_scheme", "targets", "model", "task", "optimizer", "scheduler", "trainer", "logger")
+GROUPS = (
+    *("adapter", "init_scheme", "targets", "model", "task", "optimizer", "scheduler", "trainer", "logger"),
+    "callbacks",
+)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -246,7 +249,11 @@ def test_layout_times_on_the_page_of_speed_are_those_of_the_benchmark():
 
 def test_every_path_on_the_page_of_the_code_exists():
     spans = re.findall(r"`([\w./<>]+)`", (DOCS / "code.md").read_text())
-    paths = [span for span in spans if "/" in span.rstrip("/") and not span.startswith(("runs/<id>", "checkpoint/"))]
+    paths = [
+        span
+        for span in spans
+        if "/" in span.rstrip("/") and not span.startswith(("runs/<id>", "attempts/<id>", "checkpoint/"))
+    ]
     assert len(paths) > 30
     for path in paths:
         folder = ROOT if path.startswith(("conf/", "tests/")) else ROOT / "xlora_bench"

@@ -111,7 +111,8 @@ def test_callbacks_of_the_trainer_are_called(tmp_path):
     outcomes = run_all([good, wrong])
     assert outcomes[0].trained, outcomes[0].stderr
     assert outcomes[1].code == 1
-    assert "must be a list of nodes whose `_target_` is a Lightning callback" in outcomes[1].stderr
+    (line,) = outcomes[1].stderr.splitlines()
+    assert "`trainer.callbacks.0._target_` (='pandas.read_pickle') must be a class derived from lightning's" in line
 
 
 def test_files_of_the_user_in_hydras_folder_are_left_alone(tmp_path):

@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tests.helpers.names import CONF, choices
+from xlora_bench.training.loggers import run_logs
 from xlora_bench.training.options import GROUPS, KEYS, check_config, check_group, top_level_faults
 
 WRONG = {
@@ -25,12 +26,13 @@ FINE = [
     ("adapter.d_initial", -1.0),  # may be negative
     ("targets.modules", "x"),  # a regular expression
     ("targets.modules", ["x"]),  # names
+    ("callbacks.early_stopping.patience", -1),  # as 0
     *[(key, value) for key in ("paper", "tuning") for value in ({"a": 1},)],  # checked by sweeps
     *[("grid", value) for value in (5, True, {"a": 1})],  # checked by sweeps
 ]
 NUMBERS = {"adapter.alpha", "adapter.lr_ratio", "trainer.gradient_clip_val"}
 """Numbers that a YAML file writes without a point."""
-CASES = [(group, choice) for group in GROUPS for choice in choices(group)]
+CASES = [(group, choice) for group in (*GROUPS, "callbacks") for choice in choices(group)]
 counted = []
 
 
@@ -71,7 +73,8 @@ def refused(faults, name, value):
 
 
 @pytest.mark.parametrize(("group", "choice"), CASES)
-def test_a_wrong_value_of_any_key_is_named(group, choice, composed):
+def test_a_wrong_value_of_any_key_is_named(group, choice, composed, monkeypatch):
+    monkeypatch.setattr(run_logs, "is_installed", lambda package: True)
     config = composed(f"{group}={choice}")
     assert check_config(config)[1] == []
     before = len(counted)
@@ -103,7 +106,9 @@ def test_all_faults_are_reported_together(composed):
     ]
 
 
-@pytest.mark.parametrize("key", sorted(KEYS - {"start_from", "rerun", "budget", "sweep", "grid", "tuning", "paper"}))
+@pytest.mark.parametrize(
+    "key", sorted(KEYS - {"start_from", "rerun", "budget", "sweep", "grid", "tuning", "paper", "callbacks"})
+)
 def test_a_missing_key_is_named(key, composed):
     config = composed()
     del config[key]
@@ -133,14 +138,15 @@ def test_a_class_that_is_none_of_the_public_ones(target, message, composed):
 
 def test_options_of_a_users_class_are_checked_by_its_signature(composed, tmp_path, monkeypatch):
     (tmp_path / "mine_for_options.py").write_text(
-        "from xlora_bench import TextTask\n\n\nclass Mine:\n    def __init__(self, *, lr: float, steps: int = 1):\n"
-        "        pass\n"
+        "from torch.optim import Optimizer\n\n\nclass Mine(Optimizer):\n"
+        "    def __init__(self, params, *, lr: float, steps: int = 1):\n        pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = composed()
     config["optimizer"] = {"_target_": "mine_for_options.Mine", "steps": "x", "rate": 1}
     assert check_config(config)[1] == [
+        "`optimizer.rate` (=1) is not an option of mine_for_options.Mine, which has head_lr, lr, steps; "
+        "remove ~optimizer.rate",
         "`optimizer.steps` (='x') must be a whole number",
-        "`optimizer.rate` (=1) is not an option here; there are: lr, steps",
-        "`optimizer.lr` is missing: it must be a number",
+        "`optimizer.lr` is missing: it must be a number above 0",
     ]

@@ -194,7 +194,7 @@ def test_a_recorded_logger_is_not_opened_by_verify(plain, tmp_path, mark):
     location = forged(plain, "logger", opened(mark), tmp_path)
     assert verify([str(location.parents[1])]) in (0, 1)
     assert not mark.exists()
-    with pytest.raises(ValueError, match="derived from CSVLogs or WandbLogs"):
+    with pytest.raises(ValueError, match="derived from RunLogs or Logger"):
         check_recorded(read_run(location).record.config, BUILT, of="it")
 
 

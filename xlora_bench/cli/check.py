@@ -5,13 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hydra.utils import instantiate
 from rich.console import Console
 
 from xlora_bench.cli.composing import Composer, add_config_arguments, composing, import_from_working_folder, is_given
 from xlora_bench.cli.errors import run_clearly
 from xlora_bench.runs.console import console
-from xlora_bench.system.options import OptionsError
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.init_schemes import InitScheme
@@ -45,22 +43,20 @@ def check(options: argparse.Namespace) -> int:
     set_log_levels()
     from xlora_bench.adapters import Adapter  # noqa: PLC0415 - slow to import
     from xlora_bench.training.conformance import check_variant, comparable  # noqa: PLC0415 - slow to import
-    from xlora_bench.training.options import check_group  # noqa: PLC0415 - slow to import
+    from xlora_bench.training.options import checked_part  # noqa: PLC0415 - slow to import
 
     import_from_working_folder()
     overrides = options.overrides
     with composing(options.config_dir) as composer:
         config = composer.composed(overrides)
-        adapter, faults = check_group("adapter", config["adapter"])
-        if faults:
-            raise OptionsError(faults)
+        adapter = checked_part("adapter", config["adapter"])
         if not isinstance(adapter, Adapter):
             raise ValueError(
                 f"`adapter` (={type(adapter).__name__}) is a baseline or a method of another library; check is for "
                 "native variants, classes derived from xlora_bench.Adapter"
             )
         chosen = is_given("init_scheme", overrides)
-        default = instantiate(config["init_scheme"])
+        default = checked_part("init_scheme", config["init_scheme"])
         init_schemes = {default.name: default} if chosen else every_init_scheme(composer, overrides)
     keep = tuple(key for key in ("rank", "alpha") if is_given(f"adapter.{key}", overrides))
     terminal, statuses = console(), Counter[str]()
@@ -75,8 +71,10 @@ def check(options: argparse.Namespace) -> int:
 
 def every_init_scheme(composer: Composer, overrides: Sequence[str]) -> "dict[str, InitScheme]":
     """Return the init schemes of all YAML files by their names in the config."""
+    from xlora_bench.training.options import checked_part  # noqa: PLC0415 - slow to import
+
     return {
-        name: instantiate(composer.composed([*overrides, f"init_scheme={name}"])["init_scheme"])
+        name: checked_part("init_scheme", composer.composed([*overrides, f"init_scheme={name}"])["init_scheme"])
         for name in composer.choices("init_scheme")
     }
 

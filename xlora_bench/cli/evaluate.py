@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
 from rich.table import Table
 
 from xlora_bench.cli.composing import add_config_arguments, composing, import_from_working_folder, is_given
@@ -61,6 +60,7 @@ def score(options: argparse.Namespace) -> None:
 
     set_log_levels()
     from xlora_bench.training.evaluate import evaluate  # noqa: PLC0415 - after `set_log_levels`: its imports print, too
+    from xlora_bench.training.options import checked_part  # noqa: PLC0415 - see above
     from xlora_bench.training.saved_adapter import load_saved  # noqa: PLC0415 - see above
 
     if not is_given("task", options.overrides):
@@ -72,11 +72,11 @@ def score(options: argparse.Namespace) -> None:
     import_from_working_folder()
     with composing(options.config_dir) as composer:
         config = composer.composed(options.overrides)
-    task = instantiate(config["task"])
+    task = checked_part("task", config["task"])
     saved = load_saved(
         options.adapter,
         task=task,
-        base=instantiate(config["model"]),
+        base=checked_part("model", config["model"]),
         recorded_base=not is_given("model", options.overrides),
         epoch=options.epoch,
         trust=options.trust,

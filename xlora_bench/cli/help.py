@@ -7,7 +7,10 @@ from pathlib import Path
 from xlora_bench.runs.config_folder import CONFIGS
 
 WIDTH = 116
-GROUPS = ("adapter", "init_scheme", "targets", "model", "task", "optimizer", "scheduler", "trainer", "logger")
+GROUPS = (
+    *("adapter", "init_scheme", "targets", "model", "task", "optimizer", "scheduler", "trainer", "logger"),
+    "callbacks",
+)
 """Config groups, in the order of the page."""
 PRIMARY = ("experiment", "paper")
 """Folders whose files are primary configs."""

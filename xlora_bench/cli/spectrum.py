@@ -10,7 +10,6 @@ import hydra
 import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -75,9 +74,11 @@ def job(config: DictConfig) -> None:
     from xlora_bench.system.log_levels import set_log_levels  # noqa: PLC0415 - slow to import
 
     set_log_levels()
+    from xlora_bench.training.options import checked_part  # noqa: PLC0415 - slow to import
+
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    model = instantiate(plain["model"]).load(num_labels=2, seed=0)
-    module_names = instantiate(plain["targets"]).names(model)
+    model = checked_part("model", plain["model"]).load(num_labels=2, seed=0)
+    module_names = checked_part("targets", plain["targets"]).names(model)
     choice: dict[str, Any] = HydraConfig.get().runtime.choices
     folder = writable(
         Path(config.paths.results_dir).expanduser() / "spectrum" / f"{choice['model']}-{choice['targets']}"

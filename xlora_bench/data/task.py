@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import MinLen
 
-from xlora_bench.system.options import CheckedOptions, Count
+from xlora_bench.system.options import CheckedOptions, Count, NaturalNumber
 
 Layout = Literal["auto", "packed", "padded"]
 HOLDOUT = "holdout"
@@ -27,7 +27,8 @@ class TextTask(CheckedOptions):
     batch sizes are in examples. `holdout` is a number of training rows that are not trained on and are evaluated
     instead of `eval_splits`. Use it for choices, such as a learning rate, that must not depend on the reported splits.
     `row_lengths` are the allowed row lengths of packed batches in tokens; the shortest is also the row length for
-    attention in unpadded batches. They affect rounding.
+    attention in unpadded batches. They affect rounding. `num_workers` processes make the batches (0: the training
+    process itself); they change no number.
 
     Raises:
         ValueError: if a field contradicts another or is outside its range.
@@ -51,6 +52,7 @@ class TextTask(CheckedOptions):
     holdout: Count | None = None
     layout: Layout = "auto"
     row_lengths: Annotated[tuple[Count, ...], MinLen(1)] = ROW_LENGTHS
+    num_workers: NaturalNumber = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

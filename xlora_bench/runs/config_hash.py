@@ -17,6 +17,7 @@ COSMETIC = {
     "tuning": "which runs a sweep has",
     "budget": "the budget that the rank was solved for; the rank itself is hashed",
     "monitor": "how often factors.csv gets a row",
+    "task.num_workers": "how many processes make the batches, whose order and content are the same",
     "trainer.log_every_n_steps": "how often curves get a point",
     "trainer.enable_progress_bar": "whether the terminal shows a progress bar",
     "trainer.enable_model_summary": "whether a summary is printed before the first step",

@@ -71,9 +71,14 @@ def fault(key: str, value: object, rule: str) -> str:
     return f"`{key}` (={text if len(text) <= SHOWN else f'{text[: SHOWN - 3]}...'}) {rule}"
 
 
-def option_faults(kind: type, values: Mapping[str, Any], *, group: str) -> list[str]:
-    """Return a line for each of the `values` that `kind` does not take, and for each that is missing."""
-    signature, prefix = signature_of(kind), f"{group}." if group else ""
+def option_faults(
+    kind: type, values: Mapping[str, Any], *, group: str, signature: Signature | None = None
+) -> list[str]:
+    """Return a line for each of the `values` that `kind` does not take, and for each that is missing.
+
+    `signature`: by default that of `kind`.
+    """
+    signature, prefix = signature or signature_of(kind), f"{group}." if group else ""
     faults = []
     for key, value in values.items():
         if key in signature.annotations:

@@ -6,16 +6,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import lightning
 from annotated_types import Ge, Le, Lt, MinLen
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 
 from xlora_bench.runs.config_folder import CONFIGS
 from xlora_bench.system.options import (
     Count,
     NaturalNumber,
     NonNegative,
+    OptionsError,
     describe,
     fault,
     matches_annotation,
@@ -23,11 +23,14 @@ from xlora_bench.system.options import (
     option_faults,
 )
 from xlora_bench.training.budget.options import Budget
+from xlora_bench.training.loggers import LightningLogs, RunLogs
+from xlora_bench.training.loggers.run_logs import logger_faults
+from xlora_bench.training.trust import BASES, SEVERAL, called_faults, nodes_of, part_of
 
 PARTS = ("model", "adapter", "init_scheme", "targets", "task", "optimizer", "scheduler")
 """The config groups that make a run; each names a class of plain options."""
 GROUPS = (*PARTS, "trainer", "logger")
-"""All config groups."""
+"""All config groups that a config must have; `callbacks` may be missing."""
 Precision = Literal["32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"]
 
 
@@ -58,7 +61,7 @@ class TrainerOptions:
 
 TRAINER_REASONS = {
     "devices": "must be 1: a run trains on one device; hydra/launcher=parallel trains several runs at once",
-    "logger": "is not an option of the trainer here; choose one with logger=csv or logger=wandb",
+    "logger": "is not an option of the trainer here; choose one with logger=csv or logger=[csv,wandb]",
     "enable_checkpointing": "must be false: every run writes its own checkpoint after each epoch",
     "num_sanity_val_steps": "must be 0: a sanity check would count as an evaluation",
     "fast_dev_run": "is refused: a run of one batch would be recorded as completed; use task.max_train_rows",
@@ -108,6 +111,7 @@ class TopLevel:
     start_from: Annotated[Sequence[str], MinLen(1)] | None = None
     monitor: Mapping[str, Any]
     paths: Mapping[str, Any]
+    callbacks: Any = None
     budget: Mapping[str, Any] | None = None
     sweep: Mapping[str, Any] | None = None
     grid: Any = None
@@ -129,8 +133,8 @@ def check_config(config: Mapping[str, Any], check: GroupCheck | None = None) -> 
     check = check or check_group
     faults = top_level_faults(config)
     parts: dict[str, Any] = {}
-    for group in GROUPS:
-        if group in config:
+    for group in (*GROUPS, "callbacks"):
+        if (group in GROUPS and group in config) or config.get(group) is not None:
             part, group_faults = check(group, config[group])
             faults += group_faults
             if part is not None:
@@ -156,36 +160,81 @@ def top_level_faults(config: Mapping[str, Any]) -> list[str]:
 
 
 def check_group(group: str, node: Any) -> tuple[Any, list[str]]:
-    """Return the object that a group names, and its faults; the trainer is made later, by `prepare`."""
+    """Return the object that a group names, and its faults; trainer and callbacks are made later, by `prepare`.
+
+    That of the group `logger` is a mapping: the options of each logger by its path.
+    """
+    if group in SEVERAL:
+        return check_several(group, node)
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         return None, [fault(group, node, f"must be one choice of the group: {choices_text(group)}")]
-    faults = target_faults(f"{group}._target_", node["_target_"])
-    options = {key: value for key, value in node.items() if not str(key).startswith("_")}
+    options = plain_options(node)
+    called = {key: value for key, value in node.items() if (group, key) != ("trainer", "callbacks")}  # they have a base
+    faults = target_faults(group, called, BASES[group])
+    if not faults and group == "trainer":
+        faults = trainer_faults(options)
+    elif not faults and not is_of_torch(kind := get_class(node["_target_"])):
+        faults = option_faults(kind, options, group=group)
     if faults or group == "trainer":
-        return None, faults or trainer_faults(node["_target_"], options)
-    if faults := option_faults(get_class(node["_target_"]), options, group=group):
         return None, faults
     try:
-        return instantiate(node), []
+        return part_of(node), []
+    except OptionsError as error:
+        return None, error.faults
     except InstantiationException as error:
         return None, str(error.__cause__ or error).splitlines()
 
 
-def target_faults(key: str, target: str) -> list[str]:
-    """Return the fault of a `_target_` that is no class, or the path of a module of this package."""
-    if private := private_path(target):
-        return [fault(key, target, f"is a private path: write {private}")]
-    try:
-        get_class(target)
-    except Exception as error:
-        return [fault(key, target, f"names no class that can be imported ({str(error).splitlines()[-1]})")]
-    return []
+def checked_part(group: str, node: Any) -> Any:
+    """Return the object that a group names.
+
+    Raises:
+        OptionsError: if the node has a fault.
+    """
+    part, faults = check_group(group, node)
+    if faults:
+        raise OptionsError(faults)
+    return part
 
 
-def trainer_faults(target: str, options: Mapping[str, Any]) -> list[str]:
+def is_of_torch(kind: type) -> bool:
+    """Return whether a class is an optimizer or schedule of torch, whose options `part_of` checks."""
+    return issubclass(kind, (BASES["optimizer"][1], BASES["scheduler"][1]))
+
+
+def check_several(group: str, node: Any) -> tuple[dict[str, RunLogs] | None, list[str]]:
+    """Return the loggers of a config, and the faults of its loggers or callbacks."""
+    faults: list[str] = []
+    loggers: dict[str, RunLogs] = {}
+    for path, entry in nodes_of(group, node).items():
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("_target_"), str):
+            rule = f"must be a mapping with a `_target_`, as in the choices {choices_text(group)}"
+            wrong = [fault(path, entry, rule)]
+        elif not (wrong := target_faults(path, entry, BASES[group])):
+            kind, options = get_class(entry["_target_"]), plain_options(entry)
+            check = logger_faults if group == "logger" else callback_faults
+            wrong = check(path, kind, options)
+            if group == "logger" and not wrong:
+                own = issubclass(kind, RunLogs)
+                loggers[path] = kind(**options) if own else LightningLogs(kind=kind, options=options)
+        faults += wrong
+    return (loggers if group == "logger" and not faults else None), faults
+
+
+def plain_options(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a node, without the keys of Hydra."""
+    return {key: value for key, value in node.items() if not str(key).startswith("_")}
+
+
+def target_faults(path: str, node: Mapping[str, Any], bases: tuple[type, ...]) -> list[str]:
+    """Return the faults of what a node would call, or that its class is named by the path of its module."""
+    if private := private_path(node["_target_"]):
+        return [fault(f"{path}._target_", node["_target_"], f"is a private path: write {private}")]
+    return called_faults(path, node, bases)
+
+
+def trainer_faults(options: Mapping[str, Any]) -> list[str]:
     """Return the faults of the trainer's options."""
-    if target != "lightning.Trainer":
-        return [fault("trainer._target_", target, "must be lightning.Trainer")]
     faults = []
     for key, value in options.items():
         annotation = TrainerOptions.__annotations__.get(key)
@@ -200,20 +249,13 @@ def trainer_faults(target: str, options: Mapping[str, Any]) -> list[str]:
             faults.append(fault(f"trainer.{key}", value, rule))
     if "max_epochs" not in options:
         faults.append(f"`trainer.max_epochs` is missing: it must be {describe(Count)}")
-    return faults + [line for node in options.get("callbacks") or () for line in callback_faults(node)]
+    _, wrong = check_several("callbacks", options.get("callbacks"))
+    return faults + [line.replace("`callbacks", "`trainer.callbacks", 1) for line in wrong]
 
 
-def callback_faults(node: Any) -> list[str]:
-    """Return the faults of one entry of `trainer.callbacks`."""
-    target = node.get("_target_") if isinstance(node, Mapping) else None
-    try:
-        kind = get_class(str(target))
-    except Exception:
-        kind = None
-    if kind is None or not issubclass(kind, lightning.Callback):
-        return [fault("trainer.callbacks", node, "must be a list of nodes whose `_target_` is a Lightning callback")]
-    options = {key: value for key, value in node.items() if not str(key).startswith("_")}
-    return option_faults(kind, options, group="trainer.callbacks")
+def callback_faults(path: str, kind: type, options: Mapping[str, Any]) -> list[str]:
+    """Return the faults of the options of a callback."""
+    return option_faults(kind, options, group=path)
 
 
 def private_path(target: str) -> str | None:

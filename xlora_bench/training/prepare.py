@@ -9,7 +9,11 @@ from typing import Any
 
 import lightning
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from xlora_bench.adapters.decompositions.disk_cache import disk_cache
@@ -25,10 +29,12 @@ from xlora_bench.runs.run import Run
 from xlora_bench.runs.sweep_context import running_sweep
 from xlora_bench.system.lru_cache import collect_garbage
 from xlora_bench.training.callbacks import Costs, EpochCheckpoint, EpochStreams, FactorMonitor
-from xlora_bench.training.loggers import RunLabels, flatten
+from xlora_bench.training.loggers import RunLabels, RunLogs, flatten
 from xlora_bench.training.loop.module import Classifier
+from xlora_bench.training.options import checked_part
 from xlora_bench.training.resolve import RunRequest
 from xlora_bench.training.start_from import load_parent_adapter
+from xlora_bench.training.trust import nodes_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +76,16 @@ def prepare(request: RunRequest, *, init_from: Path | None = None, checkpoint: P
     )
     if init_from is not None:
         load_parent_adapter(model, init_from, head=classifier.head)
-    logger_options, costs = instantiate(run.config["logger"]), Costs()
-    logger = logger_options.open(run.attempt, run_labels(run))
-    callbacks = [
+    loggers, costs = OpenLoggers.of(run), Costs()
+    callbacks: list[lightning.Callback] = [
         EpochStreams(run.config["seed"]),
         FactorMonitor(run.attempt, every_n_steps=run.config["monitor"]["every_n_steps"]),
         costs,
         EpochCheckpoint(run.attempt),
+        *([LearningRateMonitor(logging_interval="step")] if loggers.opened else []),
+        *(instantiate(node) for node in nodes_of("callbacks", run.config.get("callbacks")).values()),
     ]
+    logger = [logger for _, logger in loggers.opened] or False
     corpus, trainer = request.corpus, trainer_of(run.config["trainer"], logger=logger, callbacks=callbacks)
     return PreparedRun(
         run=run,
@@ -86,7 +94,7 @@ def prepare(request: RunRequest, *, init_from: Path | None = None, checkpoint: P
         trainer=trainer,
         costs=costs,
         checkpoint=checkpoint if method.resumable else None,
-        close_logger=lambda summary: logger_options.close(logger, summary),
+        close_logger=loggers.close,
         about={
             "hashes": {"data": corpus.fingerprint, "weights": weights, "tokenizer": tokenizer_hash(corpus.tokenizer)},
             "parameters": parameter_counts(model, head, closed_form=method.closed_form(model)),
@@ -96,12 +104,30 @@ def prepare(request: RunRequest, *, init_from: Path | None = None, checkpoint: P
     )
 
 
+@dataclass(frozen=True)
+class OpenLoggers:
+    """The loggers of a run, each with its options."""
+
+    opened: Sequence[tuple[RunLogs, Logger]]
+
+    @classmethod
+    def of(cls, run: Run) -> "OpenLoggers":
+        """Open the loggers of a run."""
+        options = checked_part("logger", run.config["logger"])
+        return cls([(one, one.open(run.attempt, run_labels(run))) for one in options.values()])
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        """Pass the summary of the outcome to every logger, and close it."""
+        for options, logger in self.opened:
+            options.close(logger, summary)
+
+
 def trainer_of(
     options: Mapping[str, Any], *, callbacks: Sequence[lightning.Callback] = (), **more: Any
 ) -> lightning.Trainer:
     """Return the trainer with our `callbacks`, then those of `trainer.callbacks`; switch TF32 on or off."""
     use_tf32(bool(options.get("tf32")))
-    own = [instantiate(node) for node in options.get("callbacks") or ()]
+    own = [instantiate(node) for node in nodes_of("callbacks", options.get("callbacks")).values()]
     rest = {key: value for key, value in options.items() if key not in ("callbacks", "tf32")}
     return instantiate(rest, callbacks=[*callbacks, *own], **more)
 
@@ -165,6 +191,7 @@ def batches(request: RunRequest, model: nn.Module, trainer: lightning.Trainer) -
         corpus=corpus,
         train_collator=collator,
         eval_collator=collator,
+        num_workers=task.num_workers,
     )
 
 
@@ -195,7 +222,7 @@ def parameter_counts(model: nn.Module, head: list[nn.Parameter], *, closed_form:
 
 
 def run_labels(run: Run) -> RunLabels:
-    """Return the labels of a run in W&B."""
+    """Return the labels of a run for its loggers."""
     shown = [run.choices[group] for group in ("model", "task", "adapter", "init_scheme")]
     rank = run.config["adapter"].get("rank")
     name = "-".join([*shown, *([f"r{rank}"] if rank is not None else [])])
@@ -206,4 +233,12 @@ def run_labels(run: Run) -> RunLabels:
         name=f"{name}-s{run.config['seed']}",
         tags=tuple(shown),
         config=flatten(run.config),
+        sweep_folder=sweep_folder(),
     )
+
+
+def sweep_folder() -> Path | None:
+    """Return Hydra's folder of the sweep whose job this process runs; None outside of sweeps."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).absolute()

@@ -22,6 +22,7 @@ from xlora_bench.training.caches import Caches
 from xlora_bench.training.options import GROUPS, PARTS, GroupCheck, check_config, check_group
 from xlora_bench.training.preflight import preflight
 from xlora_bench.training.start_from import check_parent
+from xlora_bench.training.trust import SEVERAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ def check_run(
     faults = [
         f"`{group}` takes one choice; a sweep over several needs -m and {group}=lora,lu, without brackets"
         for group in GROUPS
-        if group in config and group not in choices
+        if group in config and group not in choices and group not in SEVERAL
     ]
     objects, wrong = check_config(config, check)
     faults = faults or wrong

@@ -61,8 +61,9 @@ def requested_columns(config: Mapping[str, Any], choices: Mapping[str, Any]) -> 
 
 
 def naming_choices(choices: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the group choices without those of Hydra and of cosmetic groups such as the logger."""
-    return {name: choice for name, choice in choices.items() if "/" not in name and name not in COSMETIC}
+    """Return the group choices without those of Hydra, of cosmetic groups such as the logger, and groups not chosen."""
+    named = {name: choice for name, choice in choices.items() if choice not in (None, "None")}
+    return {name: choice for name, choice in named.items() if "/" not in name and name not in COSMETIC}
 
 
 def _run_ids(results_dir: Path) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -46,7 +47,7 @@ class Plan:
     @property
     def logs_to_wandb(self) -> bool:
         """Whether the runs of this sweep are logged to W&B."""
-        return str(OmegaConf.select(self.config, "hydra.runtime.choices.logger")).startswith("wandb")
+        return bool(self.wandb_node)
 
     @property
     def report(self) -> Path:
@@ -56,9 +57,22 @@ class Plan:
     @property
     def wandb_settings(self) -> dict[str, Any]:
         """Arguments of `wandb.init` for the sweep's table: project, entity and mode of its logger, group and folder."""
-        logger = self.config.logger
-        settings = {key: logger.get(key) for key in ("project", "entity", "mode") if logger.get(key) is not None}
+        from xlora_bench.training.loggers.wandb_logs import MARKER  # noqa: PLC0415 - slow to import
+
+        node = self.wandb_node
+        settings = {key: node[key] for key in ("project", "entity", "mode") if node.get(key) is not None}
+        if (self.jobs.parent / MARKER).exists():  # it did not answer to a run
+            settings["mode"] = "offline"
         return {**settings, "group": self.name, "dir": self.report}
+
+    @property
+    def wandb_node(self) -> Mapping[str, Any]:
+        """The node of the W&B logger in the config; empty if there is none."""
+        node = OmegaConf.to_container(self.config.logger, resolve=True)
+        nodes = [node, *(node.values() if isinstance(node, dict) else cast("list[Any]", node))]
+        return next(
+            (one for one in nodes if isinstance(one, dict) and str(one.get("_target_")).endswith(".WandbLogs")), {}
+        )
 
 
 def make_plan(config: DictConfig) -> Plan:

@@ -14,6 +14,7 @@ from xlora_bench.training.loop.evaluation import Evaluation
 from xlora_bench.training.loop.loss_watch import LossWatch
 from xlora_bench.training.loop.optimizers import AdamW, Schedule
 from xlora_bench.training.loop.scorer import Scorer
+from xlora_bench.training.loop.torch_classes import TorchOptimizer, TorchSchedule
 from xlora_bench.training.loop.trained_state import trained_names
 
 
@@ -29,8 +30,8 @@ class Classifier(Scorer):
         *,
         method: Method,
         task: TextTask,
-        optimizer: AdamW,
-        schedule: Schedule,
+        optimizer: AdamW | TorchOptimizer,
+        schedule: Schedule | TorchSchedule,
         head: set[str],
     ) -> None:
         super().__init__(model, task=task)

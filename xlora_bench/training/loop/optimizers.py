@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -41,19 +41,40 @@ class AdamW(CheckedOptions):
         self, model: nn.Module, head: Iterable[str], lr_ratios: Mapping[str, float], *, fused: bool = True
     ) -> Optimizer:
         """Return the optimizer; `head` has the names of the head's parameters, `lr_ratios` factors of `lr` by name."""
-        head, spared = set(head), undecayed_names(model)
-        head_lr = self.lr if self.head_lr is None else self.head_lr
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                lr = head_lr if name in head else self.lr * lr_ratios.get(name, 1.0)
-                groups.setdefault((lr, 0.0 if name in spared else self.weight_decay), []).append(parameter)
+        decay = self.weight_decay
         return torch.optim.AdamW(
-            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()],
+            parameter_groups(model, head, lr_ratios, lr=self.lr, head_lr=self.head_lr, weight_decay=decay),
             betas=(self.betas[0], self.betas[1]),
             eps=self.eps,
             fused=fused,
         )
+
+
+def parameter_groups(
+    model: nn.Module,
+    head: Iterable[str],
+    lr_ratios: Mapping[str, float],
+    *,
+    lr: float,
+    head_lr: float | None,
+    weight_decay: float | None,
+) -> list[dict[str, Any]]:
+    """Return the trained parameters in groups of one learning rate and weight decay each, for any optimizer.
+
+    A `head_lr` of None is `lr`; with a `weight_decay` of None the groups do not set it.
+    """
+    head, spared = set(head), undecayed_names(model)
+    head_lr = lr if head_lr is None else head_lr
+    groups: dict[tuple[float, float | None], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = head_lr if name in head else lr * lr_ratios.get(name, 1.0)
+            decay = 0.0 if weight_decay is not None and name in spared else weight_decay
+            groups.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": group, "lr": rate, **({} if decay is None else {"weight_decay": decay})}
+        for (rate, decay), group in groups.items()
+    ]
 
 
 def undecayed_names(model: nn.Module) -> set[str]:
