@@ -198,7 +198,7 @@ def test_every_variant_has_its_error_in_the_table_of_the_exchange():
 
 GROUPS = (
     *("adapter", "init_scheme", "targets", "model", "task", "optimizer", "scheduler", "trainer", "logger"),
-    "callbacks",
+    *("callbacks", "experiment"),
 )
 
 

@@ -2,12 +2,13 @@
 
 import logging
 import sys
+from dataclasses import replace
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from xlora_bench.runs.run import Run
-from xlora_bench.training.loggers import RunLabels, WandbLogs, flatten
+from xlora_bench.training.loggers import LightningLogs, RunLabels, TrackioLogs, WandbLogs, flatten, wandb_logs
 from xlora_bench.training.prepare import run_labels
 
 pytestmark = pytest.mark.slow
@@ -49,3 +50,77 @@ def test_the_seeds_of_one_config_share_their_label(tmp_path):
 
 def test_nested_keys_are_flattened_by_dots():
     assert flatten({"a": {"b": 1, "c": {}}, "d": [2]}) == {"a.b": 1, "a.c": {}, "d": [2]}
+
+
+@pytest.fixture
+def wandb_without_server(monkeypatch):
+    """A fake W&B whose server does not answer: the modes in which it was started."""
+    modes = []
+    module = type(sys)("wandb")
+
+    def init(**options):
+        modes.append(options["mode"])
+        if options["mode"] == "online":
+            raise TimeoutError("90 s")
+        return object()
+
+    module.init, module.Settings = init, dict
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", lambda experiment: experiment)
+    monkeypatch.setattr(wandb_logs, "unanswered", set())
+    return modes
+
+
+def test_a_server_that_does_not_answer_costs_one_time_out_per_sweep(
+    wandb_without_server, tmp_path, caplog, monkeypatch
+):
+    logs = WandbLogs(mode="online")
+    labels = replace(LABELS, sweep_folder=tmp_path)
+    for _ in range(3):
+        logs.open(tmp_path, labels)
+    monkeypatch.setattr(wandb_logs, "unanswered", set())  # as in another process of the sweep
+    logs.open(tmp_path, labels)
+    assert wandb_without_server == ["online", "offline", "offline", "offline", "offline"]
+    assert [record.message for record in caplog.records] == [
+        "W&B is not available online (90 s); from now on runs are logged offline"
+    ]
+    (tmp_path / "other").mkdir()
+    logs.open(tmp_path, replace(LABELS, sweep_folder=tmp_path / "other"))
+    assert wandb_without_server[5:] == ["online", "offline"]
+
+
+def test_single_runs_leave_no_marker(wandb_without_server, tmp_path):
+    WandbLogs(mode="online").open(tmp_path, LABELS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_trackio_gets_the_curves_the_config_and_the_end(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        name = "n"
+
+        def log(self, metrics, step):
+            calls.append((metrics, step))
+
+        def finish(self):
+            calls.append("finish")
+
+    module = type(sys)("trackio")
+    module.init = lambda project, **options: calls.append((project, options)) or Run()
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    logger = TrackioLogs(project="p").open(tmp_path, LABELS)
+    logger.log_metrics({"train/loss": 0.5}, step=3)
+    TrackioLogs().close(logger, {})
+    assert calls == [
+        ("p", {"name": "n-c", "group": "g", "config": {"run_id": "c"}}),
+        ({"train/loss": 0.5}, 3),
+        "finish",
+    ]
+
+
+def test_save_dir_and_name_are_the_runs_own_unless_the_options_set_them(tmp_path):
+    made = LightningLogs(kind=CSVLogger, options={"name": "x"}).open(tmp_path, LABELS)
+    assert made.log_dir == str(tmp_path / "x" / "version_0")
+    other = LightningLogs(kind=CSVLogger, options={"save_dir": str(tmp_path / "y")}).open(tmp_path, LABELS)
+    assert other.root_dir.startswith(str(tmp_path / "y"))

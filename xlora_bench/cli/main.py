@@ -69,9 +69,13 @@ def make_working_folder_importable() -> None:
 
 
 def arguments(arguments: list[str]) -> list[str]:
-    """Return the arguments for Hydra: replace `--dry-run` by its sweeper, and quote the elements of `start_from`."""
+    """Return the arguments for Hydra: replace `--dry-run` by its sweeper, and quote the elements of `start_from`.
+
+    `experiment=NAME` becomes `--config-name experiment/NAME`.
+    """
     from xlora_bench.runs.overrides import quoted  # noqa: PLC0415 - slow to import, as above
 
+    arguments = with_experiment(arguments)
     rest = [quoted(argument) for argument in arguments if argument != "--dry-run"]
     if len(rest) == len(arguments):
         return rest
@@ -79,3 +83,16 @@ def arguments(arguments: list[str]) -> list[str]:
         (location for location, word in enumerate(rest) if "=" in word and not word.startswith("-")), len(rest)
     )
     return ["--multirun", *rest[:first], "hydra/sweeper=dry_run", *rest[first:]]  # Hydra: overrides in one block
+
+
+def with_experiment(arguments: list[str]) -> list[str]:
+    """Return the arguments with the config name for `experiment=NAME`; refuse the name of no experiment."""
+    named = [argument for argument in arguments if argument.startswith("experiment=")]
+    if not named:
+        return arguments
+    from xlora_bench.cli.help import choices  # noqa: PLC0415 - not needed otherwise
+
+    name = named[-1].partition("=")[2]
+    if len(named) > 1 or name not in choices("experiment"):
+        refuse(f"`experiment` (={name}) must be one of {', '.join(choices('experiment'))}")
+    return ["--config-name", f"experiment/{name}", *(argument for argument in arguments if argument not in named)]

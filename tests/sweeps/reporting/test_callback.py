@@ -37,7 +37,7 @@ hydra: {sweep: {dir: "${paths.results_dir}/sweeps/${now:%H-%M-%S-%f}"}}
     "adapter/lora_again": "{rank: 8, alpha: '${.rank}'}",
     "adapter/lu": "{rank: 8, alpha: '${.rank}', kind: lu}",
     "logger/csv": "{}",
-    "logger/wandb": "{project: toy, entity: null, mode: offline}",
+    "logger/wandb": "wandb: {_target_: xlora_bench.WandbLogs, project: toy, entity: null, mode: offline}",
     "paper/small": """
 # @package _global_
 defaults: [/config, _self_]
