@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from xlora_bench.runs.config_folder import CONFIGS
 from xlora_bench.runs.overrides import as_text
+from xlora_bench.runs.plain_config import refuse_environment
 
 PRIMARY = "config"
 
@@ -24,8 +25,9 @@ class Composer:
         self.search = [] if config_dir is None else [f"hydra.searchpath={as_text([f'file://{config_dir.absolute()}'])}"]
 
     def composed(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """Return the resolved config."""
+        """Return the resolved config; raise a ValueError if it reads an environment variable outside of its paths."""
         config = compose(PRIMARY, overrides=[*self.search, *overrides])
+        refuse_environment(config)
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         return plain
 

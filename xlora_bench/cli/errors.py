@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from xlora_bench.cli.exit_codes import FAILED, INTERRUPTED, REFUSED
+from xlora_bench.system.escape import terminal
 from xlora_bench.system.options import near
 
 STOPPED = "interrupted; the same command goes on from the last whole epoch"
@@ -54,7 +55,7 @@ def with_traceback(entry: Callable[[], object]) -> None:
 def stop_with(line: str, code: int) -> None:
     """Print one line to stderr and exit; the traceback goes to the log at level DEBUG."""
     logging.getLogger(__name__).debug("traceback", exc_info=True)
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{terminal(line)}\n")
     sys.exit(code)
 
 

@@ -13,6 +13,7 @@ from xlora_bench.cli.composing import add_config_arguments, composing, import_fr
 from xlora_bench.cli.errors import run_clearly
 from xlora_bench.data.checks import are_hidden
 from xlora_bench.runs.console import console
+from xlora_bench.system.escape import csv
 from xlora_bench.system.io import write_atomically
 
 if TYPE_CHECKING:
@@ -143,4 +144,4 @@ def predictions_csv(evaluation: "Evaluation", task: "TextTask") -> str:
     if names is not None:
         for column in ("label", "prediction"):
             frame[column] = [names[number] if number >= 0 else None for number in frame[column]]
-    return str(frame.to_csv(index=False))
+    return csv(frame)

@@ -12,13 +12,14 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from xlora_bench.adapters.decompositions.factorizations import energy_rank, singular_values
 from xlora_bench.cli.errors import run_clearly
 from xlora_bench.runs.config_folder import CONFIGS
+from xlora_bench.runs.console import console
 from xlora_bench.runs.run import writable
+from xlora_bench.system.escape import figure as figure_text
 
 log = logging.getLogger(__name__)
 ENERGIES = (0.80, 0.85, 0.90, 0.95, 0.99)
@@ -86,7 +87,7 @@ def job(config: DictConfig) -> None:
     values = spectra(model, module_names)
     frame = table(values)
     frame.to_csv(folder / "spectrum.csv", index=False)
-    draw(values, folder / "spectrum", title=f"{config.model.name}, targets {choice['targets']}")
+    draw(values, folder / "spectrum", title=figure_text(f"{config.model.name}, targets {choice['targets']}"))
 
     shown = Table(
         "module",
@@ -95,7 +96,7 @@ def job(config: DictConfig) -> None:
     )
     for row in frame.itertuples(index=False):
         shown.add_row(str(row.module).removeprefix(f"{model.base_model_prefix}."), *map(str, row[3:]))
-    Console().print(shown)
+    console().print(shown)
     log.info("Files: %s", folder)
 
 

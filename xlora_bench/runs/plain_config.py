@@ -8,6 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 
 REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 """An interpolation that is the value of another key: `${adapter.rank}`."""
+ENVIRONMENT = re.compile(r"\$\{\s*(?:oc\.)?env\s*:")
+"""An interpolation by the value of an environment variable."""
+MAY_READ_ENVIRONMENT = ("paths", "hydra")
+"""Top-level keys that may have such interpolations: folders, and Hydra's own node, which no record holds."""
 Change = tuple[tuple[str, ...], Any]
 """A key, split at its dots, and its new value."""
 
@@ -24,7 +28,12 @@ def plain_config(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     """Return the config of a run as plain values, without what only the sweep reads (`SWEEP_ONLY`).
 
     A rule of `grid` may hold an interpolation that this run cannot resolve: `${adapter.rank}` beside `adapter=full`.
+
+    Raises:
+        ValueError: if a value would be read from an environment variable, outside of `MAY_READ_ENVIRONMENT`.
     """
+    if resolve:
+        refuse_environment(config)
     plain: dict[str, Any] = {}
     for key in map(str, config):
         node = None if key in SWEEP_ONLY else config._get_node(key)
@@ -35,6 +44,50 @@ def plain_config(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
         else:
             plain[key] = config[key] if resolve else cast("Any", node)._value()
     return plain
+
+
+def refuse_environment(config: DictConfig) -> None:
+    """Raise a ValueError for a value that would be read from an environment variable: records and logs would hold it.
+
+    What only the sweep reads is not checked, nor `MAY_READ_ENVIRONMENT`.
+    """
+    for key in map(str, config):
+        node = None if key in SWEEP_ONLY or key in MAY_READ_ENVIRONMENT else config._get_node(key)
+        if node is None:
+            continue
+        raw: Any = OmegaConf.to_container(cast("DictConfig", node)) if OmegaConf.is_config(node) else node._value()
+        for path, text in texts_in(raw, key):
+            if ENVIRONMENT.search(text):
+                raise ValueError(environment_fault(path, text))
+
+
+def environment_fault(key: str, text: str) -> str:
+    """Return the line on a value that would be read from an environment variable."""
+    return (
+        f"`{key}` (={text}) must not read an environment variable: records and logs would hold its value; write the "
+        "value itself, or leave a secret out: libraries read HF_TOKEN and WANDB_API_KEY themselves"
+    )
+
+
+def refuse_environment_in(overrides: Iterable[str]) -> None:
+    """Raise a ValueError for such an override: Hydra resolves it before a sweep writes its plan."""
+    for line in overrides:
+        key, _, text = line.partition("=")
+        if ENVIRONMENT.search(text) and key.lstrip("+~").partition(".")[0] not in MAY_READ_ENVIRONMENT:
+            raise ValueError(environment_fault(key.lstrip("+"), text))
+
+
+def texts_in(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the dotted keys and the texts in `node`, the keys of its mappings included."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield path, str(key)
+            yield from texts_in(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from texts_in(value, path)
+    elif isinstance(node, str):
+        yield path, node
 
 
 def with_changes(config: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def test_files(written):
 def test_text_says_it_all(written):
     text = (written / "comparison.md").read_text()
     for phrase in (
-        "compared with **LoRA | ours**",
+        r"compared with **LoRA \| ours**",
         "five seeds cannot reach p < 0.05 (0.0625),\n  6 are needed",
         "## sst2",
         r"| LoRA \| ours | 6 | 0 |",

@@ -8,10 +8,13 @@ from matplotlib.figure import Figure
 from scikit_posthocs import critical_difference_diagram
 
 from xlora_bench.results.statistics.permutation_test import ALPHA
+from xlora_bench.system.escape import figure as figure_text
 
 
 def write_diagram(ranks: pd.Series, p_pairs: pd.DataFrame, path: Path, *, tasks: int, distance: float) -> list[Path]:
     """Write the diagram of `ranks` and Nemenyi's p-values as PNG and SVG at `path` plus suffix; return both paths."""
+    names = {name: figure_text(str(name)) for name in ranks.index}
+    ranks, p_pairs = ranks.rename(names), p_pairs.rename(index=names, columns=names)
     figure = Figure(figsize=(8.0, 1.4 + 0.34 * ((len(ranks) + 1) // 2 + 2)), layout="constrained")
     panel = figure.subplots()
     critical_difference_diagram(

@@ -11,6 +11,7 @@ from xlora_bench.results.comparison.columns import Column, Line
 from xlora_bench.results.statistics.intervals import Interval
 from xlora_bench.results.statistics.permutation_test import ALPHA, pairs_needed, smallest_p
 from xlora_bench.results.statistics.power import failure_interval
+from xlora_bench.system.escape import markdown
 
 HEAD = (
     "method",
@@ -46,18 +47,18 @@ IQM = """\
 
 def to_markdown(comparison: Comparison, figures: Sequence[str | None]) -> str:
     """Return the comparison as Markdown; `figures` are the file names of the diagrams, in the order of `across`."""
-    reference = comparison.labels[comparison.reference]
+    reference = markdown(comparison.labels[comparison.reference])
     preface = PREFACE.format(reference=reference, alpha=ALPHA, five=smallest_p(5), needed=pairs_needed())
     lines = ["# Comparison", "", preface]
     for column in comparison.columns:
-        lines += ["", f"## {column_label(comparison.axes.columns, column.key) or 'All runs'}", ""]
+        lines += ["", f"## {markdown(column_label(comparison.axes.columns, column.key)) or 'All runs'}", ""]
         lines += _column(column, comparison)
     for across, figure in zip(comparison.across, figures, strict=True):
         names = [name for name in comparison.axes.columns if name != "task"]
-        setting = column_label(names, across.setting)
+        setting = markdown(column_label(names, across.setting))
         lines += ["", f"## Over tasks{f': {setting}' if setting else ''}", "", *_across(across, figure)]
     if comparison.notes:
-        lines += ["", "## Not compared", "", *(f"- {note}" for note in comparison.notes)]
+        lines += ["", "## Not compared", "", *(f"- {markdown(note)}" for note in comparison.notes)]
     return "\n".join([*lines, ""])
 
 
@@ -76,14 +77,14 @@ def _column(column: Column, comparison: Comparison) -> Iterator[str]:
     yield _row(HEAD)
     yield "|---|" + "---:|" * (len(HEAD) - 2) + "---|"
     for line in column.lines:
-        name = comparison.labels[line.method]
-        yield _row([f"**{name}**" if line.method == column.best else name, *line_texts(line)])
+        name = markdown(comparison.labels[line.method])
+        yield _row([f"**{name}**" if line.method == column.best else name, *map(markdown, line_texts(line))])
     yield ""
-    yield column.summary
+    yield markdown(column.summary)
     yield from _power(column)
     if column.notes:
         yield ""
-        yield from (f"- {note}" for note in column.notes)
+        yield from (f"- {markdown(note)}" for note in column.notes)
 
 
 def line_texts(line: Line) -> list[str]:
@@ -135,9 +136,9 @@ def _across(across: Across, figure: str | None) -> Iterator[str]:
     for name, rank in across.ranks.items():
         score, difference = across.iqm.get(str(name)), across.iqm_difference.get(str(name))
         texts = [_with(score) if score else "", _with(difference, sign=True) if difference else ""]
-        yield _row([str(name), f"{rank:.2f}", *texts])
+        yield _row([markdown(str(name)), f"{rank:.2f}", *texts])
     yield ""
-    yield from (f"- {sentence}" for sentence in across.sentences)
+    yield from (f"- {markdown(sentence)}" for sentence in across.sentences)
     yield IQM
     if figure is not None:
         yield ""
@@ -190,4 +191,4 @@ def _p(value: float | None) -> str:
 
 
 def _row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
+    return "| " + " | ".join(texts) + " |"

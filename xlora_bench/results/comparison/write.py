@@ -12,6 +12,7 @@ from xlora_bench.results.comparison.diagram import write_diagram
 from xlora_bench.results.comparison.text import to_frame, to_markdown
 from xlora_bench.results.frame.pivot_axes import PivotAxes
 from xlora_bench.results.statistics.across import LEAST_METHODS, critical_difference
+from xlora_bench.system.escape import csv
 from xlora_bench.system.io import write_atomically
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def write_comparison(
     folder = Path(folder)
     figures = _write_diagrams(comparison, folder)
     write_atomically(folder / "comparison.md", to_markdown(comparison, figures))
-    write_atomically(folder / "comparison.csv", to_frame(comparison).to_csv(index=False))
+    write_atomically(folder / "comparison.csv", csv(to_frame(comparison)))
     return comparison
 
 

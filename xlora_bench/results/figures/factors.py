@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from xlora_bench.results.figures.figures import COLOURS, save
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, keys, ordered
+from xlora_bench.system.escape import figure as figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
@@ -67,11 +68,11 @@ def _write(lines: Mapping[tuple[Key, Key], pd.DataFrame], path: Path, labels: di
             for number, method in enumerate(methods):
                 if (panel, method) in lines:
                     _draw(panel_axes, lines[panel, method], what, number)
-            _finish(panel_axes, f"{method_name(panel)}: {title}" if panel else title)
+            _finish(panel_axes, f"{figure_text(method_name(panel))}: {title}" if panel else title)
     figure.supxlabel("optimizer step", fontsize=10)
     figure.supylabel("Frobenius norm, mean over modules and runs", fontsize=10)
     handles = [
-        Line2D([], [], color=COLOURS[number % len(COLOURS)], label=method_name(method, labels))
+        Line2D([], [], color=COLOURS[number % len(COLOURS)], label=figure_text(method_name(method, labels)))
         for number, method in enumerate(methods)
     ]
     handles += [

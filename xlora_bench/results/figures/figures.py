@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, keys, ordered
 from xlora_bench.results.statistics import summarise
+from xlora_bench.system.escape import figure as figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
@@ -98,11 +99,11 @@ def _write(points: pd.DataFrame, path: Path, *, label: str, score: str, labels: 
         if path.name in COSTS:
             _draw_front(panel, points[points["panel"] == panel_key])
         _set_ticks(panel, points["x"])
-        panel.set_title(method_name(panel_key), fontsize=10)
+        panel.set_title(figure_text(method_name(panel_key)), fontsize=10)
     for panel in grid.flat[len(panels) :]:
         panel.set_axis_off()
     figure.supxlabel(label, fontsize=10)
-    figure.supylabel(score, fontsize=10)
+    figure.supylabel(figure_text(score), fontsize=10)
     handles = {
         text: handle for panel in grid.flat for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)
     }
@@ -134,7 +135,7 @@ def _draw(
             line["mean"],
             yerr=line["std"].fillna(0.0),
             xerr=line["x_std"].fillna(0.0) if (line["x_std"] > 0).any() else None,
-            label=method_name(method, labels),
+            label=figure_text(method_name(method, labels)),
             linestyle=style_of(index),
             linewidth=1.2,
             capsize=2.5,

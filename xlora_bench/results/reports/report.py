@@ -15,6 +15,7 @@ from xlora_bench.results.protocols.protocol import Aggregation, Selection
 from xlora_bench.results.protocols.selection import under
 from xlora_bench.results.tables.build_table import build_table
 from xlora_bench.results.tables.table import Table
+from xlora_bench.system.escape import csv
 from xlora_bench.system.io import write_atomically
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def write_report(
         "table.md": table.to_markdown(),
         "table.csv": table.to_csv(),
         "table.tex": table.to_latex(),
-        "runs.csv": frame.to_csv(index=False),
+        "runs.csv": csv(frame),
     }
     folder = Path(folder)
     try:

@@ -14,6 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from xlora_bench.results.figures.figures import look_of, style_of
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import Key, keys, ordered
+from xlora_bench.system.escape import csv
+from xlora_bench.system.escape import figure as figure_text
 from xlora_bench.system.io import write_atomically
 
 log = logging.getLogger(__name__)
@@ -56,9 +58,9 @@ def write_trials(
     """Write `trials.csv`, `expected_best.csv` and, if a figure can be drawn, `expected_best.png` into `folder`."""
     by = [name for name in by if name in trials]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "trials.csv", trials.to_csv(index=False))
+    write_atomically(folder / "trials.csv", csv(trials))
     expected = curves(trials, by=by)
-    write_atomically(folder / "expected_best.csv", expected.to_csv(index=False))
+    write_atomically(folder / "expected_best.csv", csv(expected))
     try:
         _draw(expected, folder / "expected_best.png", by=by, labels=labels or {})
     except Exception as error:
@@ -94,8 +96,8 @@ def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapp
             line = rows[methods[rows.index] == method]
             look = look_of(number) | {"linestyle": style_of(number), "linewidth": 1.2}
             (drawn,) = panel.plot(line["k"], line["expected_best"], **look)
-            handles[method_name(method, labels)] = drawn
-        panel.set_title(str(task), fontsize=10)
+            handles[figure_text(method_name(method, labels))] = drawn
+        panel.set_title(figure_text(str(task)), fontsize=10)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     for panel in grid[len(panels) :]:
         panel.set_axis_off()

@@ -1,6 +1,6 @@
 """A table of measured and published numbers, with its output formats."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -13,25 +13,7 @@ from rich.text import Text
 from xlora_bench.results.frame.pivot_axes import Key, PivotAxes
 from xlora_bench.results.protocols.protocol import Aggregation
 from xlora_bench.results.tables.table_cell import TableCell
-
-LATEX = str.maketrans(
-    {
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-    }
-    | {
-        "^": r"\textasciicircum{}",
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-    }
-)
-
+from xlora_bench.system.escape import csv, latex, markdown
 
 COMPARED = "Measured against published"
 
@@ -59,17 +41,19 @@ class Table:
         """Return the table for a terminal: one part per value of the first column axis."""
         parts: list[Any] = [Text(self.title, style="bold")]
         for name, columns in self._parts():
-            part = RichTable(title=name or None, title_justify="left")
+            part = RichTable(title=Text(name) if name else None, title_justify="left")
             for axis in self.axes.rows:
-                part.add_column(axis)
+                part.add_column(Text(axis))
             for column in columns:
-                part.add_column(self._column_label(column, within=name), justify="right")
+                part.add_column(Text(self._column_label(column, within=name)), justify="right")
             for row in self.rows:
                 entries = [self.entries[row, column] for column in columns]
                 part.add_row(*map(Text, self._row_label(row)), *map(_rich, entries))
             parts.append(part)
         if lines := self.compared():
-            part = RichTable(*self._compared_head(), title=COMPARED, title_justify="left")
+            part = RichTable(title=COMPARED, title_justify="left")
+            for axis in self._compared_head():
+                part.add_column(Text(axis))
             for line in lines:
                 part.add_row(*map(Text, line))
             parts.append(part)
@@ -77,41 +61,41 @@ class Table:
 
     def to_markdown(self) -> str:
         """Return the table as Markdown: one part per value of the first column axis."""
-        lines = [f"# {self.title}"]
+        lines = [f"# {markdown(self.title)}"]
         for name, columns in self._parts():
             header = [*self.axes.rows, *(self._column_label(column, within=name) for column in columns)]
-            lines += ["", f"## {name}", ""] if name else [""]
-            lines += [_markdown_row(header), "|" + "---|" * len(self.axes.rows) + "---:|" * len(columns)]
+            lines += ["", f"## {markdown(name)}", ""] if name else [""]
+            lines += [_markdown_row(map(markdown, header)), "|" + "---|" * len(self.axes.rows) + "---:|" * len(columns)]
             for row in self.rows:
                 entries = [self.entries[row, column] for column in columns]
-                lines.append(_markdown_row([*self._row_label(row), *map(_markdown, entries)]))
+                lines.append(_markdown_row([*map(markdown, self._row_label(row)), *map(_markdown, entries)]))
         if compared := self.compared():
             head = self._compared_head()
             lines += ["", f"## {COMPARED}", "", _markdown_row(head), "|" + "---|" * len(head)]
-            lines += map(_markdown_row, compared)
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
+            lines += [_markdown_row(map(markdown, line)) for line in compared]
+        return "\n".join([*lines, "", *(f"- {markdown(note)}" for note in self.notes), ""])
 
     def to_latex(self) -> str:
         """Return the table as LaTeX for `booktabs`, with one header line per column axis."""
         shape = "l" * len(self.axes.rows) + "r" * len(self.columns)
         lines = [
             r"\begin{table}",
-            rf"\caption{{{_latex(self.title)}}}",
+            rf"\caption{{{latex(self.title)}}}",
             rf"\begin{{tabular}}{{{shape}}}",
             r"\toprule",
         ]
         lines += [*self._latex_head(), r"\midrule"]
         for row in self.rows:
-            texts = [_latex(label) for label in self._row_label(row)]
+            texts = [latex(label) for label in self._row_label(row)]
             texts += [_latex_entry(self.entries[row, column]) for column in self.columns]
             lines.append(" & ".join(texts) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}", *self._latex_compared()]
-        notes = [rf"\par\footnotesize {_latex(note)}" for note in self.notes]
+        notes = [rf"\par\footnotesize {latex(note)}" for note in self.notes]
         return "\n".join([*lines, *notes, r"\end{table}", ""])
 
     def to_csv(self) -> str:
         """Return the table as CSV: one line per entry, numbers at full precision."""
-        return self.to_frame().to_csv(index=False)
+        return csv(self.to_frame())
 
     def to_frame(self) -> pd.DataFrame:
         """Return a frame with one row per entry, numbers at full precision."""
@@ -141,11 +125,11 @@ class Table:
     def _latex_compared(self) -> Iterator[str]:
         if lines := self.compared():
             head = self._compared_head()
-            yield rf"\par\medskip {_latex(COMPARED)}\par"
+            yield rf"\par\medskip {latex(COMPARED)}\par"
             yield rf"\begin{{tabular}}{{{'l' * len(head)}}}"
             yield r"\toprule"
             for line in (head, *lines):
-                yield " & ".join(map(_latex, line)) + r" \\" + (r" \midrule" if line is head else "")
+                yield " & ".join(map(latex, line)) + r" \\" + (r" \midrule" if line is head else "")
             yield from (r"\bottomrule", r"\end{tabular}")
 
     def _parts(self) -> Iterator[tuple[str, list[Key]]]:
@@ -171,17 +155,17 @@ class Table:
 
     def _latex_head(self) -> Iterator[str]:
         empty = " & " * (len(self.axes.rows) - 1)
-        names = " & ".join(map(_latex, self.axes.rows))
+        names = " & ".join(map(latex, self.axes.rows))
         last = len(self.axes.columns) - 1
         for level, axis in enumerate(self.axes.columns):
             table_cells = []
             for _, group in groupby(self.columns, key=lambda column: column[: level + 1]):
                 part = list(group)
                 label = _label(axis, part[0][level]) + (self._remark(part[0]) if level == 0 else "")
-                table_cells.append(rf"\multicolumn{{{len(part)}}}{{c}}{{{_latex(label)}}}")
+                table_cells.append(rf"\multicolumn{{{len(part)}}}{{c}}{{{latex(label)}}}")
             yield (names if level == last else empty) + " & " + " & ".join(table_cells) + r" \\"
         if last < 0:
-            yield names + " & " + _latex(self.headline) + r" \\"
+            yield names + " & " + latex(self.headline) + r" \\"
 
 
 def _show(value: Any) -> str:
@@ -205,14 +189,10 @@ def _markdown(entry: TableCell) -> str:
     return f"{f'**{entry.measured}**' if entry.bold else entry.measured} {entry.remarks}".strip()
 
 
-def _markdown_row(texts: list[str]) -> str:
-    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
-
-
-def _latex(text: str) -> str:
-    return text.translate(LATEX)
+def _markdown_row(texts: Iterable[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
 
 
 def _latex_entry(entry: TableCell) -> str:
-    measured = rf"\textbf{{{_latex(entry.measured)}}}" if entry.bold else _latex(entry.measured)
-    return f"{measured} {_latex(entry.remarks)}".strip()
+    measured = rf"\textbf{{{latex(entry.measured)}}}" if entry.bold else latex(entry.measured)
+    return f"{measured} {latex(entry.remarks)}".strip()
