@@ -5,8 +5,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+
+from xlora_bench.training.trust import part_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -29,4 +30,4 @@ def configured(*overrides: str) -> DictConfig:
 def part(group: str, choice: str, *overrides: str) -> object:
     """Return the object that a config group's choice names."""
     config = OmegaConf.to_container(configured(f"{group}={choice}", *overrides), resolve=True)
-    return instantiate(config[group])
+    return part_of(config[group])
