@@ -5,7 +5,11 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import MinLen
 
+<<<<<<< HEAD
 from xlora_bench.system.options import CheckedOptions, Count, NaturalNumber
+=======
+from xlora_bench.system.options import CheckedOptions, Count, OptionsError, fault
+>>>>>>> part-c
 
 Layout = Literal["auto", "packed", "padded"]
 HOLDOUT = "holdout"
@@ -57,12 +61,21 @@ class TextTask(CheckedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._freeze_sequences()
+        self._check_names()
         if self.holdout is not None:
             object.__setattr__(self, "eval_splits", (HOLDOUT,))
             assert self.training_split
         self._check_columns_and_splits()
         self._check_labels()
         self._check_metrics()
+
+    def _check_names(self) -> None:
+        """Raise unless the name of the task and those of its splits stay within `paths.data_dir`."""
+        splits = [("eval_splits", split) for split in self.eval_splits]
+        for key, name in (("name", self.name), ("train_split", self.train_split), *splits):
+            if name is not None and (name in (".", "..") or set(name) & set("/\\\0")):
+                rule = "must be a plain name, without / and \\: it names a file or folder within paths.data_dir"
+                raise OptionsError([fault(f"task.{key}", name, f"{rule}, which may be any folder")])
 
     @property
     def num_labels(self) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from xlora_bench.training.caches import Caches
 from xlora_bench.training.options import PARTS
 from xlora_bench.training.resolve import RunRequest, request_of
 from xlora_bench.training.train import get_or_train
-from xlora_bench.training.trust import BASES, check_recorded, parts_from_record
+from xlora_bench.training.trust import AGAIN, BASES, check_recorded, parts_from_record
 
 log = logging.getLogger(__name__)
 
 CACHE_DIR = "~/.cache/xlora_bench"
+"""The default `paths.cache_dir`; a record names no folder that is written to."""
+RUN_ID = "[0-9a-f]{16}"
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
@@ -50,8 +53,15 @@ def resolve_again(
     folder: Path,
     data_dir: Path | None,
     trust: Sequence[str] = (),
+    children: Sequence[str] = (),
 ) -> RunRequest:
-    """Return the run request of `record`, as `resolve` does, but from the recorded config; parents included."""
+    """Return the run request of `record`, as `resolve` does, but from the recorded config; parents included.
+
+    `children` are the ids of the runs that start from this one.
+
+    Raises:
+        ValueError: if the parent is no run id, or one of the run's own children.
+    """
     config = config_for(record, folder=folder, data_dir=data_dir)
     of = f"run {record.run_id}"
     check_recorded(config, tuple(BASES), of=of, trust=trust)
@@ -59,8 +69,12 @@ def resolve_again(
     paths = config["paths"]
     parent = None
     if parent_id := record.hashes.get("parent"):
+        known = (*children, record.run_id)
+        check_parent_id(parent_id, of=of, children=known)
         parents_record = recorded(parent_id).record
-        parent = resolve_again(parents_record, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust)
+        parent = resolve_again(
+            parents_record, recorded=recorded, folder=folder, data_dir=data_dir, trust=trust, children=known
+        )
     request = request_of(config, parts, choices=record.choices, caches=Caches(), parent=parent)
     if request.corpus.fingerprint != record.hashes.get("data"):
         location = paths["data_dir"] or "the Hub"
@@ -73,6 +87,14 @@ def resolve_again(
     return request
 
 
+def check_parent_id(parent_id: str, *, of: str, children: Sequence[str]) -> None:
+    """Raise a ValueError unless the parent that a record names is a run id, and none of its `children`."""
+    if not re.fullmatch(RUN_ID, str(parent_id)):
+        raise ValueError(f"{of}: `hashes.parent` (={parent_id!r}) must be a run id, 16 hex digits; {AGAIN}")
+    if parent_id in children:
+        raise ValueError(f"{of}: `hashes.parent` (={parent_id!r}) starts from this run itself; {AGAIN}")
+
+
 def config_for(record: Record, *, folder: Path, data_dir: Path | None) -> dict[str, Any]:
     """Return the recorded config with `folder` as results folder, local data, a CSV logger and no progress bar."""
     config = copy.deepcopy(record.config)
@@ -80,7 +102,7 @@ def config_for(record: Record, *, folder: Path, data_dir: Path | None) -> dict[s
     config["paths"] = {
         "data_dir": data_location(paths.get("data_dir"), given=data_dir, run_id=record.run_id),
         "results_dir": str(folder),
-        "cache_dir": paths.get("cache_dir") or CACHE_DIR,
+        "cache_dir": CACHE_DIR,
     }
     config["logger"] = {"_target_": "xlora_bench.CSVLogs"}
     config["trainer"] = {**config["trainer"], **QUIET, "default_root_dir": str(folder)}
