@@ -5,11 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import MinLen
 
-<<<<<<< HEAD
-from xlora_bench.system.options import CheckedOptions, Count, NaturalNumber
-=======
-from xlora_bench.system.options import CheckedOptions, Count, OptionsError, fault
->>>>>>> part-c
+from xlora_bench.system.options import CheckedOptions, Count, NaturalNumber, OptionsError, fault
 
 Layout = Literal["auto", "packed", "padded"]
 HOLDOUT = "holdout"
