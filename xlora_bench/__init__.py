@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from xlora_bench.runs.record import Record
     from xlora_bench.sweeps.reporting.callback import SweepReport
     from xlora_bench.training.load_run import load_run
-    from xlora_bench.training.loggers import CSVLogs, TrackioLogs, WandbLogs
+    from xlora_bench.training.loggers import CSVLogs, RunLabels, RunLogs, TrackioLogs, WandbLogs
     from xlora_bench.training.loop.optimizers import AdamW, Schedule
 
 _MODULES = {
@@ -74,7 +74,7 @@ _MODULES = {
     "runs.record": "Record",
     "sweeps.reporting.callback": "SweepReport",
     "training.load_run": "load_run",
-    "training.loggers": "CSVLogs TrackioLogs WandbLogs",
+    "training.loggers": "CSVLogs RunLabels RunLogs TrackioLogs WandbLogs",
     "training.loop.optimizers": "AdamW Schedule",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="KEY=VALUE",
         help="the method that the others are compared with in comparison.md (default adapter=lora)",
     )
+    parser.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="a folder of yours, for --paper: DIR/paper/NAME.yaml"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the files (RESULTS_DIR/reports/NAME)")
     options = parser.parse_args(arguments)
     try:
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(options: argparse.Namespace) -> None:
     results_dir = options.results_dir
-    paper = load_paper(options.paper) if options.paper is not None else None
+    paper = load_paper(options.paper, config_dir=options.config_dir) if options.paper is not None else None
     frame = recorded_runs(results_dir, options.filter)
     chosen = [text for text in (options.paper, *options.filter, options.selection, options.aggregation) if text]
     name = re.sub(r"[^\w.=-]+", "_", ",".join(chosen)) or "all"

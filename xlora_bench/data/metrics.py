@@ -26,7 +26,8 @@ def compute(task: TextTask, logits: np.ndarray, labels: np.ndarray) -> dict[str,
         raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels of task {task.name!r}")
     constant = _is_constant(predictions)
     named = () if are_hidden(labels) else task.metrics
-    scores = {name: _METRICS[name](predictions, labels) for name in named}
+    known = {**_METRICS, **task.own_metrics()}
+    scores = {name: float(known[name](predictions, labels)) for name in named}
     return scores | {"collapsed": float(constant)}
 
 

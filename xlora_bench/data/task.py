@@ -1,11 +1,15 @@
 """Definition of a task: columns, labels, metrics, splits and batch sizes of one data set."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import MinLen
 
 from xlora_bench.system.options import CheckedOptions, Count, NaturalNumber, OptionsError, fault
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Layout = Literal["auto", "packed", "padded"]
 HOLDOUT = "holdout"
@@ -127,8 +131,15 @@ class TextTask(CheckedOptions):
             if not isinstance(name, str) or (name.isdigit() and name != str(index)):
                 raise self._error("labels", names, "must be text; a name that is a number must equal its id")
 
+    def own_metrics(self) -> "Mapping[str, Callable[[np.ndarray, np.ndarray], float]]":
+        """Return the metrics of a class of yours by their names; none here.
+
+        Each takes the predictions, class ids or scores `(n,)`, and the labels `(n,)`; higher is better.
+        """
+        return {}
+
     def _check_metrics(self) -> None:
-        known = REGRESSION_METRICS if self.is_regression else CLASSIFICATION_METRICS
+        known = (*(REGRESSION_METRICS if self.is_regression else CLASSIFICATION_METRICS), *self.own_metrics())
         if not self.metrics or not set(self.metrics) <= set(known):
             kind = "regression" if self.is_regression else "classification"
             raise self._error("metrics", self.metrics, f"must be taken from {known} for {kind}")

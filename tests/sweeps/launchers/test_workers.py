@@ -61,7 +61,7 @@ def outcomes(pool, calls):
 
 
 def test_values_come_back_by_index_from_processes_that_stay(pool):
-    seconds = [0.3, *[0.01] * 5]
+    seconds = [2.0, *[0.01] * 5]
     first = outcomes(pool, [partial(work, index, wait) for index, wait in enumerate(seconds)])
     assert [first[index][0] for index in range(6)] == list(range(6))
     assert list(first)[-1] == 0  # yielded as they end

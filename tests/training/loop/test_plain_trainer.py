@@ -58,7 +58,8 @@ def test_fit_with_a_sanity_check_validate_test_predict_and_resume(tmp_path):
     assert len(module.evaluations) == 2
     assert whole.validate(module, data, verbose=False)[0]["validation/accuracy"] == pytest.approx(float(last))
     batches = whole.predict(module, data)
-    labels = torch.from_numpy(data.splits["validation"].labels)[torch.cat([batch["idx"] for batch in batches])]
+    label_of = dict(zip(data.splits["validation"].idx.tolist(), data.splits["validation"].labels.tolist(), strict=True))
+    labels = torch.tensor([label_of[int(idx)] for batch in batches for idx in batch["idx"]])
     logits = torch.cat([batch["logits"] for batch in batches])
     assert len(logits) == 32
     assert (logits.argmax(1) == labels).float().mean() == pytest.approx(float(last))
