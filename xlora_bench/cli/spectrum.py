@@ -18,8 +18,11 @@ from xlora_bench.adapters.decompositions.factorizations import energy_rank, sing
 from xlora_bench.cli.errors import run_clearly
 from xlora_bench.runs.config_folder import CONFIGS
 from xlora_bench.runs.console import console
+from xlora_bench.runs.plain_config import refuse_environment
 from xlora_bench.runs.run import writable
+from xlora_bench.system.escape import csv as csv_text
 from xlora_bench.system.escape import figure as figure_text
+from xlora_bench.system.io import write_atomically
 
 log = logging.getLogger(__name__)
 ENERGIES = (0.80, 0.85, 0.90, 0.95, 0.99)
@@ -77,6 +80,7 @@ def job(config: DictConfig) -> None:
     set_log_levels()
     from xlora_bench.training.options import checked_part  # noqa: PLC0415 - slow to import
 
+    refuse_environment(config)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     model = checked_part("model", plain["model"]).load(num_labels=2, seed=0)
     module_names = checked_part("targets", plain["targets"]).names(model)
@@ -86,7 +90,7 @@ def job(config: DictConfig) -> None:
     )
     values = spectra(model, module_names)
     frame = table(values)
-    frame.to_csv(folder / "spectrum.csv", index=False)
+    write_atomically(folder / "spectrum.csv", csv_text(frame))
     draw(values, folder / "spectrum", title=figure_text(f"{config.model.name}, targets {choice['targets']}"))
 
     shown = Table(

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.helpers.records import record
+from xlora_bench.results.reproduce.records_archive import with_parents
 from xlora_bench.results.reproduce.retrain import check_parent_id, config_for
 from xlora_bench.runs.record import Record
 
@@ -25,3 +26,15 @@ def test_a_chain_of_parents_has_no_cycle(children):
 def test_the_recorded_cache_folder_is_not_written_to(tmp_path):
     recorded: Record = record(OWN, config={"paths": {"cache_dir": str(tmp_path / "theirs")}, "trainer": {}})
     assert config_for(recorded, folder=tmp_path, data_dir=None)["paths"]["cache_dir"] == "~/.cache/xlora_bench"
+
+
+def test_an_archive_reads_no_parent_outside_of_the_results_folder(tmp_path):
+    record(OWN, hashes={"parent": "../../x"}).write(tmp_path / "runs" / OWN / "record.json")
+    with pytest.raises(ValueError, match=f"^run {OWN}: `hashes.parent` .* must be a run id"):
+        with_parents([OWN], results_dir=tmp_path)
+
+
+def test_an_archive_of_runs_that_name_each_other_ends(tmp_path):
+    for own, parent in ((OWN, OTHER), (OTHER, OWN)):
+        record(own, hashes={"parent": parent}).write(tmp_path / "runs" / own / "record.json")
+    assert [run.record.run_id for run in with_parents([OWN], results_dir=tmp_path)] == [OWN, OTHER]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from xlora_bench.results.reproduce.retrain import check_parent_id
 from xlora_bench.results.reproduce.run_artifacts import RunArtifacts, find_run, read_run
 from xlora_bench.runs.config_hash import relevant
 from xlora_bench.runs.record import Record, record_paths
@@ -39,14 +40,20 @@ def runs_of_report(report: Path) -> list[RunArtifacts]:
 
 
 def with_parents(run_ids: Sequence[str], *, results_dir: Path) -> list[RunArtifacts]:
-    """Return the runs `run_ids` of a results folder, followed by their parent runs."""
+    """Return the runs `run_ids` of a results folder, followed by their parent runs.
+
+    Raises:
+        ValueError: if a run has no record, or its parent is no run id.
+    """
     runs: dict[str, RunArtifacts] = {}
     wanted = list(run_ids)
     for run_id in wanted:  # the list grows: parents are appended
         if run_id not in runs:
             runs[run_id] = find_run(run_id, results_dir=results_dir)
             parent = runs[run_id].record.hashes.get("parent")
-            wanted += [parent] if parent else []
+            if parent:
+                check_parent_id(parent, of=f"run {run_id}", children=())
+                wanted.append(parent)
     return list(runs.values())
 
 
