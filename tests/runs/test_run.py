@@ -1,5 +1,7 @@
 """A run's id is a hash of its config, data and parent."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from xxhash import xxh3_128_hexdigest
@@ -111,3 +113,13 @@ def test_flipped_bits_of_a_checkpoint_are_noticed(tmp_path, number, caplog):
     path.write_bytes(content)
     assert not is_whole(path)
     assert f"{path} is damaged" in caplog.text
+
+
+def test_a_rerun_that_was_killed_right_after_its_publication_is_not_undone(tmp_path):
+    run = started({"seed": 0}, tmp_path)
+    run.end(replace(record(run.id, score=0.5), finished="2026-01-02T00:00:00+00:00"))
+    run.start(rerun=True)
+    replace(record(run.id, score=0.25), finished="2026-01-01T00:00:00+00:00").write(run.attempt / "record.json")
+    run.repair()
+    assert run.finished().score == 0.5
+    assert not run.attempt.exists()

@@ -77,8 +77,14 @@ class Run:
     def repair(self) -> None:
         """End what a killed process began to publish. The lock must be held."""
         end_publish(self.folder, old=self._replaced)
-        if finished(self.attempt / RECORD, run_id=self.id) is not None:
+        ended = finished(self.attempt / RECORD, run_id=self.id)
+        if ended is None:
+            return
+        published = self.finished()
+        if published is None or published.finished <= ended.finished:
             self._publish()
+        else:  # the two folders were exchanged already: this is the old run
+            self.give_up()
 
     def start(self, *, rerun: bool) -> None:
         """Create the folder of the attempt, or go on in that of an interrupted one; with `rerun`, in a new one."""
