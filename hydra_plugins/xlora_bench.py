@@ -1,7 +1,7 @@
-"""Where Hydra finds this project's launcher and sweepers; what they do is in `xlora_bench.sweeps`."""
+"""Where Hydra finds this project's launchers and sweepers; what they do is in `xlora_bench.sweeps`."""
 
 from xlora_bench.sweeps import sweeper
-from xlora_bench.sweeps.launchers import parallel as launcher
+from xlora_bench.sweeps.launchers import parallel, ray_tasks, serial, slurm
 
 
 class GridSweeper(sweeper.GridSweeper):
@@ -12,5 +12,21 @@ class DryRunSweeper(sweeper.DryRunSweeper):
     """`hydra/sweeper=dry_run`, which `--dry-run` stands for."""
 
 
-class ParallelLauncher(launcher.ParallelLauncher):
+class SerialLauncher(serial.SerialLauncher):
+    """`hydra/launcher=serial`, the default."""
+
+
+class ParallelLauncher(parallel.ParallelLauncher):
     """`hydra/launcher=parallel`."""
+
+
+class RayLauncher(ray_tasks.RayLauncher):
+    """`hydra/launcher=ray`."""
+
+
+class SlurmLauncher(slurm.SlurmLauncher):
+    """`hydra/launcher=slurm`."""
+
+
+class SlurmWorkerLauncher(slurm.SlurmWorkerLauncher):
+    """`hydra/launcher=slurm_worker`: a task of the array that `slurm` submits."""

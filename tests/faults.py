@@ -104,7 +104,7 @@ def flipped_bits(folder: Path, expected: dict[str, bytes], number: int, rng: ran
             shutil.rmtree(here / "runs")
             paths = [path for path in here.glob("cache/*/*.safetensors") if path.stat().st_size]
             assert forked(partial(sweep, here), kill_at="last.ckpt", below=here) == KILLED
-            paths += here.glob("attempts/*/checkpoint/last.ckpt")
+            paths += here.glob("attempts/*/*/checkpoint/last.ckpt")
             flip(rng.choice(paths), rng)
             assert forked(partial(sweep, here)) == 0
             assert results(here) == expected

@@ -19,7 +19,13 @@ OUTSIDE = {
     *(f"torch.optim.{name}" for name in ("Adam", "SGD", "Adafactor")),
     *(f"lightning.pytorch.loggers.{name}" for name in ("TensorBoardLogger", "MLFlowLogger")),
     *(f"lightning.pytorch.callbacks.{name}" for name in ("EarlyStopping", "RichProgressBar")),
-} | {f"hydra_plugins.xlora_bench.{name}" for name in ("DryRunSweeper", "GridSweeper", "ParallelLauncher")}
+} | {
+    f"hydra_plugins.xlora_bench.{name}"
+    for name in (
+        *("DryRunSweeper", "GridSweeper", "ParallelLauncher", "RayLauncher"),
+        *("SerialLauncher", "SlurmLauncher", "SlurmWorkerLauncher"),
+    )
+}
 """Hydra wants its plugins in `hydra_plugins`; the others are torch's and Lightning's own."""
 
 PUBLIC = {

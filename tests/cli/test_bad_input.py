@@ -59,7 +59,7 @@ def outcomes(tmp_path_factory):
     shared = [SMALL[0], f"paths.results_dir={folder / 'results'}", f"paths.cache_dir={folder / 'cache'}"]
     lines = [shared + [part.format(tmp=folder) for part in arguments] for arguments, _ in CASES.values()]
     found = run_all(lines)
-    assert not list(folder.glob("results/attempts/*/checkpoint/*.ckpt"))
+    assert not list(folder.glob("results/attempts/*/*/checkpoint/*.ckpt"))
     return dict(zip(CASES, found, strict=True))
 
 

@@ -143,7 +143,7 @@ def test_ctrl_c_of_real_training_is_one_line(tmp_path, launcher):
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         start_new_session=True,
     )
-    while not any(tmp_path.glob("attempts/*/factors.csv")) and process.poll() is None:
+    while not any(tmp_path.glob("attempts/*/*/factors.csv")) and process.poll() is None:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
     out, err = process.communicate(timeout=120)

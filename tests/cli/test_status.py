@@ -3,13 +3,15 @@
 import json
 import os
 import stat
+import time
 from dataclasses import replace
+from socket import gethostname
 
 import pytest
-from filelock import FileLock
 
 from tests.helpers.records import grid, record
 from xlora_bench.cli.status import main
+from xlora_bench.runs.claim import Claim
 from xlora_bench.runs.command_line import CommandLine
 from xlora_bench.runs.record import Record, run_files
 from xlora_bench.sweeps.planning.jobs import Job, PlannedRun
@@ -43,7 +45,7 @@ def job(number, run_id, error):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """A folder with a run in every state; yields while one of them is locked."""
+    """A folder with a run in every state; yields while one of them is claimed."""
     for name, status, reason in (
         ("a", "completed", None),
         ("b", "collapsed", "constant"),
@@ -51,16 +53,18 @@ def mixed(tmp_path):
     ):
         record(name, status=status, reason=reason).write(tmp_path / "runs" / name / "record.json")
     for name in ("d", "e"):
-        (tmp_path / "attempts" / name / "checkpoint").mkdir(parents=True)
-    (tmp_path / "attempts" / "e" / "checkpoint" / "last.ckpt").touch()
-    (tmp_path / "locks").mkdir()
-    (tmp_path / "locks" / "e").touch()
+        (tmp_path / "attempts" / name / "1" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "attempts" / "e" / "1" / "checkpoint" / "last.ckpt").touch()
+    progress = {"epoch": 1, "step": 30, "steps": 90, "time": time.time() - 7}
+    (tmp_path / "attempts" / "d" / "1" / "checkpoint" / "progress.json").write_text(json.dumps(progress))
     ids = ["a", "b", "c", "d", "e", None, None]
     runs = [
         (["adapter=lu", f"seed={seed}", f"paths.results_dir={tmp_path}"], run_id) for seed, run_id in enumerate(ids)
     ]
     sweep(tmp_path, "1", *runs, jobs=[job(5, None, "ValueError: no such rank")])
-    with FileLock(tmp_path / "locks" / "d"):
+    claim = Claim(tmp_path / "claims" / "d")
+    assert claim.take()
+    with claim:
         yield tmp_path
 
 
@@ -79,7 +83,7 @@ def test_every_state_with_its_reason(mixed, capsys):
         "0": ("completed", "a", None),
         "1": ("collapsed", "b", "constant"),
         "2": ("failed", "c", "OSError: x"),
-        "3": ("running", "d", None),
+        "3": ("running", "d", f"process {os.getpid()} on {gethostname()}, epoch 2, step 30 of 90, 7 s ago"),
         "4": ("interrupted", "e", "goes on from its last whole epoch when it is asked for again"),
         "5": ("failed", None, "ValueError: no such rank"),
         "6": ("planned", None, None),
@@ -105,14 +109,14 @@ def test_nothing_is_written_and_a_read_only_folder_is_fine(mixed, capsys):
     folders = [path for path in [mixed, *mixed.rglob("*")] if path.is_dir()]
     for folder in folders:
         folder.chmod(stat.S_IREAD | stat.S_IEXEC)
-    locks = list((mixed / "locks").iterdir())
-    for lock in locks:
-        lock.chmod(stat.S_IREAD)
+    claims = list((mixed / "claims").iterdir())
+    for claim in claims:
+        claim.chmod(stat.S_IREAD)
     try:
         assert shown(mixed, capsys)["counts"]["running"] == 1
         assert content() == before
     finally:
-        for path in (*folders, *locks):
+        for path in (*folders, *claims):
             path.chmod(0o700)
 
 
@@ -124,7 +128,7 @@ def test_a_run_that_a_later_sweep_asks_for_again_is_listed_once(tmp_path):
 
 
 def test_a_worker_that_was_killed_leaves_a_failed_run(tmp_path):
-    (tmp_path / "attempts" / "a" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "attempts" / "a" / "1" / "checkpoint").mkdir(parents=True)
     sweep(tmp_path, "1", (["seed=0"], "a"), jobs=[job(0, "a", "WorkerLostError: killed")])
     (run,) = run_states(tmp_path)
     assert (run.state, run.reason) == ("failed", "WorkerLostError: killed")

@@ -7,6 +7,7 @@ import torch
 from xxhash import xxh3_128_hexdigest
 
 from tests.helpers.records import record
+from xlora_bench.runs.claim import ClaimLostError
 from xlora_bench.runs.record import damages, finished
 from xlora_bench.runs.run import Run, is_whole
 
@@ -45,8 +46,7 @@ def test_a_half_written_record_is_not_a_record(tmp_path):
 
 
 def started(config, folder):
-    run = run_of(config, folder)
-    run.start(rerun=False)
+    run = run_of(config, folder).start(rerun=False)
     (run.attempt / "adapter.safetensors").write_bytes(b"weights")
     run.checkpoint.write_bytes(b"checkpoint")
     return run
@@ -78,8 +78,8 @@ def test_changed_and_missing_files_are_named(tmp_path):
 def test_a_killed_rerun_leaves_the_old_run_as_it_was(tmp_path):
     run = started({"seed": 0}, tmp_path)
     run.end(record(run.id, score=0.5))
-    run.start(rerun=True)
-    (run.attempt / "adapter.safetensors").write_bytes(b"others")
+    again = run.start(rerun=True)
+    (again.attempt / "adapter.safetensors").write_bytes(b"others")
     run.repair()  # as the next process does
     assert run.finished().score == 0.5
     assert damages(run.finished(), run.folder) == []
@@ -87,7 +87,7 @@ def test_a_killed_rerun_leaves_the_old_run_as_it_was(tmp_path):
 
 def test_a_run_that_was_killed_between_its_record_and_the_rename_is_published_at_the_next_start(tmp_path):
     run = started({"seed": 0}, tmp_path)
-    record(run.id).write(run.attempt / "record.json")
+    replace(record(run.id), attempt=run.number).write(run.attempt / "record.json")
     assert run.finished() is None
     run.repair()
     assert run.finished() is not None
@@ -117,9 +117,48 @@ def test_flipped_bits_of_a_checkpoint_are_noticed(tmp_path, number, caplog):
 
 def test_a_rerun_that_was_killed_right_after_its_publication_is_not_undone(tmp_path):
     run = started({"seed": 0}, tmp_path)
-    run.end(replace(record(run.id, score=0.5), finished="2026-01-02T00:00:00+00:00"))
-    run.start(rerun=True)
-    replace(record(run.id, score=0.25), finished="2026-01-01T00:00:00+00:00").write(run.attempt / "record.json")
+    run.end(record(run.id, score=0.25))
+    old = run.finished()
+    again = run.start(rerun=True)
+    again.end(record(run.id, score=0.5))
+    old.write(again.attempt / "record.json")  # the two folders were exchanged, the old one is still there
     run.repair()
     assert run.finished().score == 0.5
-    assert not run.attempt.exists()
+    assert not again.attempt.exists()
+
+
+def test_an_attempt_goes_on_from_the_files_of_the_interrupted_one_and_has_a_larger_number(tmp_path):
+    first = started({"seed": 0}, tmp_path)
+    second = first.start(rerun=False)
+    assert second.number > first.number
+    assert second.checkpoint.read_bytes() == b"checkpoint"
+    assert not first.attempt.exists()
+    third = second.start(rerun=True)
+    assert not third.checkpoint.exists()
+
+
+def test_a_copy_that_was_killed_is_no_attempt(tmp_path):
+    first = started({"seed": 0}, tmp_path)
+    begun = first.attempt.with_name(f"{first.number + 1}.copy")
+    begun.mkdir()
+    (begun / "adapter.safetensors").write_bytes(b"half")
+    second = first.start(rerun=False)
+    assert not begun.exists()
+    assert (second.attempt / "adapter.safetensors").read_bytes() == b"weights"
+
+
+def test_an_attempt_that_was_overtaken_is_not_published(tmp_path):
+    slow = started({"seed": 0}, tmp_path)
+    kept = tmp_path / "kept"
+    slow.attempt.rename(kept)
+    slow.attempt.mkdir(parents=True)
+    fast = slow.start(rerun=False)
+    fast.end(record(slow.id, score=0.5))
+    with pytest.raises(ClaimLostError, match="was removed by a later attempt"):
+        slow.end(record(slow.id, score=0.25))
+    slow.attempt.parent.mkdir(parents=True)
+    kept.rename(slow.attempt)  # as if its folder had not been removed yet
+    with pytest.raises(ClaimLostError, match=f"was published by a later attempt, {fast.number}"):
+        slow.end(record(slow.id, score=0.25))
+    assert fast.finished().score == 0.5
+    assert fast.finished().attempt == fast.number

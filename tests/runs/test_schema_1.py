@@ -121,8 +121,7 @@ def test_it_is_never_reused_and_never_overwritten(tmp_path):
     run = Run.of(config, choices=CHOICES, data="d", results_dir=tmp_path)
     assert run.id == run_id
     assert run.finished() is None
-    run.start(rerun=True)
-    run.end(record(run_id, score=0.25))
+    run.start(rerun=True).end(record(run_id, score=0.25))
     assert Record.read(run.record_path).score == 0.25
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     with pytest.raises(AssertionError, match="never written"):

@@ -129,7 +129,7 @@ def test_a_killed_run_goes_on_to_the_same_digits(tmp_path):
     assert run(whole, *arguments).returncode == 0
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(killed, *arguments), env=environment, stderr=subprocess.DEVNULL)
-    while not list(killed.glob("attempts/*/checkpoint/last.ckpt")):
+    while not list(killed.glob("attempts/*/*/checkpoint/last.ckpt")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -44,7 +44,8 @@ class Record:
     entries of `history` for the `best` and the `last` epoch. A `collapsed` run counts as a result; a `failed` run is
     trained again the next time it is requested. Times are ISO 8601 in UTC, costs are in seconds and bytes. In the file
     non-finite numbers are the strings `NaN`, `Infinity`, `-Infinity`, because JSON has no such numbers. `files` holds
-    the `file_hash` of each file of the run by its name; records of older versions have none.
+    the `file_hash` of each file of the run by its name; records of older versions have none. `attempt` is the number of
+    the attempt that was published.
 
     Raises:
         ValueError: if `status` or `schema` is unknown, a field has the wrong type, or a `completed` record has no
@@ -68,6 +69,7 @@ class Record:
     metrics: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 0
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -1,20 +1,27 @@
 """A run: one training, identified by its config hash.
 
-Files of a results folder: `attempts/<id>` is written while the run trains and holds its checkpoint; it goes on there
-after a kill. At the end it gets the record and is renamed to `runs/<id>`. `locks/<id>` excludes other processes.
+Files of a results folder: whoever holds the claim `claims/<id>` trains the run in `attempts/<id>/<number>`, which holds
+its checkpoint. At the end that folder gets the record and is renamed to `runs/<id>`. After a kill the next holder of
+the claim goes on in an attempt of its own, with a larger number, from a copy of the checkpoint. So a process that lost
+its claim without noticing can neither change what its successor reads nor replace what it has published.
 """
 
+import errno
 import json
 import logging
+import os
 import shutil
 import tempfile
+import time
 import zipfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.conf import HydraConf
 
+from xlora_bench.runs.claim import ClaimLostError
 from xlora_bench.runs.command_line import CommandLine
 from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.record import RECORD, Record, finished, run_files
@@ -22,15 +29,22 @@ from xlora_bench.system.io import end_publish, hashes_of, publish, remove_leftov
 
 log = logging.getLogger(__name__)
 
+COPY = ".copy"
+"""Ending of the name of an attempt that is being copied."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: `id` (config hash), the `folder` of its results, the resolved `config` and the group `choices`."""
+    """One run: `id` (config hash), the `folder` of its results, the resolved `config` and the group `choices`.
+
+    `number` is that of the attempt; 0 as long as there is none.
+    """
 
     id: str
     folder: Path
     config: dict[str, Any]
     choices: dict[str, str]
+    number: int = 0
 
     @classmethod
     def of(
@@ -58,59 +72,95 @@ class Run:
     @property
     def attempt(self) -> Path:
         """Folder that the run is trained in. It becomes `folder` when the run has ended."""
-        return attempt_folder(self.folder)
+        return attempts_folder(self.folder) / str(self.number)
 
     @property
-    def lock(self) -> Path:
-        """Path of the lock file."""
-        return lock_path(self.folder)
+    def claim(self) -> Path:
+        """Path of the claim file."""
+        return claim_path(self.folder)
 
     @property
     def checkpoint(self) -> Path:
         """Path of the checkpoint of the last whole epoch."""
         return checkpoint_path(self.attempt)
 
+    @property
+    def progress(self) -> Path:
+        """Path of the file that says how far the attempt is."""
+        return progress_path(self.attempt)
+
     def finished(self) -> Record | None:
         """Return the record if it is `completed` or `collapsed`, else None."""
         return finished(self.record_path)
 
     def repair(self) -> None:
-        """End what a killed process began to publish. The lock must be held."""
+        """End what a killed process began to publish. The claim must be held."""
         end_publish(self.folder, old=self._replaced)
-        ended = finished(self.attempt / RECORD, run_id=self.id)
-        if ended is None:
-            return
-        published = self.finished()
-        if published is None or published.finished <= ended.finished:
-            self._publish()
-        else:  # the two folders were exchanged already: this is the old run
-            self.give_up()
+        for number in attempt_numbers(self.folder):
+            one = replace(self, number=number)
+            ended = finished(one.attempt / RECORD, run_id=self.id)
+            if ended is None:
+                continue
+            published = self.finished()
+            if ended.attempt == number and (published is None or published.attempt < number):
+                one._publish()
+            else:  # the two folders were exchanged already: this is the old run
+                one.give_up()
 
-    def start(self, *, rerun: bool) -> None:
-        """Create the folder of the attempt, or go on in that of an interrupted one; with `rerun`, in a new one."""
-        if rerun:
-            self.give_up()
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (self.attempt, self.checkpoint.parent):
+    def start(self, *, rerun: bool) -> "Run":
+        """Return the run with the number and the folder of a new attempt. The claim must be held.
+
+        It goes on from the files of an interrupted attempt, which it replaces; with `rerun` from none.
+        """
+        for copied in attempts_folder(self.folder).glob(f"*{COPY}"):  # a killed process began it
+            shutil.rmtree(copied, ignore_errors=True)
+        older = attempt_numbers(self.folder)
+        new = replace(self, number=max(time.time_ns() // 10**6, *(number + 1 for number in older), 1))
+        if older and not rerun:
+            copied = new.attempt.with_name(f"{new.attempt.name}{COPY}")
+            shutil.copytree(replace(self, number=older[-1]).attempt, copied, copy_function=_link_or_copy)
+            copied.rename(new.attempt)
+        new.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (new.attempt, new.checkpoint.parent):
             remove_leftovers(folder, older_than=0)
+        for number in older:
+            replace(self, number=number).give_up()
+        return new
 
     def give_up(self) -> None:
         """Delete the attempt with its checkpoint."""
         shutil.rmtree(self.attempt, ignore_errors=True)
+        with suppress(OSError):  # there are others
+            self.attempt.parent.rmdir()
 
     def end(self, record: Record) -> None:
-        """Write the record with the hashes of all files of the run, and publish both by one rename."""
+        """Write the record with the hashes of all files of the run, and publish both by one rename.
+
+        Raises:
+            ClaimLostError: if a process that took over the run has published it already.
+        """
+        if not self.attempt.is_dir():
+            raise ClaimLostError(f"{self.attempt} was removed by a later attempt")
         files = hashes_of(self.attempt, run_files(self.attempt))
-        replace(record, files=files).write(self.attempt / RECORD)
+        replace(record, files=files, attempt=self.number).write(self.attempt / RECORD)
         self._publish()
+        shutil.rmtree(attempts_folder(self.folder), ignore_errors=True)
 
     def _publish(self) -> None:
         shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
-        publish(self.attempt, self.folder, old=self._replaced)
+        published = self.finished()
+        if published is not None and published.attempt > self.number:
+            raise ClaimLostError(f"{self.folder} was published by a later attempt, {published.attempt}")
+        try:
+            publish(self.attempt, self.folder, old=self._replaced)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise ClaimLostError(f"{self.folder} was published by another process just now") from error
+            raise
 
     @property
     def _replaced(self) -> Path:
-        return self.attempt.with_name(f"{self.id}.replaced")
+        return attempts_folder(self.folder) / "replaced"
 
     def resume_from(self) -> Path | None:
         """Return the checkpoint of an interrupted run, if there is one and it is whole."""
@@ -138,19 +188,45 @@ def is_whole(checkpoint: Path) -> bool:
     return damaged is None
 
 
-def attempt_folder(folder: Path) -> Path:
-    """Return the folder in which the run that ends in `folder` (`runs/<id>`) is trained."""
+def attempts_folder(folder: Path) -> Path:
+    """Return the folder of the attempts at the run that ends in `folder` (`runs/<id>`)."""
     return folder.parent.parent / "attempts" / folder.name
 
 
-def lock_path(folder: Path) -> Path:
-    """Return the lock file of the run that ends in `folder`."""
-    return folder.parent.parent / "locks" / folder.name
+def attempt_numbers(folder: Path) -> list[int]:
+    """Return the numbers of the attempts at the run that ends in `folder`, in rising order."""
+    return sorted(int(path.name) for path in attempts_folder(folder).glob("*") if path.name.isdecimal())
+
+
+def last_attempt(folder: Path) -> Path | None:
+    """Return the folder of the last attempt at the run that ends in `folder`; None if there is none."""
+    numbers = attempt_numbers(folder)
+    return attempts_folder(folder) / str(numbers[-1]) if numbers else None
+
+
+def claim_path(folder: Path) -> Path:
+    """Return the claim file of the run that ends in `folder`."""
+    return folder.parent.parent / "claims" / folder.name
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Copy a file; a checkpoint, which is never changed in place, gets a second name instead where that is possible."""
+    try:
+        if not source.endswith(".ckpt"):
+            raise OSError
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def checkpoint_path(attempt: Path) -> Path:
     """Return the path of the checkpoint of the last whole epoch, in the folder of an attempt."""
     return attempt / "checkpoint" / "last.ckpt"
+
+
+def progress_path(attempt: Path) -> Path:
+    """Return the path of the file that says how far an attempt is; it is no part of the results."""
+    return attempt / "checkpoint" / "progress.json"
 
 
 def writable(folder: Path) -> Path:

@@ -1,20 +1,63 @@
-"""Name of the sweep whose job this process runs; W&B groups runs by it. It changes no number."""
+"""The sweep whose job this process runs. It changes no number."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 _name: str | None = None
+_started: float | None = None
+_held_runs_are_deferred = False
+_recorded_at_home: Collection[str] = ()
 
 
-def enter_sweep(name: str) -> None:
-    """Set the sweep name; called when a job of the sweep starts."""
-    global _name  # noqa: PLW0603 - Hydra calls the two hooks separately, at the start and at the end of a job
-    _name = name
+def enter_sweep(name: str, *, started: float) -> None:
+    """Set the sweep's name, by which W&B groups runs, and the time of its start; called when a job of it starts."""
+    global _name, _started
+    _name, _started = name, started
 
 
 def leave_sweep() -> None:
-    """Clear the sweep name; called when the job ends."""
-    global _name  # noqa: PLW0603 - as above
-    _name = None
+    """Clear name and time; called when the job ends."""
+    global _name, _started  # noqa: PLW0603 - as above
+    _name = _started = None
 
 
 def running_sweep() -> str | None:
     """Return the name of the sweep; None outside a sweep."""
     return _name
+
+
+def sweep_started() -> float | None:
+    """Return the time at which the sweep was started; None outside a sweep."""
+    return _started
+
+
+@contextmanager
+def deferring_held_runs() -> Iterator[None]:
+    """In this block, a run that another process trains raises a `HeldError` instead of being waited for."""
+    global _held_runs_are_deferred  # noqa: PLW0603 - as above
+    _held_runs_are_deferred = True
+    try:
+        yield
+    finally:
+        _held_runs_are_deferred = False
+
+
+def held_runs_are_deferred() -> bool:
+    """Return whether the launcher of this job asks again for a run that another process trains."""
+    return _held_runs_are_deferred
+
+
+@contextmanager
+def away_from_home(recorded: Collection[str]) -> Iterator[None]:
+    """In this block, the results folder is not that of the sweep, which has the records of the runs `recorded`."""
+    global _recorded_at_home  # noqa: PLW0603 - as above
+    _recorded_at_home = recorded
+    try:
+        yield
+    finally:
+        _recorded_at_home = ()
+
+
+def is_recorded_at_home(run_id: str) -> bool:
+    """Return whether the results folder of the sweep, but not that of this machine, has the record of a run."""
+    return run_id in _recorded_at_home

@@ -56,11 +56,18 @@ class PreparedRun:
     init_seconds: float
 
 
-def prepare(request: RunRequest, *, init_from: Path | None = None, checkpoint: Path | None = None) -> PreparedRun:
+def prepare(
+    request: RunRequest,
+    *,
+    init_from: Path | None = None,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
+) -> PreparedRun:
     """Load and adapt the model, choose the layout of its batches, and build the trainer.
 
     `init_from` is the file of the parent run's trained adapter, which is loaded as the initial one (None: no parent).
     `checkpoint` is that of the last whole epoch of an interrupted run, if there is one.
+    `callbacks` are called before all others.
     """
     started = time.perf_counter()
     collect_garbage()
@@ -77,7 +84,8 @@ def prepare(request: RunRequest, *, init_from: Path | None = None, checkpoint: P
     if init_from is not None:
         load_parent_adapter(model, init_from, head=classifier.head)
     loggers, costs = OpenLoggers.of(run), Costs()
-    callbacks: list[lightning.Callback] = [
+    all_callbacks: list[lightning.Callback] = [
+        *callbacks,
         EpochStreams(run.config["seed"]),
         FactorMonitor(run.attempt, every_n_steps=run.config["monitor"]["every_n_steps"]),
         costs,
@@ -86,7 +94,7 @@ def prepare(request: RunRequest, *, init_from: Path | None = None, checkpoint: P
         *(instantiate(node) for node in nodes_of("callbacks", run.config.get("callbacks")).values()),
     ]
     logger = [logger for _, logger in loggers.opened] or False
-    corpus, trainer = request.corpus, trainer_of(run.config["trainer"], logger=logger, callbacks=callbacks)
+    corpus, trainer = request.corpus, trainer_of(run.config["trainer"], logger=logger, callbacks=all_callbacks)
     return PreparedRun(
         run=run,
         classifier=classifier,

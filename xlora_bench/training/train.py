@@ -2,17 +2,22 @@
 
 import logging
 import signal
+import time
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from xlora_bench.runs.claim import Claim, ClaimLostError, HeldError, RecordedAtHomeError
 from xlora_bench.runs.record import Record, damages
-from xlora_bench.runs.sweep_context import running_sweep
+from xlora_bench.runs.run import Run
+from xlora_bench.runs.sweep_context import held_runs_are_deferred, is_recorded_at_home, running_sweep, sweep_started
 from xlora_bench.system.torch_threads import threads
 from xlora_bench.training.caches import PROCESS
 from xlora_bench.training.callbacks.checkpoint import threads_of
+from xlora_bench.training.callbacks.claim_watch import ClaimWatch
 from xlora_bench.training.fit import fit
 from xlora_bench.training.prepare import prepare
 from xlora_bench.training.recording import now, record_of
@@ -38,35 +43,77 @@ def train(config: DictConfig) -> Record:
 
 
 def get_or_train(request: RunRequest) -> Record:
-    """Return the record of a run; train it if there is none or with `rerun`. A file lock excludes other processes."""
-    run = request.run
-    run.lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.lock):
-        run.repair()
-        record = None if run.config["rerun"] else run.finished()
-        if record is None:
-            return train_run(request)
-        log.info("run %s is recorded as %s; rerun=true trains it again", run.id, record.status)
-        return record
+    """Return the record of a run; train it if there is none or with `rerun`, while holding its claim.
+
+    If another process holds the claim, wait for its record or its end. A job of a sweep that has other runs to train
+    does not wait.
+
+    Raises:
+        HeldError: instead of waiting.
+        RecordedAtHomeError: on a machine that does not see the results folder of the sweep, if the record is there.
+    """
+    run, since = request.run, sweep_started() or time.time()
+    claim, holder = Claim(run.claim), ""
+    while (record := usable(run, since=since)) is None:
+        if is_recorded_at_home(run.id):
+            raise RecordedAtHomeError(run.id)
+        if not claim.take():
+            if held_runs_are_deferred():
+                raise HeldError(run.folder, claim.holder)
+            if holder != claim.holder:
+                holder = claim.holder
+                log.info("waiting for run %s, which %s trains", run.id, holder)
+            time.sleep(1)
+            continue
+        with claim:
+            run.repair()
+            if (record := usable(run, since=since)) is None:
+                try:
+                    return train_run(request, claim)
+                except ClaimLostError as lost:
+                    log.warning("%s: this attempt at it is thrown away", lost)
+    log.info("run %s is recorded as %s; rerun=true trains it again", run.id, record.status)
+    return record
 
 
-def train_run(request: RunRequest) -> Record:
-    """Prepare, fit and record a run; on an exception record `failed`, unless a valid record exists, and raise it."""
-    run, started = request.run, now()
-    run.start(rerun=run.config["rerun"])
+def usable(run: Run, *, since: float) -> Record | None:
+    """Return the record of a run that has ended; with `rerun` only if it ended after the time `since`."""
+    record = run.finished()
+    if record is not None and run.config["rerun"] and datetime.fromisoformat(record.finished).timestamp() < since:
+        return None
+    return record
+
+
+def train_run(request: RunRequest, claim: Claim) -> Record:
+    """Prepare, fit and record a run; on an exception record `failed`, unless a valid record exists, and raise it.
+
+    Raises:
+        ClaimLostError: if another process took over the run; this attempt at it is deleted.
+    """
+    run, started = request.run.start(rerun=request.run.config["rerun"]), now()
+    request = replace(request, run=run)
     checkpoint = run.resume_from()
     try:
         with threads(threads_of(checkpoint)):  # another number would give other digits
-            outcome = fit(prepare(request, init_from=parent_adapter(request), checkpoint=checkpoint))
+            init_from, watch = parent_adapter(request), ClaimWatch(claim, run.progress)
+            outcome = fit(prepare(request, init_from=init_from, checkpoint=checkpoint, callbacks=[watch]))
             record = record_of(request, outcome, started=started)
-    except Exception as error:
-        failure = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        end_failed(request, record_of(request, failure, started=started))
-        raise
+        claim.check()
+        run.end(record)
     except SystemExit as stop:  # how Lightning ends after Ctrl-C, which it also turns off
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from stop
-    run.end(record)
+    except (HeldError, RecordedAtHomeError):
+        raise
+    except Exception as error:
+        try:
+            claim.check()  # the successor deletes the files of this attempt, so any error may come from that
+        except ClaimLostError:
+            run.give_up()
+            raise
+        failure = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        end_failed(request, record_of(request, failure, started=started))
+        raise
     return record
 
 
@@ -94,6 +141,8 @@ def parent_adapter(request: RunRequest) -> Path | None:
     log.info("run %s starts from run %s (%s)", run.id, parent.id, " ".join(run.config["start_from"]))
     try:
         record = get_or_train(request.parent)
+    except (HeldError, RecordedAtHomeError):
+        raise
     except Exception as error:
         raise ValueError(f"the parent run {parent.id} failed: {type(error).__name__}: {error}") from error
     if record.status != "completed":

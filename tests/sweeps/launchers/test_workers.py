@@ -12,7 +12,9 @@ import pytest
 
 from tests.helpers.names import ROOT
 from xlora_bench.sweeps.launchers.placement import count_cores
-from xlora_bench.sweeps.launchers.workers import THREADS, Pool, WorkerLostError, WorkerSlot, chained, portable
+from xlora_bench.sweeps.launchers.schedule import WorkerLostError, run_calls
+from xlora_bench.sweeps.launchers.sent_errors import chained, portable
+from xlora_bench.sweeps.launchers.workers import THREADS, Pool, WorkerSlot
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -57,7 +59,7 @@ def pool():
 
 
 def outcomes(pool, calls):
-    return dict(pool.run(calls, names=[str(index) for index in range(len(calls))]))
+    return dict(run_calls(pool, calls, names=[str(index) for index in range(len(calls))]))
 
 
 def test_values_come_back_by_index_from_processes_that_stay(pool):
@@ -135,8 +137,8 @@ def test_errors_keep_their_chain_in_one_process_too():
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     program = (
         "import time; from functools import partial\n"
-        "from tests.sweeps.launchers.test_workers import Pool, WorkerSlot, report\n"
-        f"list(Pool([WorkerSlot(threads=1)]).run([partial(report, {str(tmp_path / 'pid')!r})], names=['it']))"
+        "from tests.sweeps.launchers.test_workers import Pool, WorkerSlot, report, run_calls\n"
+        f"list(run_calls(Pool([WorkerSlot(threads=1)]), [partial(report, {str(tmp_path / 'pid')!r})], names=['it']))"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     while not (tmp_path / "pid").exists() or not (pid := (tmp_path / "pid").read_text()):
@@ -170,12 +172,13 @@ def test_there_is_a_core():
 FORKED = """
 import os
 from tests.sweeps.launchers.test_workers import loaded
+from xlora_bench.sweeps.launchers.schedule import run_calls
 from xlora_bench.sweeps.launchers.workers import Pool, WorkerSlot, start_fork_server
 
 start_fork_server()
 os.environ["SET_LATER"] = "yes"
 pool = Pool([WorkerSlot(threads=2), WorkerSlot(threads=1)])
-print(sorted(outcome for _, outcome in pool.run([loaded, loaded], names=["a", "b"])))
+print(sorted(outcome for _, outcome in run_calls(pool, [loaded, loaded], names=["a", "b"])))
 pool.close()
 """
 

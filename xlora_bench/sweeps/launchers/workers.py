@@ -7,16 +7,13 @@ worker its own cores or device.
 """
 
 import contextlib
-import itertools
-import logging
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -26,16 +23,11 @@ from typing import Any
 import cloudpickle
 from hydra.core.utils import env_override
 
-log = logging.getLogger(__name__)
+from xlora_bench.sweeps.launchers.schedule import Call, WorkerLostError
+from xlora_bench.sweeps.launchers.sent_errors import chained, portable, received
 
-Call = Callable[[], Any]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 """Variables for the number of threads, which numerical libraries read at import."""
-ATTEMPTS = 2
-
-
-class WorkerLostError(RuntimeError):
-    """The worker process ended before its job did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,58 +105,48 @@ class Worker:
 
 
 class Pool:
-    """Workers on `slots`, started on demand and kept until `close`."""
+    """Workers on `slots`, started on demand and kept until `close`; an `Executor`."""
+
+    attempts = 2
+    waits = True
 
     def __init__(self, slots: Sequence[WorkerSlot]) -> None:
-        self.slots = list(slots)
-        self._free = list(reversed(self.slots))
+        self._slots = list(slots)
+        self._free = list(reversed(self._slots))
         self._idle: list[Worker] = []
         self._busy: dict[Connection, tuple[Worker, int]] = {}
 
-    def run(self, calls: Sequence[Call], *, names: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield (index in `calls`, value or raised exception) in the order in which the calls end.
+    @property
+    def slots(self) -> int:
+        """The number of workers."""
+        return len(self._slots)
 
-        A call whose worker dies is retried once in a new worker; the second time its outcome is a `WorkerLostError`.
-        """
-        lost = [0] * len(calls)
-        waiting = list(reversed(range(len(calls))))
-        while waiting or self._busy:
-            while waiting and len(self._busy) < len(self.slots):
-                self._start(waiting.pop(), calls)
-            for index, outcome in self._ended():
-                if isinstance(outcome, WorkerLostError):
-                    lost[index] += 1
-                    log.warning("%s: %s", names[index], outcome)
-                    if lost[index] < ATTEMPTS:
-                        waiting.append(index)
-                        continue
-                yield index, outcome
-
-    def close(self) -> None:
-        """Kill all workers."""
-        for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
-            worker.close()
-        self._free, self._idle, self._busy = list(reversed(self.slots)), [], {}
-
-    def _start(self, index: int, calls: Sequence[Call]) -> None:
+    def submit(self, index: int, call: Call) -> None:
+        """Send a call to a free worker."""
         worker = self._idle.pop() if self._idle else Worker(self._free.pop())
-        worker.send(calls[index])
+        worker.send(call)
         self._busy[worker.connection] = (worker, index)
 
-    def _ended(self) -> Iterable[tuple[int, Any]]:
-        """Wait until at least one call ends; return the ended calls, and mark their workers as idle."""
+    def wait(self, timeout: float | None) -> list[tuple[int, Any]]:
+        """Wait until at least one call ends, or for `timeout` seconds; return the values or exceptions by number."""
         ended: list[tuple[int, Any]] = []
-        ready = wait(list(self._busy))
+        ready = wait(list(self._busy), timeout)
         for connection in [each for each in self._busy if each in ready]:
             worker, index = self._busy.pop(connection)
             self._idle.append(worker)
             try:
-                ended.append((index, worker.receive()))
+                ended.append((index, received(worker.receive())))
             except Exception as error:
                 ended.append((index, error))
             if isinstance(ended[-1][1], WorkerLostError):
                 self._replace(worker)
         return ended
+
+    def close(self) -> None:
+        """Kill all workers."""
+        for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
+            worker.close()
+        self._free, self._idle, self._busy = list(reversed(self._slots)), [], {}
 
     def _replace(self, worker: Worker) -> None:
         self._idle.remove(worker)
@@ -185,35 +167,6 @@ def serve(connection: Connection, slot: WorkerSlot, environment: dict[str, str])
     with contextlib.suppress(EOFError):
         while True:
             connection.send_bytes(_answer(connection.recv_bytes()))
-
-
-def portable(error: BaseException) -> list[BaseException]:
-    """Return `error` and its causes as picklable exceptions; the first one has the traceback as a note."""
-    text = "".join(traceback.format_exception(error))
-    causes: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        causes.append(_portable(cause))
-        cause = cause.__cause__
-    causes[0].add_note(f"In a worker process:\n{text}")
-    return causes
-
-
-def chained(errors: Sequence[BaseException]) -> BaseException:
-    """Return the first of `errors`, each caused by the next."""
-    for error, cause in itertools.pairwise(errors):
-        error.__cause__ = cause
-    return errors[0]
-
-
-def _portable(error: BaseException) -> BaseException:
-    try:
-        copy: BaseException = pickle.loads(cloudpickle.dumps(error))
-        if isinstance(copy, type(error)) and str(copy) == str(error):
-            return copy
-    except Exception:
-        log.debug("an exception of type %s cannot be sent", type(error))
-    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _answer(message: bytes) -> bytes:

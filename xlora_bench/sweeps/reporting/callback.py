@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.results.frame.collect import naming_choices
 from xlora_bench.results.frame.trials import BY
+from xlora_bench.runs.claim import HeldError
 from xlora_bench.runs.console import console
 from xlora_bench.runs.record import Record, older_records
 from xlora_bench.runs.sweep_context import enter_sweep, leave_sweep
@@ -49,6 +50,8 @@ class SweepReport(Callback):
             return
         with _only_warning("this sweep goes without progress and table"):
             self._plan = make_plan(config)
+            if self._plan.is_part:
+                return
             clear_jobs(self._plan.jobs)
             if older := older_records(self._plan.results_dir):
                 _say(f"{len(older)} older records (schema 1) are not reused; `xlora-bench table` and `diff` read them")
@@ -73,21 +76,22 @@ class SweepReport(Callback):
         """Store the start time, by which a reused record is recognised, and set the sweep name of the process."""
         self._job_started = time.time()
         if self._plan is not None:
-            enter_sweep(self._plan.name)
+            enter_sweep(self._plan.name, started=self._plan.started)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Print the progress line of this run; after the last run, print the table, before Hydra raises a job's error.
 
         The configs in `job_return` (200 KB per run) are dropped: Hydra keeps it until the sweep ends, and nothing reads
-        them.
+        them. A launcher may pass the time at which the job `started` elsewhere, or the job as it `ended` there.
         """
         leave_sweep()
-        if self._plan is None:
+        if self._plan is None or isinstance(job_return._return_value, HeldError):  # it is asked for again
             return
         job_return.cfg = job_return.hydra_cfg = None
         plan, ended = self._plan, {}
         with _only_warning("no progress line for this run"):
-            ended_job = _ended(config, job_return, plan.results_dir, started=self._job_started)
+            started = kwargs.get("started", self._job_started)
+            ended_job = kwargs.get("ended") or _ended(config, job_return, plan.results_dir, started=started)
             plan.jobs.mkdir(parents=True, exist_ok=True)
             with FileLock(plan.jobs / "lock"):  # one progress line at a time
                 ended_job.write(plan.jobs)
@@ -95,7 +99,7 @@ class SweepReport(Callback):
                 job = ended[int(config.hydra.job.num)]
                 elapsed = time.time() - plan.started
                 _say(progress_line(job, ended=ended.values(), runs=plan.runs, elapsed=elapsed))
-        if ended and len(ended) == len(plan.runs):
+        if ended and len(ended) == len(plan.runs) and not plan.is_part:
             self._report()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -104,7 +108,7 @@ class SweepReport(Callback):
 
     def _report(self) -> None:
         """Print and write the table once, only in the process that started the sweep."""
-        if self._plan is None or self._plan.process != os.getpid():
+        if self._plan is None or self._plan.process != os.getpid() or self._plan.is_part:
             return
         plan, self._plan = self._plan, None
         atexit.unregister(self._report)

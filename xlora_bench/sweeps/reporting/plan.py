@@ -45,6 +45,11 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def is_part(self) -> bool:
+        """Whether this process does a part of a sweep that another one started and reports."""
+        return str(self.config.hydra.launcher.get("_target_")).endswith(".SlurmWorkerLauncher")
+
+    @property
     def logs_to_wandb(self) -> bool:
         """Whether the runs of this sweep are logged to W&B."""
         return bool(self.wandb_node)
@@ -82,9 +87,7 @@ def make_plan(config: DictConfig) -> Plan:
         ValueError: if the config's `paper` is not a valid paper.
     """
     loader = GlobalHydra.instance().config_loader()
-    overrides = list(filter_overrides(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
-    relevant = [override for override in overrides if not _is_cosmetic(override.partition("=")[0])]
-    name = _name(config, relevant)
+    name, relevant = sweep_name(config)
     node = OmegaConf.to_container(config.paper, resolve=True) if config.get("paper") else None
     return Plan(
         name=name,
@@ -126,8 +129,16 @@ def sweep_frame(plan: Plan) -> pd.DataFrame:
     return frame
 
 
+def sweep_name(config: DictConfig) -> tuple[str, list[str]]:
+    """Return the sweep's name, which is the config name and a hash of the non-cosmetic overrides, and these."""
+    overrides = list(filter_overrides(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
+    relevant = [override for override in overrides if not _is_cosmetic(override.partition("=")[0])]
+    return _name(config, relevant), relevant
+
+
 def _name(config: DictConfig, relevant: list[str]) -> str:
-    """Return the sweep's name: the config name, plus a hash of the non-cosmetic overrides, if any."""
+    if sweep := config.hydra.launcher.get("sweep"):  # this process does a part of it
+        return str(sweep)
     if run_list := config.hydra.sweeper.get("runs"):
         return f"retry-{Path(run_list).stem}"
     config_name = str(config.hydra.job.config_name).rpartition("/")[2]

@@ -2,18 +2,19 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xlora_bench.runs.claim import holder_of
 from xlora_bench.runs.command_line import CommandLine, without_keys
 from xlora_bench.runs.overrides import Overrides, as_text, from_lines
 from xlora_bench.runs.record import Record
-from xlora_bench.runs.run import attempt_folder, checkpoint_path, lock_path
+from xlora_bench.runs.run import checkpoint_path, claim_path, last_attempt, progress_path
 from xlora_bench.sweeps.planning.jobs import Job, read_jobs
 from xlora_bench.sweeps.planning.plan_file import FILE, SweepPlan
-from xlora_bench.system.file_lock import is_locked
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def run_states(results_dir: Path) -> list[RunState]:
         requested[request.key] = replace(request, run_id=known)
     by_id = {request.run_id: request for request in requested.values() if request.run_id}
     names = {path.name for kind in ("runs", "attempts") for path in (results_dir / kind).glob("*") if path.is_dir()}
-    folders = {name: results_dir / "runs" / name for name in sorted(names) if not name.endswith(".replaced")}
+    folders = {name: results_dir / "runs" / name for name in sorted(names)}
     result = [_not_started(request) for request in requested.values() if request.run_id not in folders]
     order = {request.run_id: -number for number, request in enumerate(reversed(requested.values()))}
     for run_id in sorted(folders, key=lambda run_id: order.get(run_id, 1)):
@@ -165,17 +166,27 @@ def _started(folder: Path, request: _Requested | None) -> RunState:
 
 
 def _state(folder: Path, record: Record | None, problem: str | None, job: Job | None) -> tuple[str, str | None]:
-    attempt = attempt_folder(folder)
-    if attempt.is_dir() and is_locked(lock_path(folder)):
-        return "running", None
+    attempt = last_attempt(folder)
+    if attempt is not None and (holder := holder_of(claim_path(folder))) is not None:
+        return "running", f"{holder}{_progress(attempt)}"
     if record is not None:
         return record.status, record.reason
     if problem is not None:
         return "failed", problem
     if job is not None and job.status == "failed":
         return "failed", job.error
-    resumes = checkpoint_path(attempt).exists()
+    resumes = attempt is not None and checkpoint_path(attempt).exists()
     return "interrupted", f"goes on from its {'last whole epoch' if resumes else 'start'} when it is asked for again"
+
+
+def _progress(attempt: Path) -> str:
+    """Return how far an attempt is, in words; empty before its first step."""
+    state = _announced(progress_path(attempt))
+    try:
+        ago = max(0, round(time.time() - state["time"]))
+        return f", epoch {state['epoch'] + 1}, step {state['step']} of {state['steps']}, {ago} s ago"
+    except (KeyError, TypeError):
+        return ""
 
 
 def _record(path: Path) -> tuple[Record | None, str | None]:

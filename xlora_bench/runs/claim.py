@@ -1,0 +1,96 @@
+"""Claims: at most one process trains a run, on whatever machine that sees the results folder.
+
+A claim is a lease: the file `claims/<id>` names its holder, who renews the file's modification time. Another process
+may take it when the holder's process is gone (same host), or when it has watched the file for `SECONDS` without a
+renewal. So two processes can believe that they hold a claim: one that was frozen, and the one that took over. That is
+why each claim has an attempt folder of its own and a growing number; see `runs/run.py`.
+"""
+
+import socket
+import time
+from pathlib import Path
+from typing import Self
+
+import psutil
+from filelock import SoftFileLease, Timeout
+
+SECONDS = 60.0
+"""Time without a renewal after which a claim may be taken. All processes that share a results folder must agree."""
+PATIENCE = 3
+"""Looks at a claim file, half a second apart, that must all name another holder before a claim counts as lost."""
+
+
+class ClaimLostError(RuntimeError):
+    """Another process has taken the claim of this one."""
+
+
+class HeldError(RuntimeError):
+    """Another process trains the run; `folder` is that of its results, `holder` names the process."""
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        super().__init__(folder, holder)
+        self.folder, self.holder = folder, holder
+
+    def __str__(self) -> str:
+        return f"run {self.folder.name} is trained by {self.holder}"
+
+
+class RecordedAtHomeError(RuntimeError):
+    """The run has a record, but in the results folder of the sweep, which this machine does not see."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+
+class Claim:
+    """The right to train a run; released at the end of a `with` block."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lease = SoftFileLease(path, lease_duration=SECONDS, timeout=0, thread_local=False)
+
+    def take(self) -> bool:
+        """Take the claim; return False if another process holds it. Must be called again to notice a dead holder."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lease.acquire()
+        except Timeout:
+            return False
+        return True
+
+    @property
+    def holder(self) -> str:
+        """The process that holds the claim, in words."""
+        return holder_of(self.path) or "another process"
+
+    def check(self) -> None:
+        """Raise an error if the claim was lost.
+
+        Raises:
+            ClaimLostError: if the claim file names another process, or is gone.
+        """
+        for look in range(PATIENCE):
+            if self._lease.is_lock_held_by_us:
+                return
+            time.sleep(0.5 * (look + 1 < PATIENCE))  # it is renamed for an instant while another process looks at it
+        raise ClaimLostError(f"{self.holder} has taken over the run {self.path.name}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lease.release()
+
+
+def holder_of(path: Path) -> str | None:
+    """Return the process that a claim file names, in words; None if there is no such file, or no one renews it."""
+    owner = SoftFileLease(path, lease_duration=SECONDS).owner
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    here = owner is not None and owner.hostname == socket.gethostname()
+    if owner is None or age > SECONDS or (here and not psutil.pid_exists(owner.pid)):
+        return None
+    return f"process {owner.pid} on {owner.hostname}"

@@ -1,0 +1,302 @@
+"""`hydra/launcher=slurm`: an array of workers in Slurm that take the runs of a sweep one after another.
+
+The folder of a launch, `<results_dir>/slurm/<sweep>/<hash of its runs>`, is the Hydra folder of its jobs. It holds
+`runs.json` (their overrides), the batch script, the id of the array, the logs, and one file per ended job. A worker is
+the program itself with the same config on that list of runs; so nothing is pickled, and the claims of the runs make
+all workers one pool. This process only submits the array and watches the files of the jobs: it may end and come back.
+"""
+
+import getpass
+import json
+import logging
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from omegaconf import DictConfig
+
+from xlora_bench.runs.command_line import CommandLine
+from xlora_bench.runs.console import console
+from xlora_bench.runs.overrides import as_text
+from xlora_bench.sweeps.launchers.launcher import Job, RunLauncher, failed
+from xlora_bench.sweeps.launchers.schedule import WorkerLostError
+from xlora_bench.sweeps.launchers.workers import THREADS, Pool, WorkerSlot
+from xlora_bench.sweeps.planning import jobs as job_files
+from xlora_bench.sweeps.planning.run_list import write_run_list
+from xlora_bench.system.io import write_atomically
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+QUEUE_SECONDS = 10.0
+"""Time between two questions to Slurm."""
+END_SECONDS = 30
+"""Time before a time limit at which a worker asks to be queued again."""
+
+
+class JobFailedError(RuntimeError):
+    """A job failed elsewhere; the message is `type: text` of its exception."""
+
+
+class SlurmLauncher(RunLauncher):
+    """Submits an array of `workers` tasks and waits for the runs; each task trains one run after another.
+
+    A task that is preempted, reaches its time limit or loses its node is queued again; the run goes on from its last
+    whole epoch. When all tasks have ended and runs are left, a new array is submitted, unless the last one ended none.
+
+    `threads` are the CPUs of a task, `gpus` its GPUs (null: none), `time` its limit in Slurm's notation, `memory` as
+    `8G`; `setup` are shell lines that run before the worker; `options` are further options of sbatch by name.
+
+    Raises:
+        ValueError: at launch, if there is no Slurm here, or it refuses the job.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int = 4,
+        threads: int = 1,
+        partition: str | None = None,
+        account: str | None = None,
+        gpus: int | str | None = None,
+        time: str | int | None = None,
+        memory: str | None = None,
+        setup: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("workers", workers), ("threads", threads)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"`hydra.launcher.{name}` (={value}) must be a whole number of at least 1")
+        self.workers, self.threads, self.lines = workers, threads, list(setup)
+        self.options = {
+            "partition": partition,
+            "account": account,
+            "gpus-per-task": gpus,
+            "time": time,
+            "mem": memory,
+            **(options or {}),
+        }
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Submit the jobs, unless the array of an earlier start still runs; yield each as it ends."""
+        config = self.sweep.config
+        folder = launch_folder(config, jobs)
+        array = Array(folder / "array.json")
+        if array.tasks():
+            say(f"slurm: array {array.id} of an earlier start still trains these runs: waiting for it")
+        else:
+            job_files.clear_jobs(folder / "jobs")
+            self.submit(array, folder, len(jobs))
+        missing = dict(enumerate(jobs))
+        before = len(missing)
+        asked = time.monotonic()
+        while missing:
+            for number, ended in read_new(folder / "jobs", missing).items():
+                job = missing.pop(number)
+                yield job, self.end(job, ended)
+            if not missing or time.monotonic() - asked < QUEUE_SECONDS:
+                time.sleep(POLL_SECONDS * bool(missing))
+                continue
+            asked = time.monotonic()
+            if array.tasks() or read_new(folder / "jobs", missing):
+                continue
+            if len(missing) == before:
+                error = WorkerLostError(f"Slurm's array {array.id} ended without it; its output: {folder / 'logs'}")
+                yield from ((job, error) for job in missing.values())
+                return
+            before = len(missing)
+            log.warning("%s runs are left after Slurm's array %s; submitting another", before, array.id)
+            self.submit(array, folder, before)
+
+    def end(self, job: Job, ended: job_files.Job) -> JobReturn:
+        """Return the `JobReturn` of a job that a worker ended; the report prints its line."""
+        job_return = JobReturn(status=JobStatus.COMPLETED)
+        if ended.status == "failed":
+            job_return = failed(JobFailedError(ended.error))
+        here = replace(ended, number=job[0])
+        return self.sweep.end(job, job_return, ended=here)
+
+    def submit(self, array: "Array", folder: Path, runs: int) -> None:
+        """Write the list of runs and the batch script, and submit it for so many runs."""
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        script = folder / "worker.sh"
+        write_atomically(script, self.script(folder, workers=min(self.workers, runs)))
+        array.submit(script)
+        say(f"slurm: array {array.id} for {runs} runs; output in {folder / 'logs'}")
+
+    def script(self, folder: Path, *, workers: int) -> str:
+        """Return the batch script of a worker."""
+        line = CommandLine.of(self.sweep.config.hydra)
+        line = replace(
+            line,
+            config_dir=line.config_dir and str(Path(line.config_dir).absolute()),
+            hydra=tuple(word for word in line.hydra if not word.startswith(("hydra/launcher=", "hydra.launcher."))),
+        )
+        overrides = {
+            "hydra.sweeper.runs": folder / "runs.json",
+            "hydra.sweep.dir": folder,
+            "hydra.launcher.sweep": folder.parent.name,
+            "hydra.launcher.threads": self.threads,
+            "hydra.launcher.workers": workers,
+            "paths.results_dir": folder.parents[2],
+        }
+        lines = [f"{key}={as_text(str(value))}" for key, value in overrides.items()]
+        words = [sys.executable, "-m", "xlora_bench", *line.words(), "hydra/launcher=slurm_worker", *lines]
+        options = {
+            "job-name": f"xlora-{folder.parent.name}",
+            "array": f"0-{workers - 1}",
+            "ntasks": 1,
+            "cpus-per-task": self.threads,
+            "output": folder / "logs" / "%a.log",
+            "open-mode": "append",
+            "signal": f"B:USR1@{END_SECONDS}",
+            **{key: value for key, value in self.options.items() if value is not None},
+        }
+        return "\n".join(
+            [
+                "#!/bin/bash",
+                *(f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in options.items()),
+                "#SBATCH --requeue",
+                "# the signal comes before the time limit",
+                "trap 'scontrol requeue \"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}\"' USR1",
+                f"cd {shlex.quote(str(Path.cwd()))} || exit 1",
+                *(f"export {name}={self.threads}" for name in THREADS),
+                *self.lines,
+                f'{shlex.join(words)} hydra.launcher.index="$SLURM_ARRAY_TASK_ID" &',
+                "wait $!",
+                "",
+            ]
+        )
+
+
+def launch_folder(config: DictConfig, jobs: Sequence[Job]) -> Path:
+    """Return the folder of a launch, with the list of its runs; the same runs have the same folder."""
+    from xlora_bench.sweeps.reporting.plan import sweep_name  # noqa: PLC0415 - slow to import (pandas)
+
+    results = Path(str(config.paths.results_dir)).expanduser().absolute()
+    runs = [list(filter_overrides(overrides)) for _, overrides in jobs]
+    listed = write_run_list(runs, results / "slurm" / sweep_name(config)[0])
+    folder = listed.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    listed.replace(folder / "runs.json")
+    return folder
+
+
+def read_new(folder: Path, missing: Mapping[int, Job]) -> dict[int, job_files.Job]:
+    """Return the jobs among `missing` that have a file; only those files are read."""
+    names = {int(path.stem): path for path in folder.glob("[0-9]*.json")}
+    new = sorted(names.keys() & missing.keys())
+    return {number: job_files.Job(**json.loads(names[number].read_text(encoding="utf-8"))) for number in new}
+
+
+class Array:
+    """An array of jobs in Slurm, whose id is in the file `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def id(self) -> str | None:
+        """The id of the array; None if there is none."""
+        try:
+            return str(json.loads(self.path.read_text(encoding="utf-8"))["id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def submit(self, script: Path) -> None:
+        """Submit a batch script, and keep its id."""
+        answer = slurm("sbatch", "--parsable", str(script))
+        write_atomically(self.path, json.dumps({"id": answer.strip().partition(";")[0]}))
+
+    def tasks(self) -> int:
+        """Return the number of its tasks that wait or run."""
+        if self.id is None:
+            return 0
+        try:
+            states = slurm(
+                "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%A %F %T"
+            ).splitlines()
+        except ValueError as error:  # the controller does not answer for a moment: the job files tell
+            log.warning("%s", error)
+            return 1
+        return sum(self.id in words.split()[:2] and not words.endswith(ENDED) for words in states)
+
+
+ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
+"""States of a task that never runs again."""
+
+
+def slurm(*words: str) -> str:
+    """Return what a command of Slurm prints.
+
+    Raises:
+        ValueError: if there is no such command, or it fails.
+    """
+    if shutil.which(words[0]) is None:
+        raise ValueError(
+            f"`hydra/launcher` (=slurm) needs Slurm: there is no command `{words[0]}` on this machine; start the sweep "
+            "on a login node, or take hydra/launcher=parallel"
+        )
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise ValueError(f"`hydra/launcher` (=slurm): {words[0]} failed: {reason}; see the keys of hydra.launcher")
+    return done.stdout
+
+
+def say(line: str) -> None:
+    """Print a line."""
+    console().print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+class SlurmWorkerLauncher(RunLauncher):
+    """A task of the array of `SlurmLauncher`: number `index` of `workers`, on the runs of the `sweep`.
+
+    It begins with every `workers`-th run and goes on with those of the other tasks. It ends when each run has ended or
+    is trained by another process.
+    """
+
+    def __init__(self, index: int, workers: int, sweep: str, threads: int = 1, **_: Any) -> None:
+        super().__init__()
+        self.index, self.workers, self.threads = index, workers, threads
+
+    def executor(self, config: DictConfig) -> "UnlessEnded":
+        """Return one worker process."""
+        return UnlessEnded([WorkerSlot(threads=self.threads)], folder=Path(str(config.hydra.sweep.dir)) / "jobs")
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Run the jobs of this task first."""
+        own = [job for job in jobs if job[0] % self.workers == self.index]
+        others = [job for job in jobs if job[0] % self.workers != self.index]
+        yield from super().outcomes([*own, *others[self.index :], *others[: self.index]])
+
+
+class UnlessEnded(Pool):
+    """A pool that leaves out the jobs that another task has ended."""
+
+    waits = False
+
+    def __init__(self, slots: Sequence[WorkerSlot], *, folder: Path) -> None:
+        super().__init__(slots)
+        self.folder = folder
+        self._left_out: list[tuple[int, Any]] = []
+
+    def submit(self, index: int, call: Any) -> None:
+        """Send a call, unless there is a file of its job."""
+        if (self.folder / f"{call.config.hydra.job.num}.json").exists():
+            self._left_out.append((index, JobReturn(status=JobStatus.COMPLETED)))
+        else:
+            super().submit(index, call)
+
+    def wait(self, timeout: float | None) -> list[tuple[int, Any]]:
+        """Return the calls that ended or were left out."""
+        left_out, self._left_out = self._left_out, []
+        return left_out or super().wait(timeout)
