@@ -1,9 +1,6 @@
 """The README and the pages in docs/: their code runs, and the names, files and overrides that they mention exist."""
 
-import ast
-import builtins
 import importlib.util
-import inspect
 import re
 import shlex
 import sys
@@ -33,7 +30,6 @@ from xlora_bench.training.conformance import PROMISES, Case
 ROOT = CONF.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-GIVEN = {"model", "name", "path", "state", "weight", "step", "optimizer", "fn", "x"}  # what a reader has at hand
 
 
 def blocks(page, language):
@@ -98,51 +94,6 @@ def searched(folder, *overrides):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=[*overrides, f"hydra.searchpath=[file://{folder}/conf]"])
-
-
-def spans(page):
-    """Return the code spans of a page's tables, the first column (what was written elsewhere) aside."""
-    rows = [line.split(" | ") for line in (DOCS / page).read_text().splitlines() if line.startswith("| ")]
-    return sorted({span for row in rows for span in re.findall(r"`([^`]+)`", " ".join(row[1:]))})
-
-
-OVERRIDES = re.compile(r"[\w.]+=\S+( [\w.]+=\S+)*")
-SPANS = spans("coming_from.md") if "coming_from.md" in PAGES else []
-
-
-@pytest.mark.parametrize("span", [span for span in SPANS if OVERRIDES.fullmatch(span) and "(" not in span])
-def test_overrides_compose(span):
-    configured(*span.split())
-
-
-@pytest.mark.parametrize("span", [span for span in SPANS if span.startswith("xlora-bench -m ")])
-def test_sweeps_compose(span):
-    configured(*(token.split(",")[0] for token in span.split()[2:]))
-
-
-@pytest.mark.parametrize("span", [span for span in SPANS if re.match(r"\[?[\w.= ]+\(", span)])
-def test_calls_fit(span, monkeypatch, tmp_path):
-    """Every name is known, every attribute is there, and every call could be bound."""
-    monkeypatch.chdir(tmp_path)
-    known = ran(monkeypatch, "coming_from.md") | {"nn": nn}
-    tree = ast.parse(span.removeprefix("init_scheme="))
-    bound = GIVEN | {
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            assert node.id in known or node.id in bound or hasattr(builtins, node.id), node.id
-        if isinstance(node, ast.Call) and (called := resolved(node.func, known)) is not None:
-            keywords = dict.fromkeys(keyword.arg for keyword in node.keywords)
-            inspect.signature(called).bind(*node.args, **keywords)
-
-
-def resolved(node, known):
-    """Return the object that a dotted name stands for, None if it starts at a reader's own variable."""
-    if isinstance(node, ast.Attribute):
-        owner = resolved(node.value, known)
-        return None if owner is None else getattr(owner, node.attr)
-    return known.get(node.id) if isinstance(node, ast.Name) else None
 
 
 TEXTS = ["README.md", *(f"docs/{page}" for page in PAGES)]

@@ -11,7 +11,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -37,20 +38,22 @@ class Outcome(NamedTuple):
         return "".join(line for line in lines if not line.startswith("warning: "))
 
 
-def run_all(command_lines: Sequence[Sequence[str]]) -> list[Outcome]:
+def run_all(command_lines: Sequence[Sequence[str]], **where: Any) -> list[Outcome]:
     """Run them one after the other in a process of their own."""
-    return start_all(command_lines)()
+    return start_all(command_lines, **where)()
 
 
-def start_all(command_lines: Sequence[Sequence[str]]) -> Callable[[], list[Outcome]]:
+def start_all(
+    command_lines: Sequence[Sequence[str]], *, folder: Path = ROOT, **environment: str
+) -> Callable[[], list[Outcome]]:
     """Start them in a process of their own; return what waits for their outcomes."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.helpers.command_lines"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)} | environment,
         text=True,
     )
     process.stdin.write(json.dumps([list(one) for one in command_lines]))

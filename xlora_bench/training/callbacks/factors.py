@@ -115,7 +115,7 @@ def sources(delta: Delta, factor: Tensor) -> list[Parameter]:
     trained = [parameter for parameter in delta.parameters() if parameter.requires_grad]
     if not factor.requires_grad:
         return []
-    gradients = torch.autograd.grad(factor.sum(), trained, allow_unused=True)
+    gradients = torch.autograd.grad(factor.sum(), trained, allow_unused=True, retain_graph=True)  # of both factors
     return [parameter for parameter, gradient in zip(trained, gradients, strict=True) if gradient is not None]
 
 
