@@ -26,7 +26,7 @@ def record(run_id: str, *, score: float = 0.5, status: str = "completed", **know
 
 
 def grid(folder: Any, runs: list[dict[str, Any]]) -> pd.DataFrame:
-    """Write a record per dict of choices, `rank`, `alpha`, `lr`, `seed`, `score`, `status`; collect them."""
+    """Write a record per dict: `rank`, `alpha`, `lr`, `base` (of the model), `seed`, `score`, `status`; collect."""
     for number, run in enumerate(runs):
         defaults = {"adapter": "lora", "init_scheme": "kaiming", "model": "minilm", "task": "sst2"}
         choices = {name: run.get(name, choice) for name, choice in defaults.items()}
@@ -35,6 +35,7 @@ def grid(folder: Any, runs: list[dict[str, Any]]) -> pd.DataFrame:
             "seed": run.get("seed", 0),
             "adapter": {"rank": rank, "alpha": run.get("alpha", 2 * rank)},
             "optimizer": {"lr": run.get("lr", 1e-3)},
+            **({"model": run["base"]} if "base" in run else {}),
         }
         record(
             f"{number:016x}",

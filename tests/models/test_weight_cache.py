@@ -1,5 +1,7 @@
 """What stays in memory between runs: bounded, never written to, and without influence on a run's result."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
@@ -98,6 +100,27 @@ def test_a_kept_model_is_a_freshly_loaded_one_to_the_bit(options, heads, cache):
         assert model.config.to_dict() == fresh.config.to_dict()
         assert [module.training for module in model.modules()] == [module.training for module in fresh.modules()]
         train_everything(model)
+
+
+@pytest.mark.parametrize("kept", [{"dtype": "bfloat16"}, {"quantization": "int8"}, {"quantization": "int4"}])
+def test_a_base_in_fewer_bits_is_a_freshly_loaded_one_and_is_shared_too(options, kept, cache):
+    reduced, models = replace(options, **kept), []
+    plain = weight_cache.classifier(options, cache, num_labels=3, seed=0)[1]
+    for seed in (0, 1, 0):
+        model, weights = weight_cache.classifier(reduced, cache, num_labels=3, seed=seed)
+        fresh = reduced.load(num_labels=3, seed=seed)
+        assert weights == weights_hash(fresh) != plain
+        of_both = [dict(net.named_parameters()) for net in (model, fresh)]
+        assert of_both[0].keys() == of_both[1].keys()
+        assert all(torch.equal(of_both[0][name], tensor) for name, tensor in of_both[1].items())
+        models.append(model.base_model)
+    shared = [
+        len({parameter.data_ptr() for parameter in each})
+        for each in zip(*(m.parameters() for m in models), strict=True)
+    ]
+    pooler = getattr(models[0], "pooler", None)  # drawn from the seed, if the checkpoint has none
+    assert shared.count(1) >= len(shared) - len(list(pooler.parameters() if pooler is not None else []))
+    assert weight_cache.classifier(options, cache, num_labels=3, seed=0)[1] == plain
 
 
 @pytest.fixture

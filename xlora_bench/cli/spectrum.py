@@ -31,7 +31,8 @@ SHOWN_RANKS = 64
 
 def spectra(model: torch.nn.Module, module_names: list[str]) -> dict[str, torch.Tensor]:
     """Return the singular values of each weight at `module_names`, descending."""
-    return {module_name: singular_values(model.get_parameter(f"{module_name}.weight")) for module_name in module_names}
+    layers: dict[str, Any] = {name: model.get_submodule(name) for name in module_names}
+    return {name: singular_values(layer.weight) for name, layer in layers.items()}
 
 
 def table(spectra: "dict[str, torch.Tensor]") -> pd.DataFrame:
@@ -82,16 +83,18 @@ def job(config: DictConfig) -> None:
 
     refuse_environment(config)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    model = checked_part("model", plain["model"]).load(num_labels=2, seed=0)
+    options = checked_part("model", plain["model"])
+    model = options.load(num_labels=2, seed=0)
     module_names = checked_part("targets", plain["targets"]).names(model)
     choice: dict[str, Any] = HydraConfig.get().runtime.choices
+    bits = "".join(f"-{kept}" for kept in (options.dtype, options.quantization) if kept is not None)
     folder = writable(
-        Path(config.paths.results_dir).expanduser() / "spectrum" / f"{choice['model']}-{choice['targets']}"
+        Path(config.paths.results_dir).expanduser() / "spectrum" / f"{choice['model']}{bits}-{choice['targets']}"
     )
     values = spectra(model, module_names)
     frame = table(values)
     write_atomically(folder / "spectrum.csv", csv_text(frame))
-    draw(values, folder / "spectrum", title=figure_text(f"{config.model.name}, targets {choice['targets']}"))
+    draw(values, folder / "spectrum", title=figure_text(f"{config.model.name}{bits}, targets {choice['targets']}"))
 
     shown = Table(
         "module",

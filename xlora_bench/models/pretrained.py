@@ -11,8 +11,10 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor, nn
 
-from xlora_bench.inject.head_names import head_parameter_names
+from xlora_bench.inject.head_names import head_module_names, head_parameter_names
+from xlora_bench.inject.query import replace
 from xlora_bench.models.speedups import use_cheap_dropout
+from xlora_bench.nn.layers.quantized_linear import Quantization, QuantizedLinear
 from xlora_bench.system.options import CheckedOptions, Fraction
 from xlora_bench.system.tensor_hash import bytes_of
 
@@ -35,7 +37,9 @@ class Pretrained(CheckedOptions):
     """A pretrained model by `name`: `embedded/minilm`, a local folder, or an id on the Hub.
 
     `dropout` overrides every dropout probability of the model's config. Weights are loaded in fp32, whatever the dtype
-    of the checkpoint. No code from the checkpoint is run.
+    of the checkpoint. Those of the base are then kept in `dtype` (None: fp32), and the weights of its linear layers in
+    `quantization` (None: not quantised, see `QuantizedLinear`). The head stays in fp32. No code from the checkpoint is
+    run.
     """
 
     config_group: ClassVar[str] = "model"
@@ -45,6 +49,8 @@ class Pretrained(CheckedOptions):
     dropout: Fraction | None = None
     attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantization: Quantization | None = None
 
     def location(self) -> str:
         """Return the folder or Hub id to load from.
@@ -74,15 +80,15 @@ class Pretrained(CheckedOptions):
             raise self.unreachable(error) from error
 
     def load(self, *, num_labels: int, seed: int) -> "PreTrainedModel":
-        """Return the sequence classifier in fp32. Weights missing in the checkpoint (the head) are drawn from `seed`.
+        """Return the sequence classifier. Weights missing in the checkpoint (the head) are drawn from `seed`.
 
         Raises:
             ValueError: if the model cannot be found or reached.
         """
-        return self.prepared(self.read(num_labels=num_labels, seed=seed)[0])
+        return self.prepared(self.reduced(self.read(num_labels=num_labels, seed=seed)[0]))
 
     def read(self, *, num_labels: int, seed: int, weights: Weights | None = None) -> "tuple[PreTrainedModel, set[str]]":
-        """Return the classifier from transformers, and the names of the weights that were drawn from `seed`.
+        """Return the classifier in fp32 from transformers, and the names of the weights that were drawn from `seed`.
 
         With `weights`, no weight file is read, and the model shares their storage.
 
@@ -115,6 +121,27 @@ class Pretrained(CheckedOptions):
         model.name_or_path = model.config.name_or_path = self.location()  # also if the weights came from memory
         return model, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
 
+    @property
+    def reduces(self) -> bool:
+        """Whether the base weights are kept in fewer bits than fp32."""
+        return self.quantization is not None or self.dtype not in (None, "float32")
+
+    def reduced(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """Return `model` with its base in `dtype` and `quantization`. Heads cast their input to their own dtype, fp32.
+
+        Weights are quantised in fp32; of a 16-bit base, the scales are then rounded like its other weights.
+        """
+        base: nn.Module = model.base_model
+        if self.quantization is not None:
+            for name, module in list(base.named_modules()):
+                if type(module) is nn.Linear:
+                    replace(base, name, QuantizedLinear(module, self.quantization))
+        if self.reduces and self.dtype is not None:
+            base.to(getattr(torch, self.dtype))
+            for name in head_module_names(model):
+                model.get_submodule(name).register_forward_pre_hook(in_own_dtype)
+        return model
+
     def prepared(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """Return `model` with the dropout of `nn.ops` and, if configured, gradient checkpointing."""
         use_cheap_dropout(model)
@@ -139,6 +166,15 @@ class Pretrained(CheckedOptions):
             f"`model.name` (={self.name}) could not be loaded from a folder or the Hub ({reason}); give a local folder "
             "with config, tokenizer and safetensors, or use model=minilm, which is embedded"
         )
+
+
+def in_own_dtype(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return `inputs` with the floating-point ones cast to the dtype of the parameters of `module`, if it has any."""
+    own = next((parameter.dtype for parameter in module.parameters()), None)
+    return tuple(
+        each.to(own) if own is not None and isinstance(each, Tensor) and each.is_floating_point() else each
+        for each in inputs
+    )
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -37,7 +37,8 @@ class Checkpoint:
             self._known[num_labels] = self._read(options, num_labels)
         known = self._known[num_labels]
         drawn = self._drawn.get(
-            (options, num_labels, seed), lambda: options.read(num_labels=num_labels, seed=seed, weights=known)[0]
+            (options, num_labels, seed),
+            lambda: self._reduced(options, options.read(num_labels=num_labels, seed=seed, weights=known)[0]),
         )
         return options.prepared(sharing_copy(drawn)), self._hash_of(drawn, known)
 
@@ -54,6 +55,18 @@ class Checkpoint:
                 tensors[name] = self._weights[name]
         self._sum = bit_sum(self._weights)
         return Weights(architecture=type(model), tensors=tensors)
+
+    def _reduced(self, options: Pretrained, model: "PreTrainedModel") -> "PreTrainedModel":
+        """Return `options.reduced(model)`. Base weights that are in memory already are shared."""
+        if not options.reduces:
+            return model
+        head = head_parameter_names(options.reduced(model))
+        for name, parameter in model.named_parameters():
+            own = parameter.data
+            if name not in head and torch.equal(own, kept := self._weights.setdefault(f"{name} (reduced)", own)):
+                parameter.data = kept
+        self._sum = bit_sum(self._weights)
+        return model
 
     def _hash_of(self, model: nn.Module, known: Weights) -> str:
         """Return `weights_hash(model)`. Computed once, unless the checkpoint lacks a part of the base."""
@@ -111,4 +124,4 @@ def bit_sum(weights: dict[str, Tensor]) -> int:
 
 def _key(options: Pretrained) -> tuple[object, ...]:
     location = options.location()
-    return location, options.revision, file_fingerprint(Path(location))
+    return location, options.revision, options.dtype, options.quantization, file_fingerprint(Path(location))

@@ -18,7 +18,8 @@ from xlora_bench.adapters.patterns import pattern_value
 from xlora_bench.data import hub, synthetic
 from xlora_bench.data.corpus import cached_corpus
 from xlora_bench.data.task import NOT_TRAINED, TextTask
-from xlora_bench.inject.methods import Method
+from xlora_bench.inject.head_names import head_parameter_names
+from xlora_bench.inject.methods import Method, Peft
 from xlora_bench.inject.targets import Targets, matches
 from xlora_bench.models import weight_cache
 from xlora_bench.models.checkpoint_files import checkpoint_faults, is_on_disk, meta_classifier
@@ -26,7 +27,7 @@ from xlora_bench.models.packed.structure import position_offset
 from xlora_bench.models.pretrained import Pretrained
 from xlora_bench.system.lru_cache import file_fingerprint
 from xlora_bench.system.options import fault, near
-from xlora_bench.training.budget.costs import adapter_entries, other_entries
+from xlora_bench.training.budget.costs import adapter_entries, applied, other_entries, trained_biases
 from xlora_bench.training.budget.target_shapes import (
     TargetModule,
     one_of_each_aspect,
@@ -63,6 +64,7 @@ def preflight(config: Mapping[str, Any], parts: Parts, caches: Caches, *, starts
     if has_model and not faults:
         known = ("model", "task", "targets", "adapter", "init_scheme")
         faults += once("adapter", known, lambda: adapter_faults(meta_classifier(model, task.num_labels), parts))
+        faults += once("base", (*known, "trainer"), lambda: base_faults(config["trainer"], parts))
         if starts_here or not is_on_hub(task, paths):
             faults += once("data", ("model", "task", "paths"), lambda: data_faults(model, task, paths, caches))
     if starts_here:
@@ -80,6 +82,52 @@ def adapter_faults(model: nn.Module, parts: Parts) -> list[str]:
         return method_faults(adapter, model, targets=targets, init_scheme=init_scheme)
     except ValueError as error:
         return [str(error)]
+
+
+def base_faults(trainer: Mapping[str, Any], parts: Parts) -> list[str]:
+    """Return why the base cannot be kept in `model.dtype` and `model.quantization`.
+
+    The trainer may cast all weights to a dtype of its own, the method may train weights of the base, or peft may write
+    to them, and the base may have no linear layer.
+    """
+    options, adapter = parts["model"], parts["adapter"]
+    precision, faults = trainer.get("precision", "32-true"), []
+    if options.dtype is not None and precision in ("64-true", "16-true", "bf16-true"):
+        rule = f"is overruled by trainer.precision={precision}, which casts all weights; use one of the two"
+        faults.append(fault("model.dtype", options.dtype, rule))
+    if not options.reduces:
+        return faults
+    model = meta_classifier(options, parts["task"].num_labels)
+    linear = [f"{name}.weight" for name, module in model.named_modules() if type(module) is nn.Linear]
+    trained = set() if faults else trained_of_base(adapter, model, parts)
+    if options.quantization is not None:
+        if isinstance(adapter, Peft):
+            rule = "is not for methods of peft, some of which write to the base; use an adapter of this package"
+            faults.append(fault("model.quantization", options.quantization, rule))
+        elif name := next((name for name in linear if name in trained), None):
+            rule = f"is for frozen weights, and this method trains {name}"
+            faults.append(fault("model.quantization", options.quantization, rule))
+        if not set(linear) - head_parameter_names(model):
+            rule = f"has no linear layer to quantise in a {type(model).__name__}"
+            faults.append(fault("model.quantization", options.quantization, rule))
+    if trained and options.dtype in ("bfloat16", "float16"):
+        rule = f"is for frozen weights, and this method trains {min(trained)}; use trainer.precision=bf16-mixed"
+        faults.append(fault("model.dtype", options.dtype, rule))
+    return faults
+
+
+def trained_of_base(adapter: Adapter | Method, model: nn.Module, parts: Parts) -> set[str]:
+    """Return the names of the parameters of the base `model`, on the meta device, that a method trains."""
+    if isinstance(adapter, Adapter):
+        biases = trained_biases(adapter, model, target_modules_of(model, parts["targets"]))
+        return {name for name, parameter in model.named_parameters() if any(parameter is bias for bias in biases)}
+    copied, head = copy.deepcopy(model), head_parameter_names(model)
+    base = {name: parameter for name, parameter in copied.named_parameters() if name not in head}
+    try:
+        applied(adapter, copied, targets=parts["targets"], init_scheme=parts["init_scheme"])
+    except ValueError:  # `adapter_faults` says it, or only the weights will tell
+        return set()
+    return {name for name, parameter in base.items() if parameter.requires_grad}
 
 
 def pattern_faults(adapter: Adapter, modules: list[TargetModule]) -> list[str]:

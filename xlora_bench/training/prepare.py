@@ -23,6 +23,7 @@ from xlora_bench.inject.head_names import head_parameter_names
 from xlora_bench.inject.methods import Method, as_method
 from xlora_bench.models import weight_cache
 from xlora_bench.models.packed import choose_layout
+from xlora_bench.nn.layers.quantized_linear import entries
 from xlora_bench.runs import seeds
 from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.run import Run
@@ -225,7 +226,7 @@ def parameter_counts(model: nn.Module, head: list[nn.Parameter], *, closed_form:
         "adapter_closed_form": closed_form,
         "head": in_head,
         "trainable": trainable,
-        "total": sum(parameter.numel() for parameter in model.parameters()),
+        "total": entries(model),
     }
 
 

@@ -82,7 +82,8 @@ def of_run(
     parts["model"] = base or parts["model"]
     model = base_of(record, parts)
     if not other_base and weights_hash(model) != record.hashes.get("weights"):
-        trained = record.config["model"].get("name")
+        keys = ("name", "dtype", "quantization")
+        trained = " ".join(str(value) for key in keys if (value := record.config["model"].get(key)) is not None)
         raise ValueError(
             f"`model.name` (={parts['model'].name}) has other weights than the model that run {record.run_id} was "
             f"trained on ({trained}); leave model out to take that one, or pass --other-base"

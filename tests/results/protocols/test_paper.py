@@ -106,6 +106,9 @@ def test_numbers_of_other_models_are_named_and_never_differenced(tmp_path):
         ({}, {"selection": "last"}, "selection: published last, measured best"),
         ({}, {"aggregation": "median"}, "aggregation: published median, measured mean"),
         ({}, {"split": "test"}, "split: published test, measured validation"),
+        ({"base": {"dtype": "bfloat16"}}, {}, "model.dtype: published"),
+        ({"base": {"quantization": "int8"}}, {}, "model.quantization: published null, measured int8"),
+        ({}, {"config": {"task": "sst2", "model.quantization": "int4"}}, "model.quantization: published int4"),
     ],
 )
 def test_another_protocol_is_refused_with_its_reason(more, protocol, reason, tmp_path):

@@ -6,6 +6,7 @@ from xlora_bench.nn.layers.conv import AdaptedConv
 from xlora_bench.nn.layers.conv1d import AdaptedConv1D
 from xlora_bench.nn.layers.embedding import AdaptedEmbedding
 from xlora_bench.nn.layers.linear import AdaptedLinear
+from xlora_bench.nn.layers.quantized_linear import AdaptedQuantizedLinear, QuantizedLinear
 
 __all__ = [
     "AdaptedConv",
@@ -13,6 +14,8 @@ __all__ = [
     "AdaptedEmbedding",
     "AdaptedLayer",
     "AdaptedLinear",
+    "AdaptedQuantizedLinear",
+    "QuantizedLinear",
     "adapted_type",
     "adapts",
     "base_of",

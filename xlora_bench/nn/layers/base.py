@@ -103,6 +103,11 @@ class AdaptedLayer(nn.Module, ABC):
         """Return why `base_layer` cannot be adapted with its options, or None if it can."""
         return None
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the frozen weight is quantised."""
+        return is_quantized(self.weight)
+
     def dense_weight(self) -> Tensor:
         """Return the frozen weight, dequantised if it is quantised."""
         return dequantized(self.weight)
@@ -182,7 +187,7 @@ class AdaptedLayer(nn.Module, ABC):
         Raises:
             ValueError: if the frozen weight is quantised and `dequantize` is False.
         """
-        if is_quantized(self.weight) and not dequantize:
+        if self.is_quantized and not dequantize:
             raise ValueError(
                 "the base weight is quantised, and rounding the merged weight would lose the update; merge with "
                 "dequantize=True (the merged weight then takes the memory of a plain one), or leave it unmerged"

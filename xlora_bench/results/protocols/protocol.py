@@ -15,6 +15,8 @@ Aggregation = Literal["mean", "median"]
 
 BATCH = ("task.batch_size", "trainer.accumulate_grad_batches", "trainer.devices")
 """Keys whose product is the number of examples of one optimizer step."""
+BASE: Mapping[str, Sequence[Any]] = {"model.dtype": [None, "float32"], "model.quantization": [None]}
+"""Keys of a base in fewer bits, and the values of a paper whose `config` does not name them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,8 @@ class Protocol:
             for name, published, measured in checks
             if published is not None and published != measured
         ]
-        for name, values in {**{name: [value] for name, value in self.config.items()}, **recipe(rules, run)}.items():
+        stated = {name: [value] for name, value in self.config.items()}
+        for name, values in {**BASE, **stated, **recipe(rules, run)}.items():
             if name == "start_from" or (name == BATCH[0] and batch is not None):
                 continue
             if not any(same(_value(run, name), _plain(value)) for value in values):
