@@ -61,8 +61,9 @@ class Claim:
 
     @property
     def holder(self) -> str:
-        """The process that holds the claim, in words."""
-        return holder_of(self.path) or "another process"
+        """The process that the claim file names, in words."""
+        owner = self._lease.owner
+        return "another process" if owner is None else f"process {owner.pid} on {owner.hostname}"
 
     def check(self) -> None:
         """Raise an error if the claim was lost.
@@ -84,7 +85,7 @@ class Claim:
 
 
 def holder_of(path: Path) -> str | None:
-    """Return the process that a claim file names, in words; None if there is no such file, or no one renews it."""
+    """Return the process that holds a claim, in words; None if there is no such file, or no one renews it."""
     owner = SoftFileLease(path, lease_duration=SECONDS).owner
     try:
         age = time.time() - path.stat().st_mtime
