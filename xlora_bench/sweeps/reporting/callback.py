@@ -22,7 +22,7 @@ from xlora_bench.results.frame.trials import BY
 from xlora_bench.runs.console import console
 from xlora_bench.runs.record import Record, older_records
 from xlora_bench.runs.sweep_context import enter_sweep, leave_sweep
-from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, clear_jobs, read_jobs
+from xlora_bench.sweeps.planning.jobs import EndedJobs, Job, PlannedRun, clear_jobs
 from xlora_bench.sweeps.reporting.collapse import collapse_lines
 from xlora_bench.sweeps.reporting.plan import Plan, make_plan, sweep_frame
 from xlora_bench.sweeps.reporting.progress import progress_line
@@ -34,12 +34,14 @@ log = logging.getLogger(__name__)
 class SweepReport(Callback):
     """Prints the progress of a sweep; at the end writes its table to `<results_dir>/reports/<sweep name>/`.
 
-    Jobs may run in other processes, each with a copy of this object; the copies share state through one file per job.
+    Jobs may run in other processes, each with a copy of this object; the copies share state through one file per job
+    (see `EndedJobs`).
     A job writes the id of its run to `run.json` (`{"run_id": id}`) in its output folder.
     """
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
+        self._ended: EndedJobs | None = None
         self._job_started = 0.0
         self._silent = False
 
@@ -85,17 +87,17 @@ class SweepReport(Callback):
         if self._plan is None:
             return
         job_return.cfg = job_return.hydra_cfg = None
-        plan, ended = self._plan, {}
+        plan, ended = self._plan, 0
         with _only_warning("no progress line for this run"):
-            ended_job = _ended(config, job_return, plan.results_dir, started=self._job_started)
+            job = _ended(config, job_return, plan.results_dir, started=self._job_started)
             plan.jobs.mkdir(parents=True, exist_ok=True)
             with FileLock(plan.jobs / "lock"):  # one progress line at a time
-                ended_job.write(plan.jobs)
-                ended = read_jobs(plan.jobs)
-                job = ended[int(config.hydra.job.num)]
-                elapsed = time.time() - plan.started
-                _say(progress_line(job, ended=ended.values(), runs=plan.runs, elapsed=elapsed))
-        if ended and len(ended) == len(plan.runs):
+                if self._ended is None or self._ended.folder != plan.jobs:
+                    self._ended = EndedJobs(plan.jobs)
+                self._ended.end(job)
+                ended, elapsed = len(self._ended.by_number), time.time() - plan.started
+                _say(progress_line(job, ended=self._ended, runs=len(plan.runs), shown=plan.shown, elapsed=elapsed))
+        if ended and ended == len(plan.runs):
             self._report()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
