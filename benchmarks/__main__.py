@@ -25,6 +25,7 @@ PARTS: dict[str, Sequence[str]] = {
     "end_to_end": ("--rows", "1000", "--inits", "kaiming", "svd_both", "--ranks", "2", "16", "--runs", "1"),
     "growth": ("--runs", "5", "--rows", "500", "2000"),
     "planning": ("--runs", "600", "--rounds", "1"),
+    "bookkeeping": ("--runs", "500", "--listed", "1000"),
     "precision": (),
 }
 FULL: dict[str, Sequence[str]] = {
@@ -35,6 +36,7 @@ FULL: dict[str, Sequence[str]] = {
     "end_to_end": ("--seeds", "0", "1", "2"),
     "growth": (),
     "planning": (),
+    "bookkeeping": (),
     "precision": (),
 }
 DATA = ("step", "layout", "end_to_end", "growth")

@@ -146,7 +146,7 @@ MUTANTS = [
     Mutant("methods get other quantiles", "sweeps/planning/search_space.py", 'seeds.derive(seed, "tuning", key, trial)', 'random.random()', "tests/sweeps/planning"),
     Mutant("seeds are not paired", "results/statistics/pairs.py", "second=np.array([second[seed] for seed in seeds]", "second=np.array([second[seed] for seed in list(second)[: len(seeds)]]", "tests/results"),
     Mutant("the interval is one of one sd", "results/statistics/intervals.py", "stats.t.interval(level, len(array) - 1,", "stats.t.interval(0.68, len(array) - 1,", "tests/results"),
-    Mutant("failed runs are averaged", "results/tables/build_table.py", '(seed_runs["status"] == "completed")', '(seed_runs["status"] != "x")', "tests/results"),
+    Mutant("failed runs are averaged", "results/tables/build_table.py", '(frame["status"] == "completed")', '(frame["status"] != "x")', "tests/results"),
     Mutant("the budget is met from above alone", "training/budget/options.py", "abs(value - self.wanted) <= self.tolerance * self.wanted", "0 <= value - self.wanted <= self.tolerance * self.wanted", "tests/training/budget"),
     Mutant("the farthest rank", "training/budget/solve.py", "rank = min(candidates, key=", "rank = max(candidates, key=", "tests/training/budget"),
     Mutant("a text serves for a number", "system/options.py", "ConfigDict(strict=True, allow_inf_nan=False)", "ConfigDict(strict=False, allow_inf_nan=False)", "tests/training/test_options.py"),

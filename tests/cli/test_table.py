@@ -1,7 +1,10 @@
 import pytest
 
-from tests.helpers.records import grid
+from tests.helpers.records import grid, record
+from tests.helpers.simulated_sweeps import sweep
 from xlora_bench.cli.table import main
+from xlora_bench.results.frame import predictions_file
+from xlora_bench.runs.record import Record
 
 pytestmark = pytest.mark.slow
 
@@ -58,3 +61,22 @@ def test_the_files_go_where_they_are_asked_to_go(tmp_path, monkeypatch):
     assert main([str(tmp_path / "results"), "--out", str(tmp_path / "out")]) == 0
     assert sorted((tmp_path / "results").rglob("*")) == before
     assert "| lora |" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_table_reads_each_file_of_a_run_at_most_twice(tmp_path, monkeypatch):
+    """Once for the score by halves, once for the comparison by example."""
+    frame = sweep(tmp_path, {"lora": 0.0, "lu": 0.1}, seeds=2, examples=20)
+    for run in frame.to_dict("records"):
+        known = {"choices": {"adapter": run["adapter"]}, "config": {"seed": run["seed"]}, "seed": run["seed"]}
+        record(run["run_id"], score=run["score"], **known).write(tmp_path / "runs" / run["run_id"] / "record.json")
+    read = []
+    opened = predictions_file.ParquetFile
+    monkeypatch.setattr(predictions_file, "ParquetFile", lambda path: read.append(path) or opened(path))
+    plain = predictions_file.pd.read_parquet
+    monkeypatch.setattr(predictions_file.pd, "read_parquet", lambda path: read.append(path) or plain(path))
+    records = []
+    whole = Record.read.__func__
+    monkeypatch.setattr(Record, "read", classmethod(lambda cls, path: records.append(path) or whole(cls, path)))
+    assert main([str(tmp_path)]) == 0
+    assert len(records) == len(set(records)) == len(frame)
+    assert len(read) <= 2 * len(frame)

@@ -33,6 +33,15 @@ def test_classification_metrics_equal_sklearn(binary):
     )
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_matthews_has_the_bits_of_sklearn(make_task, classes):
+    task = make_task(labels=tuple("abcde"[:classes]), metrics=("matthews",), headline="matthews")
+    for rows in (1, 2, 7, 300, 5001):
+        labels, logits = RANDOM.integers(0, classes, rows), RANDOM.normal(size=(rows, classes))
+        expected = reference.matthews_corrcoef(labels, logits.argmax(1)) if rows > 1 else 0.0
+        assert metrics.compute(task, logits, labels)["matthews"] == expected
+
+
 @pytest.mark.parametrize("shape", [(200,), (200, 1)])
 def test_regression_metrics_equal_scipy(regression, shape):
     guess = SCORES + RANDOM.normal(size=200)

@@ -185,12 +185,12 @@ def is_numeric(entry: Any) -> bool:
     )
 
 
-def check_depth(value: Any, depth: int = 0) -> None:
+def check_depth(value: dict[str, Any] | list[Any], depth: int = 0) -> None:
     """Raise a ValueError if lists and mappings are nested too deeply."""
-    if depth > DEEPEST:
+    if depth == DEEPEST and value:
         raise ValueError(f"it is nested in more than {DEEPEST} levels")
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
             check_depth(item, depth + 1)
 
 

@@ -61,11 +61,10 @@ def test_half_is_best_on_one_half_scored_on_the_other_both_ways():
     expected = (accuracy[1][accuracy[0].argmax()] + accuracy[0][accuracy[1].argmax()]) / 2
     frame = predictions(right)
 
-    def score(rows):
-        return float((rows.prediction == rows.label).mean())
-
-    assert cross_split_score(frame, score) == pytest.approx(expected)
-    assert cross_split_score(frame.sample(frac=1, random_state=0), score) == pytest.approx(expected)
+    for rows in (frame, frame.sample(frac=1, random_state=0)):
+        hits = (rows.prediction == rows.label).to_numpy()
+        epochs, idx = rows.epoch.to_numpy(), rows.idx.to_numpy()
+        assert cross_split_score(epochs, idx, lambda mask, hits=hits: hits[mask].mean()) == pytest.approx(expected)
 
 
 def test_best_and_last_from_predictions_are_those_of_the_record(tmp_path):
@@ -105,6 +104,32 @@ def test_other_metrics_are_those_of_training(metric, tmp_path):
         "pearson": lambda: pearsonr(last.label, last.prediction).statistic,
     }[metric]()
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "matthews", "pearson"])
+def test_scores_have_the_bits_of_the_plain_way(metric, tmp_path):
+    """The plain way: one frame per half and epoch, each scored by scikit-learn or scipy."""
+    from scipy.stats import pearsonr
+    from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+    def plain(rows):
+        if metric == "pearson":
+            return float(pearsonr(rows.logit_0, rows.label).statistic)
+        by = accuracy_score if metric == "accuracy" else matthews_corrcoef
+        return float(by(rows.label, rows[["logit_0", "logit_1"]].to_numpy().argmax(1)))
+
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        frame = predictions(rng.random((4, 61)) < 0.7)
+        if metric == "pearson":
+            frame = frame.drop(columns=["logit_1"]).assign(label=rng.random(len(frame)), logit_0=rng.random(len(frame)))
+        write_run(tmp_path, f"{seed}", frame, headline=metric, seed=seed)
+        inside = frame["idx"].isin(halves(frame["idx"].unique()))
+        first, second = (
+            {e: plain(rows) for e, rows in part.groupby("epoch")} for part in (frame[inside], frame[~inside])
+        )
+        expected = (second[max(first, key=first.get)] + first[max(second, key=second.get)]) / 2
+        assert scores_under(collect(tmp_path), tmp_path, "cross_split").iloc[seed] == expected
 
 
 def test_only_the_first_split_counts(tmp_path):
@@ -156,3 +181,13 @@ def test_three_protocols_from_one_set_of_runs(tmp_path, monkeypatch):
     assert len(set(texts.values())) == 3
     assert "Score at the last epoch: median ± half the distance" in texts["last"]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")} == before
+
+
+def test_reasons_of_many_runs_are_not_copied_with_each_frame(tmp_path):
+    random_run(tmp_path, "a", seed=0)
+    (tmp_path / "runs" / "a" / "predictions.parquet").unlink()
+    frame = with_selections(collect(tmp_path), tmp_path)
+    derived = frame[frame["status"] == "completed"].copy()
+    assert list(derived.attrs["without_predictions"]) == ["a"]
+    for name in ("without_predictions", "unreadable"):
+        assert derived.attrs[name] is frame.attrs[name]

@@ -19,7 +19,8 @@ from tests.helpers.records import grid
 from tests.runs.test_schema_1 import old_record
 from xlora_bench.results.reports.wandb_table import log_table
 from xlora_bench.results.tables.build_table import build_table
-from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, read_jobs
+from xlora_bench.sweeps.planning import jobs
+from xlora_bench.sweeps.planning.jobs import EndedJobs, Job, clear_jobs, read_job, read_jobs
 from xlora_bench.sweeps.reporting.callback import SweepReport
 from xlora_bench.sweeps.reporting.progress import duration, progress_line, span
 
@@ -232,11 +233,41 @@ def test_jobs_are_read_back_and_partial_files_are_not(tmp_path):
 
 
 def test_time_left_goes_by_the_runs_trained_now():
-    runs = [PlannedRun(overrides=(f"seed={number}",)) for number in range(4)]
-    ended = [job(0, reused=True), job(1)]
-    assert progress_line(ended[1], ended=ended, runs=runs, elapsed=30.0).endswith("elapsed 30 s | left 1 min 00 s")
-    assert "left" not in progress_line(ended[0], ended=ended[:1], runs=runs, elapsed=30.0)
-    assert progress_line(ended[0], ended=ended[:1], runs=[], elapsed=1.0).startswith("run 1 of ? | seed=0 |")
+    ended, first = EndedJobs(Path()), job(0, reused=True)
+    ended.add(first)
+    assert "left" not in progress_line(first, ended=ended, runs=4, shown=["seed"], elapsed=30.0)
+    assert progress_line(first, ended=ended, runs=0, shown=[], elapsed=1.0).startswith("run 1 of ? | seed=0 |")
+    ended.add(job(1))
+    line = progress_line(job(1), ended=ended, runs=4, shown=["seed"], elapsed=30.0)
+    assert line.endswith("elapsed 30 s | left 1 min 00 s")
+
+
+def test_each_process_reads_each_job_file_once(tmp_path, monkeypatch):
+    read, whole = [], []
+    monkeypatch.setattr(jobs, "read_job", lambda path: read.append(path.name) or read_job(path))
+    copies = [EndedJobs(tmp_path) for _ in range(3)]
+    for number in range(60):
+        score = None if number % 7 == 3 else number / 10
+        last = job(number, overrides=[f"lr={number % 2}", f"seed={number}"], score=score, reused=number % 5 == 0)
+        whole.append(last)
+        turn = copies[number**2 % 5 % 3]
+        turn.end(last)
+        assert sorted(turn.by_number.values(), key=whole.index) == whole
+        assert turn.trained == {each.number for each in whole if not each.reused}
+        assert sorted(turn.scores(last)) == [each.score for each in whole[number % 2 :: 2] if each.score is not None]
+    assert len(read) <= 60 * len(copies)
+
+
+def test_a_job_that_is_not_in_the_order_of_ends_is_known_to_the_next_process(tmp_path):
+    job(0).write(tmp_path)  # its process was killed before it wrote the line
+    anew = EndedJobs(tmp_path)
+    anew.end(job(1))
+    (tmp_path / jobs.ORDER).unlink()
+    anew.end(job(2))
+    anew.end(job(2, score=0.75))
+    assert sorted(anew.by_number) == [0, 1, 2]
+    clear_jobs(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_durations_have_two_units():

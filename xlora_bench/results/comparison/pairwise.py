@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class PairwiseTest:
     mcnemar: float | None = None
     by_example: ByExample | None = None
 
-    @property
+    @cached_property
     def difference(self) -> float:
         """The mean difference."""
         return float(self.pairs.differences.mean())
@@ -48,14 +49,14 @@ class PairwiseTest:
         """The t-interval of the difference over seeds; None for one pair."""
         return mean_interval(self.pairs.differences) if self.pairs.n > 1 else None
 
-    @property
+    @cached_property
     def detectable(self) -> float | None:
         """True difference that this many seeds detect with power 80 %; None for one pair, inf for fewer than six."""
         if self.pairs.n < 2:
             return None
         return detectable_difference(self.pairs.differences, comparisons=self.comparisons)
 
-    @property
+    @cached_property
     def seeds_needed(self) -> float | None:
         """Number of seeds to make this difference significant; None for one pair or no difference, inf above `MANY`."""
         if self.pairs.n < 2 or self.difference == 0:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xlora_bench.data.task import REGRESSION_METRICS
-from xlora_bench.results.frame.predictions_file import COLUMNS, FILE, read_predictions
+from xlora_bench.results.frame.predictions_file import COLUMNS, FILE, read_main_split
 from xlora_bench.results.statistics.resampled import weighted_score
 from xlora_bench.runs.record import run_folder
 
@@ -45,7 +45,7 @@ def read_examples(frame: pd.DataFrame, methods: pd.Series, results_dir: Path | N
     runs: dict[tuple[Hashable, Hashable], np.ndarray] = {}
     problems: dict[str, list[str]] = {}
     examples = None
-    for (_, row), method in zip(done.iterrows(), methods[done.index], strict=True):
+    for row, method in zip(done.to_dict("records"), methods[done.index], strict=True):
         try:
             predictions = _reported(row, results_dir, metrics[0])
             if examples is not None and not _same_examples(predictions, examples):
@@ -54,10 +54,10 @@ def read_examples(frame: pd.DataFrame, methods: pd.Series, results_dir: Path | N
             problems.setdefault(str(problem), []).append(str(row["run_id"]))
             continue
         examples = predictions if examples is None else examples
-        runs[method, row["seed"]] = predictions["prediction"].to_numpy()
+        runs[method, row["seed"]] = predictions["prediction"]
     return Examples(
         metric=metrics[0],
-        labels=np.empty(0) if examples is None else examples["label"].to_numpy(),
+        labels=np.empty(0) if examples is None else examples["label"],
         runs=runs,
         problems=[f"Not compared by example, {reason}: {', '.join(run_ids)}." for reason, run_ids in problems.items()],
     )
@@ -69,28 +69,27 @@ def _impossible(results_dir: Path | None, metrics: Sequence[str]) -> list[str]:
     return [f"Not compared by example: {len(metrics)} headline metrics ({', '.join(metrics) or 'no completed run'})."]
 
 
-def _reported(row: "pd.Series[Any]", results_dir: Path, metric: str) -> pd.DataFrame:
+def _reported(row: Mapping[Hashable, Any], results_dir: Path, metric: str) -> dict[str, np.ndarray]:
     """Return the predictions, sorted by idx, of the epoch (best or last) whose metric equals the row's `score`.
 
     Raises:
         ValueError: if there are no predictions, or neither epoch gives the score.
     """
-    saved = read_predictions(run_folder(results_dir, str(row["run_id"])) / FILE, COLUMNS)
-    saved = saved[saved["split"] == saved["split"].iloc[0]]
+    saved = read_main_split(run_folder(results_dir, str(row["run_id"])) / FILE, COLUMNS)
     best, last = row.get("best/epoch", math.nan), int(saved["epoch"].max())
     for epoch in dict.fromkeys([last if pd.isna(best) else int(best), last]):
-        of_epoch = saved[saved["epoch"] == epoch].sort_values("idx", kind="stable")
-        if not of_epoch.empty and abs(_score(of_epoch, metric) - float(row["score"])) <= SAME:
+        rows = np.flatnonzero(saved["epoch"] == epoch)
+        rows = rows[np.argsort(saved["idx"][rows], kind="stable")]
+        of_epoch = {name: column[rows] for name, column in saved.items()}
+        if len(rows) and abs(_score(of_epoch, metric) - float(row["score"])) <= SAME:
             return of_epoch
     raise ValueError(f"predictions that give another {metric} than the score, in the best epoch and in the last")
 
 
-def _score(examples: pd.DataFrame, metric: str) -> float:
-    predictions, labels = examples["prediction"].to_numpy(), examples["label"].to_numpy()
+def _score(examples: Mapping[str, np.ndarray], metric: str) -> float:
+    predictions, labels = examples["prediction"], examples["label"]
     return float(weighted_score(metric, predictions, labels, np.ones((1, len(labels))))[0])
 
 
-def _same_examples(other: pd.DataFrame, first: pd.DataFrame) -> bool:
-    return len(other) == len(first) and all(
-        np.array_equal(other[name].to_numpy(), first[name].to_numpy()) for name in ("idx", "label")
-    )
+def _same_examples(other: Mapping[str, np.ndarray], first: Mapping[str, np.ndarray]) -> bool:
+    return all(np.array_equal(other[name], first[name]) for name in ("idx", "label"))

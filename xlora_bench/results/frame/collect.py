@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -19,6 +19,13 @@ OUTCOME = (
     *("score", "score_best", "score_last", "score_cross_split", "started", "finished"),
 )
 """Columns that every frame has. Of the others, those with a `/` are measured, the rest are requested (config)."""
+
+
+class Reasons(dict[str, str]):
+    """A mapping in `frame.attrs` that is never changed: pandas copies the attributes for each frame derived from it."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
 def collect(results_dir: str | Path, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
@@ -45,7 +52,7 @@ def collect(results_dir: str | Path, run_ids: Sequence[str] | None = None) -> pd
     if run_ids is None:
         records.sort(key=lambda record: record.started)
     frame = to_frame([_row(record) for record in records])
-    frame.attrs.update(unreadable=unreadable, missing=missing)
+    frame.attrs.update(unreadable=Reasons(unreadable), missing=missing)
     return frame
 
 

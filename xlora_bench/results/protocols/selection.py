@@ -1,18 +1,22 @@
 """Selection of the scored epoch: scores of a run under each protocol, from its stored predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from xlora_bench.results.frame.collect import Reasons
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import is_missing, keys
-from xlora_bench.results.frame.predictions_file import FILE, read_predictions
+from xlora_bench.results.frame.predictions_file import FILE, read_main_split
 from xlora_bench.results.protocols.protocol import Selection
 from xlora_bench.runs.record import run_folder
+
+if TYPE_CHECKING:
+    from xlora_bench.data.task import TextTask
 
 COLUMNS: dict[Selection, str] = {"best": "score_best", "last": "score_last", "cross_split": "score_cross_split"}
 """By selection: the frame column of its score."""
@@ -24,7 +28,8 @@ MEANING: dict[Selection, str] = {
 HALVES_SEED = 20_240_501
 """Seed of the split into halves, which all runs of a task share."""
 
-Score = Callable[[pd.DataFrame], float]
+Score = Callable[[np.ndarray], float]
+"""The score of the rows in a mask (n,)."""
 
 
 def with_selections(frame: pd.DataFrame, results_dir: str | Path) -> pd.DataFrame:
@@ -91,20 +96,18 @@ def scores_under(frame: pd.DataFrame, results_dir: str | Path, selection: Select
                 problems[str(row["run_id"])] = str(problem)
         scores.append(score)
     result = pd.Series(scores, index=frame.index, dtype=float, name=COLUMNS[selection])
-    result.attrs["problems"] = problems
+    result.attrs["problems"] = Reasons(problems)
     return result
 
 
-def cross_split_score(predictions: pd.DataFrame, score: Score) -> float:
-    """Return a score without the optimism of choosing the epoch on the rows that are scored.
+def cross_split_score(epochs: np.ndarray, idx: np.ndarray, score: Score) -> float:
+    """Return a score without the optimism of choosing the epoch on the rows that are scored; `epochs` and `idx` (n,).
 
     The rows are split by `idx` into halves H1, H2. With `e(H)` the epoch with the highest score on H (the earliest of
     equals), the result is `(score(H2, e(H1)) + score(H1, e(H2))) / 2`.
     """
-    first = halves(predictions["idx"].unique())
-    inside = predictions["idx"].isin(first)
-    parts = [predictions[inside], predictions[~inside]]
-    by_epoch = [_by_epoch(part, score) for part in parts]
+    inside = np.isin(idx, halves(np.unique(idx)))
+    by_epoch = [_by_epoch(epochs, rows, score) for rows in (inside, ~inside)]
     best = [max(scores, key=lambda epoch: (scores[epoch], -epoch)) for scores in by_epoch]
     return (by_epoch[1][best[0]] + by_epoch[0][best[1]]) / 2
 
@@ -116,28 +119,31 @@ def halves(idx: np.ndarray) -> np.ndarray:
 
 
 def _run_score(row: dict[Any, Any], results_dir: Path, selection: Selection) -> float:
-    predictions = read_predictions(run_folder(results_dir, str(row["run_id"])) / FILE)
-    predictions = predictions[predictions["split"] == predictions["split"].iloc[0]]  # the first split is the main one
+    saved = read_main_split(run_folder(results_dir, str(row["run_id"])) / FILE)
     if is_missing(row["headline"]):
         raise ValueError("its record names no headline metric")
-    score = partial(_score, metric=str(row["headline"]))
+    score = partial(_score, saved, str(row["headline"]))
     if selection == "cross_split":
-        return cross_split_score(predictions, score)
-    by_epoch = _by_epoch(predictions, score)
+        return cross_split_score(saved["epoch"], saved["idx"], score)
+    by_epoch = _by_epoch(saved["epoch"], np.full(len(saved["epoch"]), True), score)
     return max(by_epoch.values()) if selection == "best" else by_epoch[max(by_epoch)]
 
 
-def _by_epoch(predictions: pd.DataFrame, score: Score) -> dict[int, float]:
-    epochs = sorted(map(int, predictions["epoch"].unique()))
-    return {epoch: score(predictions[predictions["epoch"] == epoch]) for epoch in epochs}
+def _by_epoch(epochs: np.ndarray, among: np.ndarray, score: Score) -> dict[int, float]:
+    return {int(epoch): score(among & (epochs == epoch)) for epoch in np.unique(epochs[among])}
 
 
-def _score(rows: pd.DataFrame, metric: str) -> float:
+def _score(saved: Mapping[str, np.ndarray], metric: str, rows: np.ndarray) -> float:
     """Compute a metric from the logits of `rows`, with the code that training uses."""
     from xlora_bench.data import metrics  # noqa: PLC0415 - not needed for tables without predictions
+
+    logits = np.stack([column[rows] for name, column in saved.items() if name.startswith("logit_")], axis=1)
+    return metrics.compute(_task(logits.shape[1], metric), logits, saved["label"][rows])[metric]
+
+
+@cache
+def _task(width: int, metric: str) -> "TextTask":
     from xlora_bench.data.task import TextTask  # noqa: PLC0415 - slow to import
 
-    logits = rows[[name for name in rows.columns if name.startswith("logit_")]].to_numpy()
-    classes = None if logits.shape[1] == 1 else tuple(map(str, range(logits.shape[1])))
-    task = TextTask(name="stored", text_columns=("text",), labels=classes, metrics=(metric,), headline=metric)
-    return metrics.compute(task, logits, rows["label"].to_numpy())[metric]
+    classes = None if width == 1 else tuple(map(str, range(width)))
+    return TextTask(name="stored", text_columns=("text",), labels=classes, metrics=(metric,), headline=metric)

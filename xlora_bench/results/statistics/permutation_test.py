@@ -5,6 +5,7 @@ It is at least 2 / 2^n: five seeds cannot reach 0.05 (minimum 0.0625), six can (
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -52,6 +53,7 @@ def westfall_young(differences: np.ndarray) -> np.ndarray:
     return adjusted
 
 
+@lru_cache(maxsize=4)  # of 4 MB and more
 def signs(n: int) -> np.ndarray:
     """Return sign vectors (flips, n), the first all +1: half of all (enough by symmetry), or `RANDOM` random ones."""
     if n <= EXACT_UP_TO:

@@ -95,29 +95,35 @@ def _groups(frame: pd.DataFrame, axes: PivotAxes) -> dict[RowColumn, list[int]]:
 def _measured(
     frame: pd.DataFrame, groups: dict[RowColumn, list[int]], aggregation: Aggregation
 ) -> dict[RowColumn, TableCell]:
+    numbers = {position: number for number, positions in enumerate(groups.values()) for position in positions}
+    grouped = frame[["status", "score"]].assign(group=[numbers[position] for position in range(len(frame))])
+    counts = summarise(grouped, ["group"], "score").set_index("group").to_dict("index")
     result = {}
-    for row_column, positions in groups.items():
-        seed_runs = frame.iloc[positions]
-        (counts,) = summarise(seed_runs.assign(group=0), ["group"], "score").to_dict("records")
-        scores = list(_scores(seed_runs).values())
+    for number, (row_column, by_seed) in enumerate(_scores(frame, groups).items()):
+        scores = list(by_seed.values())
         result[row_column] = TableCell(
             center=center(scores, aggregation),
             spread=spread(scores, aggregation),
             n=len(scores),
-            collapsed=int(counts["n_collapsed"]),
-            failed=int(counts["n_failed"]),
-            missing=int(counts["n_missing"]),
+            collapsed=int(counts[number]["n_collapsed"]),
+            failed=int(counts[number]["n_failed"]),
+            missing=int(counts[number]["n_missing"]),
             interval=interval(scores, aggregation),
         )
     return result
 
 
-def _scores(seed_runs: pd.DataFrame) -> dict[Hashable, float]:
+def _scores(frame: pd.DataFrame, groups: Mapping[RowColumn, list[int]]) -> dict[RowColumn, dict[Hashable, float]]:
     """Return the scores of the completed runs by seed; a repeated seed gets a negative number as its key."""
-    done = seed_runs[(seed_runs["status"] == "completed") & seed_runs["score"].notna()]
-    result: dict[Hashable, float] = {}
-    for seed, score in zip(done["seed"], done["score"], strict=True):
-        result[int(seed) if int(seed) not in result else -len(result) - 1] = float(score)
+    done = ((frame["status"] == "completed") & frame["score"].notna()).tolist()
+    seeds, scores = frame["seed"].tolist(), frame["score"].tolist()
+    result: dict[RowColumn, dict[Hashable, float]] = {}
+    for row_column, positions in groups.items():
+        by_seed = result[row_column] = dict[Hashable, float]()
+        for seed, score in (
+            (int(seeds[position]), float(scores[position])) for position in positions if done[position]
+        ):
+            by_seed[seed if seed not in by_seed else -len(by_seed) - 1] = score
     return result
 
 
@@ -210,12 +216,10 @@ def _with_published_rows(rows: list[Key], paper: Paper) -> list[Key]:
 def _with_bold(
     entries: dict[RowColumn, TableCell], frame: pd.DataFrame, groups: dict[RowColumn, list[int]]
 ) -> dict[RowColumn, TableCell]:
-    marked = dict(entries)
+    marked, scores = dict(entries), _scores(frame, groups)
     for column in dict.fromkeys(column for _, column in entries):
         row_columns = [row_column for row_column in entries if row_column[1] == column and row_column in groups]
-        best = significant_from_rest(
-            {row_column: _scores(frame.iloc[groups[row_column]]) for row_column in row_columns}
-        )
+        best = significant_from_rest({row_column: scores[row_column] for row_column in row_columns})
         if best is not None:
             marked[best] = dataclasses.replace(entries[best], bold=True)
     return marked

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from xlora_bench.system.io import write_atomically
 
+ORDER = "order.txt"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -43,16 +45,74 @@ class PlannedRun:
     tuning: tuple[str, ...] = ()
 
 
+def read_job(path: Path) -> Job:
+    """Return the job in the file `path`."""
+    return Job(**json.loads(path.read_text(encoding="utf-8")))
+
+
 def read_jobs(folder: Path) -> dict[int, Job]:
     """Return the jobs that have ended, by number."""
-    jobs = [Job(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("[0-9]*.json")]
+    jobs = [read_job(path) for path in folder.glob("[0-9]*.json")]
     return {job.number: job for job in sorted(jobs, key=lambda job: job.number)}
 
 
 def clear_jobs(folder: Path) -> None:
     """Delete the job files of an earlier sweep."""
-    for path in folder.glob("[0-9]*.json"):
-        path.unlink()
+    for path in (*folder.glob("[0-9]*.json"), folder / ORDER):
+        path.unlink(missing_ok=True)
+
+
+class EndedJobs:
+    """The ended jobs of a sweep, of which each process reads each file once.
+
+    The job files hold the jobs. The file `ORDER` beside them names their numbers, a line each in the order of their
+    ends, so that a process reads only the files that are new to it. It may be lost: a process starts with all files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.by_number: dict[int, Job] = {}
+        self.trained: set[int] = set()
+        self._scores: dict[tuple[str, ...], dict[int, float]] = {}
+        self._read: int | None = None
+
+    def end(self, job: Job) -> None:
+        """Write an ended job, and read those that other processes have written; the caller holds the folder's lock."""
+        job.write(self.folder)
+        path = self.folder / ORDER
+        if self._read is None:
+            new = list(read_jobs(self.folder).values())
+        else:
+            numbers = _whole_lines(path, start=self._read)
+            new = [read_job(self.folder / f"{number}.json") for number in numbers if int(number) != job.number]
+            new.append(job)
+        with path.open("ab") as file:
+            file.write(b"%d\n" % job.number)
+            self._read = file.tell()
+        for each in new:
+            self.add(each)
+
+    def add(self, job: Job) -> None:
+        """Count a job, in place of an earlier one with its number."""
+        earlier = self.by_number.get(job.number, job)
+        self._scores.get(earlier.group, {}).pop(job.number, None)
+        self.by_number[job.number] = job
+        if job.status == "completed" and job.score is not None:
+            self._scores.setdefault(job.group, {})[job.number] = job.score
+        (self.trained.discard if job.reused else self.trained.add)(job.number)
+
+    def scores(self, job: Job) -> list[float]:
+        """Return the scores of the completed jobs that differ from `job` at most in the seed."""
+        return list(self._scores.get(job.group, {}).values())
+
+
+def _whole_lines(path: Path, *, start: int) -> list[str]:
+    """Return the lines from byte `start` on; none if the file is gone."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read().decode().split()
 
 
 def varying_keys(runs: Sequence[Sequence[str]]) -> set[str]:

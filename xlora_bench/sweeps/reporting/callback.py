@@ -12,18 +12,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import SoftFileLease
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.results.frame.collect import naming_choices
 from xlora_bench.results.frame.trials import BY
-from xlora_bench.runs.claim import HeldError
+from xlora_bench.runs.claim import SECONDS, HeldError
 from xlora_bench.runs.console import console
 from xlora_bench.runs.record import Record, older_records
 from xlora_bench.runs.sweep_context import enter_sweep, leave_sweep
-from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, clear_jobs, read_jobs
+from xlora_bench.sweeps.planning.jobs import EndedJobs, Job, PlannedRun, clear_jobs
 from xlora_bench.sweeps.reporting.collapse import collapse_lines
 from xlora_bench.sweeps.reporting.plan import Plan, make_plan, sweep_frame
 from xlora_bench.sweeps.reporting.progress import progress_line
@@ -35,12 +35,14 @@ log = logging.getLogger(__name__)
 class SweepReport(Callback):
     """Prints the progress of a sweep; at the end writes its table to `<results_dir>/reports/<sweep name>/`.
 
-    Jobs may run in other processes, each with a copy of this object; the copies share state through one file per job.
+    Jobs may run in other processes, each with a copy of this object; the copies share state through one file per job
+    (see `EndedJobs`).
     A job writes the id of its run to `run.json` (`{"run_id": id}`) in its output folder.
     """
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
+        self._ended: EndedJobs | None = None
         self._job_started = 0.0
         self._silent = False
 
@@ -88,18 +90,18 @@ class SweepReport(Callback):
         if self._plan is None or isinstance(job_return._return_value, HeldError):  # it is asked for again
             return
         job_return.cfg = job_return.hydra_cfg = None
-        plan, ended = self._plan, {}
+        plan, ended = self._plan, 0
         with _only_warning("no progress line for this run"):
             started = kwargs.get("started", self._job_started)
-            ended_job = kwargs.get("ended") or _ended(config, job_return, plan.results_dir, started=started)
+            job = kwargs.get("ended") or _ended(config, job_return, plan.results_dir, started=started)
             plan.jobs.mkdir(parents=True, exist_ok=True)
-            with FileLock(plan.jobs / "lock"):  # one progress line at a time
-                ended_job.write(plan.jobs)
-                ended = read_jobs(plan.jobs)
-                job = ended[int(config.hydra.job.num)]
-                elapsed = time.time() - plan.started
-                _say(progress_line(job, ended=ended.values(), runs=plan.runs, elapsed=elapsed))
-        if ended and len(ended) == len(plan.runs) and not plan.is_part:
+            with SoftFileLease(plan.jobs / "lock", lease_duration=SECONDS):  # one progress line at a time
+                if self._ended is None or self._ended.folder != plan.jobs:
+                    self._ended = EndedJobs(plan.jobs)
+                self._ended.end(job)
+                ended, elapsed = len(self._ended.by_number), time.time() - plan.started
+                _say(progress_line(job, ended=self._ended, runs=len(plan.runs), shown=plan.shown, elapsed=elapsed))
+        if ended and ended == len(plan.runs) and not plan.is_part:
             self._report()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from xlora_bench.results.protocols.paper import Paper
 from xlora_bench.runs.config_hash import COSMETIC
 from xlora_bench.runs.hydra_internals import basic_sweeper
 from xlora_bench.runs.plain_config import plain_config
-from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, read_jobs
+from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, read_jobs, varying_keys
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,11 @@ class Plan:
     config: DictConfig
     loader: ConfigLoader
     notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def shown(self) -> set[str]:
+        """The override keys in which the runs differ."""
+        return varying_keys([run.overrides for run in self.runs])
 
     @property
     def is_part(self) -> bool:

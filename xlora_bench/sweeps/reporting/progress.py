@@ -1,21 +1,21 @@
 """Progress of a sweep: one terminal line per ended run."""
 
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
-from xlora_bench.sweeps.planning.jobs import Job, PlannedRun, varying_keys
+from xlora_bench.sweeps.planning.jobs import EndedJobs, Job
 
 
-def progress_line(job: Job, *, ended: Collection[Job], runs: Sequence[PlannedRun], elapsed: float) -> str:
+def progress_line(job: Job, *, ended: EndedJobs, runs: int, shown: Collection[str], elapsed: float) -> str:
     """Return `run k of n`, varying overrides, outcome, mean over the seeds so far, elapsed and remaining time.
 
-    `ended` are all ended jobs, including `job`; `runs` are all planned runs, empty if not known.
+    `ended` are all ended jobs, including `job`; `runs` is the number of planned runs, 0 if not known; `shown` are the
+    keys in which they differ.
     """
-    position = f"run {len(ended)} of {len(runs) or '?'}"
-    shown = varying_keys([run.overrides for run in runs])
+    position = f"run {len(ended.by_number)} of {runs or '?'}"
     name = " ".join(override for override in job.overrides if not runs or override.partition("=")[0] in shown)
-    parts = [position, name, _outcome(job), _running_mean(job, ended), f"elapsed {duration(elapsed)}"]
-    return " | ".join(part for part in [*parts, _time_left(ended, len(runs), elapsed)] if part)
+    parts = [position, name, _outcome(job), _running_mean(ended.scores(job)), f"elapsed {duration(elapsed)}"]
+    return " | ".join(part for part in [*parts, _time_left(ended, runs, elapsed)] if part)
 
 
 def duration(seconds: float) -> str:
@@ -55,18 +55,13 @@ def _outcome(job: Job) -> str:
     return " ".join(filter(None, ["already done" if job.reused else "", status, reason, score]))
 
 
-def _running_mean(job: Job, ended: Collection[Job]) -> str:
-    scores = [
-        other.score
-        for other in ended
-        if other.group == job.group and other.status == "completed" and other.score is not None
-    ]
+def _running_mean(scores: Collection[float]) -> str:
     return f"mean {statistics.fmean(scores):.4f} over {len(scores)}" if len(scores) > 1 else ""
 
 
-def _time_left(ended: Collection[Job], runs: int, elapsed: float) -> str:
+def _time_left(jobs: EndedJobs, runs: int, elapsed: float) -> str:
     """Return the remaining time: runs left x (elapsed / runs trained in this sweep); empty before the first one."""
-    trained = sum(not job.reused for job in ended)
-    if not runs or len(ended) >= runs or not trained:
+    ended, trained = len(jobs.by_number), len(jobs.trained)
+    if not runs or ended >= runs or not trained:
         return ""
-    return f"left {duration(elapsed / trained * (runs - len(ended)))}"
+    return f"left {duration(elapsed / trained * (runs - ended))}"
