@@ -26,6 +26,7 @@ PARTS: dict[str, Sequence[str]] = {
     "growth": ("--runs", "5", "--rows", "500", "2000"),
     "planning": ("--runs", "600", "--rounds", "1"),
     "bookkeeping": ("--runs", "500", "--listed", "1000"),
+    "launchers": ("--epochs", "10"),
     "precision": (),
 }
 FULL: dict[str, Sequence[str]] = {
@@ -37,6 +38,7 @@ FULL: dict[str, Sequence[str]] = {
     "growth": (),
     "planning": (),
     "bookkeeping": (),
+    "launchers": (),
     "precision": (),
 }
 DATA = ("step", "layout", "end_to_end", "growth")

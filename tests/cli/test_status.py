@@ -174,3 +174,16 @@ def test_files_are_compared_with_their_records(tmp_path, capsys):
     error = capsys.readouterr().err
     assert f"{path.parent / 'factors.csv'} is not the file that the record describes" in error
     assert "1 files compared, 1 damaged; rerun=true trains a run again" in error
+
+
+def test_of_many_runs_the_failed_and_running_ones_are_listed_unless_all_are_asked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("xlora_bench.cli.status.SHOWN", 2)
+    for name in ("a", "b", "c"):
+        record(name).write(tmp_path / "runs" / name / "record.json")
+    record("z", status="failed", reason="OSError: x").write(tmp_path / "runs" / "z" / "record.json")
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert [line.split("│")[2].strip() for line in out.splitlines() if line.startswith("│")] == ["a", "z"]
+    assert out.splitlines()[-1] == "2 more runs; --all lists them, --json prints them for programs"
+    assert main([str(tmp_path), "--all"]) == 0
+    assert "more runs" not in capsys.readouterr().out

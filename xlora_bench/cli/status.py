@@ -22,11 +22,18 @@ retry`, trains it again. Nothing is written, so a read-only folder is fine. With
 compared with the hashes in its record; the exit code is 1 if one is missing or another one."""
 
 
+SHOWN = 200
+"""Runs in the table unless `--all` is given."""
+SHOWN_FIRST = ("failed", "collapsed", "running", "interrupted", "planned", "completed")
+"""The states of the runs that are in the table when there are more."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the counts and a table of the runs of a results folder; return the exit code."""
     parser = Parser(prog="xlora-bench status", description=ABOUT)
     add_results_dir(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object: results_dir, counts, runs")
+    parser.add_argument("--all", action="store_true", help=f"list more than {SHOWN} runs")
     parser.add_argument("--check", action="store_true", help="compare the files of each run with its record")
     options = parser.parse_args(arguments)
     try:
@@ -36,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         console().print(as_json(runs, options.results_dir), soft_wrap=True, markup=False, highlight=False)
     else:
-        say(runs, options.results_dir)
+        say(runs, options.results_dir, at_most=len(runs) if options.all else SHOWN)
     return check(runs, options.results_dir) if options.check else 0
 
 
@@ -74,14 +81,18 @@ def states_of(results_dir: Path) -> list[RunState]:
     return run_states(results_dir)
 
 
-def say(runs: Sequence[RunState], results_dir: Path) -> None:
-    """Print the counts, then the table."""
+def say(runs: Sequence[RunState], results_dir: Path, *, at_most: int) -> None:
+    """Print the counts, then the table; those of one state that are too many are counted."""
     terminal = console()
     if not runs:
         terminal.print(f"no run in {results_dir} yet", soft_wrap=True, markup=False, highlight=False)
         return
     terminal.print(summary(runs, results_dir), soft_wrap=True, markup=False, highlight=False)
-    terminal.print(table_of(runs))
+    listed = sorted(runs, key=lambda run: SHOWN_FIRST.index(run.state))[:at_most]
+    terminal.print(table_of(listed))
+    if len(listed) < len(runs):
+        line = f"{len(runs) - len(listed)} more runs; --all lists them, --json prints them for programs"
+        terminal.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def summary(runs: Sequence[RunState], results_dir: Path) -> str:

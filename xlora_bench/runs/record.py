@@ -28,6 +28,8 @@ KINDS: dict[Any, str] = {
     int: "a whole number",
     dict[str, Any]: "a mapping",
 }
+LATER_KEYS = {"files", "attempt"}
+"""Keys that records of older versions of schema 2 lack."""
 DEEPEST = 50
 """Levels of nesting that a record may have; its readers recurse."""
 
@@ -166,7 +168,7 @@ class Record:
         if isinstance(content, dict) and content.get("schema") == 1:
             content = _of_schema_1(content)
         names = {item.name for item in fields(cls)}
-        if not isinstance(content, dict) or set(content) | {"files"} != names:
+        if not isinstance(content, dict) or set(content) | LATER_KEYS != names:
             wrong = sorted(names ^ set(content)) if isinstance(content, dict) else [type(content).__name__]
             raise ValueError(f"missing or unknown keys: {', '.join(wrong)}")
         check_depth(content)

@@ -85,7 +85,7 @@ class SlurmLauncher(RunLauncher):
             **(options or {}),
         }
 
-    def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    def ended(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Submit the jobs, unless the array of an earlier start still runs; yield each as it ends."""
         config = self.sweep.config
         folder = launch_folder(config, jobs)
@@ -97,15 +97,15 @@ class SlurmLauncher(RunLauncher):
             self.submit(array, folder, len(jobs))
         missing = dict(enumerate(jobs))
         before = len(missing)
-        asked = time.monotonic()
+        looked = time.monotonic()
         while missing:
             for number, ended in read_new(folder / "jobs", missing).items():
                 job = missing.pop(number)
                 yield job, self.end(job, ended)
-            if not missing or time.monotonic() - asked < QUEUE_SECONDS:
+            if not missing or time.monotonic() - looked < QUEUE_SECONDS:
                 time.sleep(POLL_SECONDS * bool(missing))
                 continue
-            asked = time.monotonic()
+            looked = time.monotonic()
             if array.tasks() or read_new(folder / "jobs", missing):
                 continue
             if len(missing) == before:
@@ -272,11 +272,11 @@ class SlurmWorkerLauncher(RunLauncher):
         """Return one worker process."""
         return UnlessEnded([WorkerSlot(threads=self.threads)], folder=Path(str(config.hydra.sweep.dir)) / "jobs")
 
-    def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    def ended(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Run the jobs of this task first."""
         own = [job for job in jobs if job[0] % self.workers == self.index]
         others = [job for job in jobs if job[0] % self.workers != self.index]
-        yield from super().outcomes([*own, *others[self.index :], *others[: self.index]])
+        yield from super().ended([*own, *others[self.index :], *others[: self.index]])
 
 
 class UnlessEnded(Pool):
