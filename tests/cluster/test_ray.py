@@ -44,8 +44,11 @@ def table(folder):
 
 
 def outcomes(folder):
-    """Return metrics and files of each run."""
-    return {one["run_id"]: (one["metrics"], one["files"]) for one in records(folder)}
+    """Return metrics and hashes of each run; the folder of a logger has another name after a start anew."""
+    return {
+        one["run_id"]: (one["metrics"], {name: file for name, file in one["files"].items() if "/" not in name})
+        for one in records(folder)
+    }
 
 
 def start(folder, cluster, *arguments):

@@ -4,6 +4,7 @@ Where all nodes see the results folder, each task trains as a local worker does.
 folder of its node, and the run comes home in the result of the task.
 """
 
+import atexit
 import hashlib
 import json
 import logging
@@ -84,7 +85,9 @@ class RayLauncher(RunLauncher):
                     "of the Ray cluster"
                 )
         home = Home.of(Path(str(config.paths.results_dir)).expanduser().absolute(), self.shared, self.work_dir)
-        return RayTasks(self.sweep, home, cpus=self.cpus, gpus=gpus)
+        tasks = RayTasks(self.sweep, home, cpus=self.cpus, gpus=gpus)
+        atexit.register(tasks.close)
+        return tasks
 
 
 def connect(address: str | None) -> Mapping[str, float]:
