@@ -1,5 +1,6 @@
 """Adapted layers: a frozen layer plus the updates of its active deltas. One file per layer type."""
 
+from xlora_bench.nn.layers.adapted_block import AdaptedBlock, replaces
 from xlora_bench.nn.layers.base import AdaptedLayer, adapted_type, adapts
 from xlora_bench.nn.layers.compatibility import base_of, incompatibility
 from xlora_bench.nn.layers.conv import AdaptedConv
@@ -8,6 +9,7 @@ from xlora_bench.nn.layers.embedding import AdaptedEmbedding
 from xlora_bench.nn.layers.linear import AdaptedLinear
 
 __all__ = [
+    "AdaptedBlock",
     "AdaptedConv",
     "AdaptedConv1D",
     "AdaptedEmbedding",
@@ -17,4 +19,5 @@ __all__ = [
     "adapts",
     "base_of",
     "incompatibility",
+    "replaces",
 ]

@@ -9,8 +9,8 @@ from torch import nn
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.init_schemes import InitScheme
 from xlora_bench.adapters.patterns import pattern_value
+from xlora_bench.inject.adding import blocks_at, layers_at
 from xlora_bench.inject.targets import Targets
-from xlora_bench.nn.layers import adapted_type
 
 PROBE_RANK = 2
 PROBE_SIZES = (8, 16)
@@ -42,8 +42,10 @@ class Shape:
 def target_modules_of(model: nn.Module, targets: Targets) -> list[TargetModule]:
     """Return the weights that `targets` selects, in the order of `targets.names(model)`."""
     target_modules = []
-    for module_name in targets.names(model):
-        layer = adapted_type(model.get_submodule(module_name))(model.get_submodule(module_name))  # type: ignore[misc]
+    names = targets.names(model)
+    with blocks_at(model, names) as with_blocks:
+        layers = [pair for name in names for pair in layers_at(with_blocks, name)]
+    for module_name, layer in layers:
         out_features, in_features = layer.weight_matrix().shape
         bias = 0 if layer.bias is None else layer.bias.numel()
         target_modules.append(
