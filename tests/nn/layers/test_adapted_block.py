@@ -10,12 +10,13 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from tests.helpers.adapted import perturbed
 from tests.helpers.classifiers import perturb
-from xlora_bench import export_peft, import_peft, inject
+from xlora_bench import KaimingInit, export_peft, import_peft, inject
 from xlora_bench.adapters import DoRA, LoRA, VeRA
 from xlora_bench.inject.methods.native import NativeMethod
 from xlora_bench.inject.targets import Targets
 from xlora_bench.nn.layers import AdaptedLinear, replaces
 from xlora_bench.nn.layers.base import REGISTRY
+from xlora_bench.training.budget.costs import adapter_flops
 from xlora_bench.training.budget.target_shapes import target_modules_of
 
 MLP = Targets(modules=["mlp"])
@@ -260,6 +261,8 @@ def test_what_is_not_defined_is_refused(net, tmp_path):
     inject.inject(net, LoRA(rank=2), targets=MLP)
     with pytest.raises(ValueError, match=r"`mlp.adapted.down` is part of a module .* which peft cannot name"):
         export_peft(net, tmp_path)
+    with pytest.raises(ValueError, match=r"counts linear layers, `mlp.adapted.gate` is none"):
+        adapter_flops(LoRA(rank=2), Net(), targets=MLP, init_scheme=KaimingInit(), batch=1, length=1)
     plain = Net()
     del REGISTRY[FusedMLP]
     inject.add_adapter(plain, "a", LoRA(rank=2), targets=Targets(modules=["down"]))

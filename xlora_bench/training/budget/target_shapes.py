@@ -1,7 +1,9 @@
 """Shapes of the target weights, read from a model on the meta device; the costs of a variant follow from them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from xlora_bench.adapters.patterns import pattern_value
 from xlora_bench.inject.adding import blocks_at, layers_at
 from xlora_bench.inject.targets import Targets
 
+Rank = int | Literal["sqrt"]
 PROBE_RANK = 2
 PROBE_SIZES = (8, 16)
 
@@ -59,9 +62,10 @@ def highest_rank(target_modules: list[TargetModule]) -> int:
     return min(min(target.out_features, target.in_features) for target in target_modules)
 
 
-def rank_at(adapter: Adapter, target: TargetModule, rank: int) -> int:
+def rank_at(adapter: Adapter, target: TargetModule, rank: Rank) -> int:
     """Return the rank of one weight: that of `adapter.rank_pattern` if a pattern matches, else `rank`."""
-    return int(pattern_value(adapter.rank_pattern, target.module_name, rank))
+    value = pattern_value(adapter.rank_pattern, target.module_name, rank)
+    return math.isqrt(min(target.out_features, target.in_features)) if value == "sqrt" else int(value)
 
 
 def shape_at(adapter: Adapter, init_scheme: InitScheme, target: TargetModule) -> Shape:
