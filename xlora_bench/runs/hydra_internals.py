@@ -115,6 +115,11 @@ def option_problem(arguments: Sequence[str]) -> str | None:
     return None
 
 
+def is_basic_launcher(launcher: object) -> bool:
+    """Return whether `launcher` is Hydra's own, by its name: Hydra's plugin search executes its module again."""
+    return type(launcher).__name__ == "BasicLauncher"
+
+
 def basic_sweeper() -> Any:
     """Return the class of Hydra's own sweeper.
 

@@ -9,7 +9,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from xlora_bench.runs.hydra_internals import SweepLoader, basic_sweeper
+from xlora_bench.runs.hydra_internals import SweepLoader, basic_sweeper, is_basic_launcher
+from xlora_bench.sweeps.launchers.parallel import Sweep, failed
 from xlora_bench.sweeps.outcome import check_collapsed, failure, interruption
 from xlora_bench.sweeps.planning.jobs import read_jobs
 from xlora_bench.sweeps.planning.plan_file import SweepPlan
@@ -106,13 +107,31 @@ class GridSweeper(basic_sweeper()):  # type: ignore[misc]
         check_collapsed(jobs)
 
     def _launch(self, runs: "Sequence[PlannedRun]", *, first: int) -> list[Sequence[JobReturn]]:
-        """Launch the runs in batches; their job numbers start at `first`."""
+        """Launch the runs in batches; their job numbers start at `first`.
+
+        Hydra's own launcher gets one run at a time: it raises if it cannot write the folder of a run, where only that
+        run has failed.
+        """
         assert self.launcher is not None
         returns: list[Sequence[JobReturn]] = []
-        for batch in self.split_overrides_to_chunks([list(run.overrides) for run in runs], self.max_batch_size):
-            returns.append(self.launcher.launch(batch, initial_job_idx=first))
+        serial = is_basic_launcher(self.launcher)
+        for batch in self.split_overrides_to_chunks(
+            [list(run.overrides) for run in runs], 1 if serial else self.max_batch_size
+        ):
+            try:
+                returns.append(self.launcher.launch(batch, initial_job_idx=first))
+            except OSError as error:
+                if not serial:
+                    raise
+                returns.append([failed(self._context(), first, batch[0], error)])
             first += len(batch)
         return returns
+
+    def _context(self) -> Sweep:
+        """Return what the jobs of this sweep share."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        return Sweep(hydra_context=self.hydra_context, task_function=self.launcher.task_function, config=self.config)
 
     def _follow(self, phases: "Phases | RunList", folder: Path) -> None:
         """Write the planned runs to the folder of the sweep, and pass them to the `SweepReport` callback."""

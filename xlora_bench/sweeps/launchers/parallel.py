@@ -129,9 +129,14 @@ def received(job_return: JobReturn) -> JobReturn:
 
 
 def failed(sweep: Sweep, number: int, overrides: list[str], error: Exception) -> JobReturn:
-    """Return a FAILED `JobReturn` for a job whose worker could not report; call `on_job_end` for it."""
+    """Return a FAILED `JobReturn` for a job that could not report itself; call `on_job_end` for it.
+
+    An error of a full disk, which names no path, gets that of the job's folder.
+    """
     config = sweep.job_config(number, overrides)
     folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(folder)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(folder.absolute())
     job_return = JobReturn(
