@@ -7,6 +7,7 @@ import warnings
 from importlib import import_module
 
 from xlora_bench.cli.exit_codes import INTERRUPTED, REFUSED
+from xlora_bench.system.escape import terminal
 
 SUBCOMMANDS = (
     *("archive", "check", "compare", "diff", "evaluate", "help", "retry", "spectrum", "status", "table", "verify"),
@@ -60,7 +61,7 @@ def command_of(words: list[str]) -> tuple[str | None, list[str]]:
 
 def refuse(line: str) -> None:
     """Print what is wrong with the command line, and exit."""
-    sys.stderr.write(f"error: {line}\n")
+    sys.stderr.write(f"error: {terminal(line)}\n")
     sys.exit(REFUSED)
 
 
