@@ -38,10 +38,12 @@ def run_main_job() -> None:
     from xlora_bench.cli.train import job  # noqa: PLC0415 - slow to import, as above
     from xlora_bench.runs.hydra_internals import option_problem  # noqa: PLC0415 - slow to import, as above
     from xlora_bench.runs.plain_config import refuse_environment_in  # noqa: PLC0415 - slow to import, as above
+    from xlora_bench.system.checked_logging import check_logging_configs  # noqa: PLC0415 - slow to import, as above
 
     if problem := option_problem(sys.argv[1:]):
         refuse(f"{problem}; options first, then all overrides; `xlora-bench --help` lists both")
     run_clearly(lambda: refuse_environment_in(sys.argv[1:]))
+    check_logging_configs()
     run_clearly(job)
 
 

@@ -17,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from xlora_bench.sweeps.launchers.workers import Call, Pool, chained, portable, start_fork_server
+from xlora_bench.system.checked_logging import check_logging_configs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ class Calls(Sequence[Call]):
 def run_in_worker(shared: bytes, job_config: DictConfig) -> JobReturn:
     """Run one job as Hydra's basic launcher does; an error of the job is returned in the form of `portable`."""
     sweep = _enter(shared)
+    check_logging_configs()
     HydraConfig.instance().set_config(job_config)
     job_return = run_job(
         hydra_context=sweep.hydra_context,
