@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
@@ -17,7 +18,9 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from tests import test_conformance
+from tests.helpers.adapted import perturbed
 from tests.helpers.names import CONF, choices, configured
+from xlora_bench import LoRA, Targets, inject
 from xlora_bench.cli.main import SUBCOMMANDS
 from xlora_bench.nn.layers.base import REGISTRY
 from xlora_bench.results.protocols.load_paper import load_paper
@@ -81,6 +84,11 @@ def test_toys_of_add_a_variant_keep_their_promises(monkeypatch, tmp_path):
         for promise in PROMISES:
             promise(Case(adapter, start))
     assert isinstance(names["AdaptedProjection"](names["Projection"](3, 2)), nn.Module)
+    mlp = nn.Sequential(names["FusedMLP"](4, 6))
+    inject.inject(mlp, LoRA(rank=2), targets=Targets(modules=["0"]))
+    assert list(inject.deltas(mlp)) == ["0.adapted.gate", "0.adapted.value", "0.adapted.down"]
+    expected = perturbed(mlp)(x := torch.ones(2, 4))
+    torch.testing.assert_close(inject.remove(mlp, merged=True)(x), expected)
     task = instantiate(searched(tmp_path, "task=sarcasm").task)
     assert task.num_labels == 2
     assert instantiate(searched(tmp_path, "model=minilm_no_dropout").model).dropout == 0.0

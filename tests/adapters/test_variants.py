@@ -203,6 +203,20 @@ def test_rank_and_alpha_patterns_take_the_longest_ending():
     assert (delta.rank, delta.scaling) == (4, 5.0)
 
 
+@pytest.mark.parametrize(("shape", "rank"), [((40, 24), 4), ((25, 30), 5), ((1, 9), 1), ((36, 36), 6)])
+def test_sqrt_rank_is_that_of_the_smaller_side(shape, rank):
+    net = adapted(LoRA(rank="sqrt", alpha=8), shape=shape)
+    assert (delta_of(net).rank, delta_of(net).scaling) == (rank, 8 / rank)
+    assert inject.parameter_count(net) == as_method(LoRA(rank="sqrt")).closed_form(net) == rank * sum(shape)
+    assert delta_of(adapted(LoRA(rank="sqrt", rank_pattern={"target": 1}), shape=shape)).rank == 1
+
+
+@pytest.mark.parametrize("rank", ["Sqrt", "sqrt(r)", "", 0, -1, 2.5])
+def test_another_rank_is_refused(rank):
+    with pytest.raises(ValueError, match=r"^`adapter.rank` \(=.*\) must be .*'auto'.*'sqrt'"):
+        LoRA(rank=rank)
+
+
 def test_auto_rank_holds_the_energy_and_is_clamped():
     weight = Net(40, 24).body["target"].weight.detach()
     energy = torch.linalg.svdvals(weight).square()

@@ -29,7 +29,8 @@ CASES = {
         ["adapter.rank=512"],
         ["`adapter.rank` (=512)", "min(out, in) (=384)", "at `bert.encoder"],
     ),
-    "rank not a number": (["adapter.rank=many"], ["`adapter.rank` (='many')", "'auto'"]),
+    "rank not a number": (["adapter.rank=many"], ["`adapter.rank` (='many')", "'auto'", "'sqrt'"]),
+    "rank of the spectrum for peft": (["adapter=peft", "adapter.rank=sqrt"], ["`adapter.rank` (='sqrt')"]),
     "no such target": (["targets.modules=[qurey]"], ["'qurey' matches no module", "did you mean query"]),
     "start that does not fit": (
         ["adapter=lu", "init_scheme=svd_left"],

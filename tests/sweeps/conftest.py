@@ -14,7 +14,13 @@ from xlora_bench.sweeps.planning.phases import Phases
 
 FILES = {
     "config": """
-defaults: [adapter: lora, task: cola, override hydra/sweeper: grid, override hydra/callbacks: report, _self_]
+defaults:
+  - adapter: lora
+  - task: cola
+  - override hydra/launcher: serial
+  - override hydra/sweeper: grid
+  - override hydra/callbacks: report
+  - _self_
 seed: 0
 rerun: false
 start_from: null
@@ -33,7 +39,7 @@ hydra: {sweep: {dir: "${paths.results_dir}/sweeps/${now:%H-%M-%S-%f}"}}
     "task/mnli": "{name: mnli, holdout: null}",
     **{
         f"hydra/{name}": (CONF / "hydra" / f"{name}.yaml").read_text()
-        for name in ("sweeper/grid", "callbacks/report", "launcher/parallel")
+        for name in ("sweeper/grid", "callbacks/report", "launcher/parallel", "launcher/serial")
     },
 }
 

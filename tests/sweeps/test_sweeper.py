@@ -1,6 +1,8 @@
 """Sweeps that run, with an application that leaves records without training (score: 0.5 + rank/100 + seed/1000)."""
 
 import atexit
+import errno
+import os
 import sys
 
 import hydra
@@ -10,6 +12,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.types import RunMode
 
 from tests.helpers import toy_app
+from xlora_bench.sweeps.outcome import RunsFailedError
+from xlora_bench.sweeps.planning.jobs import read_jobs
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +74,38 @@ def test_a_failing_job_leaves_the_others_alone_and_is_raised_at_the_end(sweep, t
         sweep("adapter.rank=13,8,4")
     (report,) = (tmp_path / "reports").iterdir()
     assert sorted(pd.read_csv(report / "runs.csv").status) == ["completed", "completed", "failed"]
+
+
+@pytest.mark.parametrize("case", ["serial", "parallel", "full disk"])
+def test_a_job_whose_hydra_folder_cannot_be_written_fails_alone(sweep, tmp_path, capsys, monkeypatch, case):
+    full_disk, launcher = case == "full disk", ["hydra/launcher=parallel"] * (case == "parallel")
+    folder = tmp_path / "hydra"
+    blocked = folder / "1" / ("" if full_disk else ".hydra")
+    blocked.parent.mkdir(parents=True)
+    if full_disk:
+        real = hydra.core.utils._save_config
+
+        def save(config, name, output):
+            if output.parent.name == "1":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(config, name, output)
+
+        monkeypatch.setattr(hydra.core.utils, "_save_config", save)
+    else:
+        blocked.write_text("")
+    with pytest.raises(RunsFailedError) as caught:
+        sweep(*launcher, "adapter.rank=2,4,8", f"hydra.sweep.dir={folder}")
+    assert caught.value.exit_code == 2
+    line = str(caught.value)
+    assert line.startswith("1 of 3 runs failed, the first (adapter.rank=4): ")
+    assert str(folder / "1") in line
+    assert "\n" not in line
+    (report,) = (tmp_path / "reports").iterdir()
+    assert sorted(pd.read_csv(report / "runs.csv").status) == ["completed", "completed", "failed"]
+    (printed,) = [each for each in capsys.readouterr().out.splitlines() if "adapter.rank=4" in each and "run " in each]
+    assert "failed" in printed
+    assert str(folder / "1") in printed
+    assert [job.status for job in read_jobs(folder / "jobs").values()] == ["completed", "failed", "completed"]
 
 
 TUNING = "tuning={seed:9,holdout:5,trials:3,space:[{adapter.rank:[2,4,13]}],by:[adapter,task]}"

@@ -34,7 +34,7 @@ RIGHT = {
     "targets": choices("targets"),
     "scheduler": choices("scheduler"),
     "task": ["synth_single", "synth_pair", "synth_pair_regression"],
-    "adapter.rank": ["1", "2", "3", "4", "8", "auto"],
+    "adapter.rank": ["1", "2", "3", "4", "8", "auto", "sqrt"],
     "adapter.alpha": ["1", "0.5", "${adapter.rank}"],
     "adapter.dropout": ["0", "0.5"],
     "adapter.bias": ["none", "all", "adapted"],

@@ -10,7 +10,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from tests.helpers.apps import SMALL, run
 from tests.helpers.names import CONF, ROOT
+from xlora_bench.system.checked_logging import check_logging_config
 from xlora_bench.training.options import check_config, check_group
 from xlora_bench.training.trust import BASES, SEVERAL
 
@@ -116,7 +118,7 @@ def test_every_group_of_a_run_has_bases(config):
 
 
 def test_what_hydra_calls_itself_is_the_only_exception():
-    """Launcher, sweeper and callbacks of Hydra are made by Hydra before this program sees the config."""
+    """Launcher, sweeper and callbacks are made by Hydra; the first two are refused outside of `hydra_plugins`."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_container(compose("config", return_hydra_config=True), resolve=False)
@@ -149,3 +151,58 @@ def test_the_line_names_the_bases(group):
     (line,) = check_group(group, {"_target_": "pathlib.Path"})[1]
     bases = {"adapter": "xlora_bench's Adapter or xlora_bench's Method", "optimizer": "xlora_bench's AdamW or torch's"}
     assert f"must be a class derived from {bases[group]}" in line
+
+
+LOGGING = {
+    "handler": "handlers: {x: {(): os.symlink, src: x, dst: MARK}}",
+    "class": "handlers: {x: {class: subprocess.Popen, args: [touch, MARK]}}",
+    "formatter": "formatters: {x: {(): builtins.open, file: MARK, mode: w}}",
+    "filter": "filters: {x: {(): builtins.open, file: MARK, mode: w}}",
+    "queue": "handlers: {x: {class: logging.handlers.QueueHandler, queue: {(): builtins.open, file: MARK, mode: w}}}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("payload", "node", "sweep"),
+    [
+        *((payload, "job_logging", ()) for payload in LOGGING),
+        ("handler", "hydra_logging", ("-m",)),
+        ("handler", "job_logging", ("-m", "hydra/launcher=parallel")),
+    ],
+)
+def test_the_logging_config_of_hydra_calls_classes_of_logging_alone(payload, node, sweep, mark):
+    folder = mark.parent / "groups" / "hydra" / node
+    folder.mkdir(parents=True)
+    text = LOGGING[payload].replace("MARK", str(mark))
+    root = "[x]" if "handlers" in text else "[]"
+    (folder / "mine.yaml").write_text(f"version: 1\n{text}\nroot: {{handlers: {root}}}\n")
+    options = ("--config-dir", str(mark.parent / "groups"), *sweep, f"hydra/{node}=mine", *SMALL)
+    ended = run(mark.parent, *options)
+    assert not os.path.lexists(mark)
+    if node == "hydra_logging" or not sweep:
+        assert ended.returncode == 1
+        (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    else:
+        assert ended.returncode == 2
+        line = ended.stderr
+    assert "in a logging config" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("node", "fires"), [("launcher", False), ("sweeper", False), ("callbacks.x", True)])
+def test_only_a_callback_of_hydra_may_be_anything(node, fires, mark):
+    named = {"_target_": "os.symlink", "src": "x", "dst": str(mark)}
+    options = [f"{'++' if fires or key != '_target_' else ''}hydra.{node}.{key}={text}" for key, text in named.items()]
+    ended = run(mark.parent, "-m", "adapter.rank=0", *options)
+    assert ended.returncode == 1
+    assert os.path.lexists(mark) == fires
+    assert fires or "os.symlink" in ended.stderr
+
+
+def test_the_own_classes_of_logging_pass():
+    own = {"class": "rich.logging.RichHandler", "formatter": "plain"}
+    plain = {"()": "xlora_bench.system.escape.PlainFormatter"}
+    config = {"version": 1, "formatters": {"plain": plain}, "handlers": {"x": own}}
+    check_logging_config(config)
+    check_logging_config({"version": 1, "filters": {"x": {"()": lambda: None}}})  # a program may call what it likes

@@ -21,7 +21,8 @@ class Adapter(CheckedOptions, ABC):
     """Options of a LoRA variant. `delta` builds the trainable update of one weight `(out, in)`.
 
     `scaling = alpha / rank`, or `alpha / sqrt(rank)` with `use_rslora`. `rank="auto"` takes, per weight, the smallest
-    rank whose singular values hold `energy_threshold` of the sum of squares, clamped to `[rank_min, rank_max]`.
+    rank whose singular values hold `energy_threshold` of the sum of squares, clamped to `[rank_min, rank_max]`;
+    `rank="sqrt"` takes `floor(sqrt(min(out, in)))`.
     `rank_pattern` and `alpha_pattern` map module names (or their dotted endings) to other values. `dropout` is the
     dropout probability of the adapter's input. `bias` says which biases train: none, all, or those of adapted layers.
 
@@ -31,7 +32,7 @@ class Adapter(CheckedOptions, ABC):
 
     config_group: ClassVar[str] = "adapter"
 
-    rank: Count | Literal["auto"] = field(default=8, kw_only=False)
+    rank: Count | Literal["auto", "sqrt"] = field(default=8, kw_only=False)
     alpha: Positive = 16.0
     use_rslora: bool = False
     dropout: Fraction = 0.0
@@ -100,6 +101,8 @@ class Adapter(CheckedOptions, ABC):
         """
         full_rank = min(weight.shape)
         rank = pattern_value(self.rank_pattern, module_name, self.rank)
+        if rank == "sqrt":
+            return math.isqrt(full_rank)
         if rank == "auto":
             spectral = energy_rank(singular_values(weight), self.energy_threshold)
             return max(min(spectral, self.rank_max or full_rank, full_rank), min(self.rank_min, full_rank))

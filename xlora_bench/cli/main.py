@@ -7,6 +7,7 @@ import warnings
 from importlib import import_module
 
 from xlora_bench.cli.exit_codes import INTERRUPTED, REFUSED
+from xlora_bench.system.escape import terminal
 
 SUBCOMMANDS = (
     *("archive", "check", "compare", "diff", "evaluate", "help", "retry", "spectrum", "status", "table", "verify"),
@@ -37,10 +38,12 @@ def run_main_job() -> None:
     from xlora_bench.cli.train import job  # noqa: PLC0415 - slow to import, as above
     from xlora_bench.runs.hydra_internals import option_problem  # noqa: PLC0415 - slow to import, as above
     from xlora_bench.runs.plain_config import refuse_environment_in  # noqa: PLC0415 - slow to import, as above
+    from xlora_bench.system.checked_logging import check_logging_configs  # noqa: PLC0415 - slow to import, as above
 
     if problem := option_problem(sys.argv[1:]):
         refuse(f"{problem}; options first, then all overrides; `xlora-bench --help` lists both")
     run_clearly(lambda: refuse_environment_in(sys.argv[1:]))
+    check_logging_configs()
     run_clearly(job)
 
 
@@ -60,7 +63,7 @@ def command_of(words: list[str]) -> tuple[str | None, list[str]]:
 
 def refuse(line: str) -> None:
     """Print what is wrong with the command line, and exit."""
-    sys.stderr.write(f"error: {line}\n")
+    sys.stderr.write(f"error: {terminal(line)}\n")
     sys.exit(REFUSED)
 
 

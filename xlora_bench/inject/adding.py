@@ -1,6 +1,7 @@
 """Add an adapter to a model. It is built before the first module is replaced, so an error changes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,11 +11,19 @@ from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.init_schemes import InitScheme
 from xlora_bench.inject.adapter_config import AdapterConfig
 from xlora_bench.inject.heads import own_heads
-from xlora_bench.inject.query import DEFAULT, adapted_layers, adapter_heads, adapter_names, replace
+from xlora_bench.inject.query import (
+    DEFAULT,
+    adapted_blocks,
+    adapted_layers,
+    adapter_heads,
+    adapter_names,
+    replace,
+)
 from xlora_bench.inject.targets import Targets
-from xlora_bench.nn.layers import AdaptedLayer, adapted_type
+from xlora_bench.nn.layers import AdaptedBlock, AdaptedLayer, adapted_type
 from xlora_bench.nn.layers.adapter_dict import check_name, sorted_weights
 from xlora_bench.nn.layers.adapter_heads import AdapterHeads
+from xlora_bench.nn.layers.compatibility import is_block
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.delta import Delta
@@ -42,7 +51,7 @@ def inject(
     check_new(model, name)
     check_options(adapter, targets, init_scheme)
     adapter_config = AdapterConfig(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
-    model = install(model, name, build(model, name, adapter_config, generator), adapter_config)
+    model = added(model, name, adapter_config, generator)
     for _, layer in adapted_layers(model):
         if name in layer.deltas:
             layer.active = sorted_weights({**layer.active, name: 1.0})
@@ -84,7 +93,7 @@ def add_adapter(
     copies = own_heads(model) if head is None else dict(head)
     check_head(model, copies)
     adapter_config = AdapterConfig(adapter=adapter, init_scheme=init_scheme or adapter.default_init(), targets=targets)
-    model = install(model, name, build(model, name, adapter_config, generator), adapter_config)
+    model = added(model, name, adapter_config, generator)
     return install_head(model, name, copies)
 
 
@@ -118,12 +127,50 @@ def check_head(model: nn.Module, head: Mapping[str, nn.Module]) -> None:
             raise ValueError(f"`head` names {module_name!r}, which holds adapted layers: a module is one or the other")
 
 
-def build(model: nn.Module, name: str, adapter_config: AdapterConfig, generator: Generator | None) -> NewDeltas:
-    """Return the names, adapted layers and new deltas of the target modules. Does not change `model`."""
+def added(model: nn.Module, name: str, adapter_config: AdapterConfig, generator: Generator | None) -> nn.Module:
+    """Build the deltas of the target modules and install them; the model is unchanged after an error."""
+    names = adapter_config.targets.names(model)
+    blocks = [name for name in names if is_block(model.get_submodule(name))]
+    if blocks and adapter_config.adapter.bias == "adapted":
+        raise ValueError(f"`adapter.bias` (='adapted') is not defined for `{blocks[0]}`, which is replaced as a whole")
+    with blocks_at(model, names) as whole:
+        return install(whole, name, build(whole, names, adapter_config, generator), adapter_config)
+
+
+@contextmanager
+def blocks_at(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
+    """Within a `with` block, have an adapted block at each of `names` that takes one; those without deltas go again."""
+    made: dict[str, AdaptedBlock] = {}
+    for name in names:
+        module = model.get_submodule(name)
+        if is_block(module) and not isinstance(module, AdaptedBlock):
+            try:
+                made[name] = adapted_type(module)(module).train(model.training)  # type: ignore[misc]
+            except ValueError as error:
+                raise ValueError(f"{error} (at `{name}`)") from error
+    for name, block in made.items():
+        model = replace(model, name, block)
+    try:
+        yield model
+    finally:
+        without_empty_blocks(model)
+
+
+def without_empty_blocks(model: nn.Module) -> nn.Module:
+    """Put the module itself back where an adapted block has no deltas. Return the model, or its new root."""
+    for path, block in list(adapted_blocks(model)):
+        if not any(layer.deltas for layer in block.layers()):
+            model = replace(model, path, block.base_layer)
+    return model
+
+
+def build(
+    model: nn.Module, names: Sequence[str], adapter_config: AdapterConfig, generator: Generator | None
+) -> NewDeltas:
+    """Return the names, adapted layers and new deltas of the modules `names`. Does not change `model`."""
     generator = generator or torch.Generator().manual_seed(0)
     new_deltas: NewDeltas = []
-    for module_name in adapter_config.targets.names(model):
-        layer = layer_at(model, module_name)
+    for module_name, layer in (pair for name in names for pair in layers_at(model, name)):
         try:
             delta = adapter_config.adapter.build(
                 layer.weight_matrix(),
@@ -139,10 +186,23 @@ def build(model: nn.Module, name: str, adapter_config: AdapterConfig, generator:
     return new_deltas
 
 
+def layers_at(model: nn.Module, module_name: str) -> list[tuple[str, AdaptedLayer]]:
+    """Return the name and adapted layer at `module_name`; of an adapted block, those in it."""
+    module = model.get_submodule(module_name)
+    if not isinstance(module, AdaptedBlock):
+        return [(module_name, layer_at(model, module_name))]
+    prefix = f"{module_name}." if module_name else ""
+    return [(prefix + path, layer) for path, layer in adapted_layers(module)]
+
+
 def layer_at(model: nn.Module, module_name: str) -> AdaptedLayer:
     """Return the adapted layer at `module_name`, or a new one around the plain layer."""
     module = model.get_submodule(module_name)
-    return module if isinstance(module, AdaptedLayer) else adapted_type(module)(module)  # type: ignore[misc]
+    if isinstance(module, AdaptedLayer):
+        return module
+    if is_block(module) or any(module in set(block.base_layer.modules()) for _, block in adapted_blocks(model)):
+        raise ValueError(f"`{module_name}` is in a module that is replaced as a whole; `add_adapter` adapts that one")
+    return adapted_type(module)(module)  # type: ignore[misc]
 
 
 def install(model: nn.Module, name: str, new_deltas: NewDeltas, adapter_config: AdapterConfig) -> nn.Module:

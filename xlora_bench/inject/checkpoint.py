@@ -1,7 +1,7 @@
 """Adapter files: one safetensors file with the tensors, head and options of an adapter and a hash of its base."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from xlora_bench.adapters.init_schemes import InitialFactors, InitScheme
 from xlora_bench.adapters.lora import contiguous_copy
 from xlora_bench.inject.adapter_config import AdapterConfig
 from xlora_bench.inject.adapter_options import described, made
-from xlora_bench.inject.adding import NewDeltas, check_head, check_new, install, install_head, layer_at
+from xlora_bench.inject.adding import NewDeltas, blocks_at, check_head, check_new, install, install_head, layer_at
 from xlora_bench.inject.heads import copy_of, linears_of, resize
 from xlora_bench.inject.query import adapted_layers, check_known, deltas, heads
 from xlora_bench.inject.state_dict import check_state, copy_state, tensors_of
 from xlora_bench.inject.targets import Targets
 from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.nn.layers.compatibility import is_block
 from xlora_bench.system.io import write_atomically
 from xlora_bench.system.options import Count, OptionsError, option_faults
 from xlora_bench.system.tensor_hash import content_hash
@@ -123,14 +124,25 @@ def load_adapter(model: nn.Module, path: Path | str, *, name: str | None = None,
     name = name or str(metadata["name"])
     check_new(model, name)
     adapter_config = adapter_config_of(metadata)
-    new_deltas = rebuilt(model, adapter_config.adapter, metadata["modules"], tensors, other_base=other_base)
-    copies = rebuilt_heads(model, metadata["heads"])
-    own = prefixed("deltas", {module_name: delta for module_name, _, delta in new_deltas}) | prefixed("head", copies)
-    check_state(own, tensors, f"`{path}`")
-    copy_state(own, tensors)
-    for _, layer, delta in new_deltas:
-        delta.rebuild_buffers(layer.weight_matrix())
-    return install_head(install(model, name, new_deltas, adapter_config), name, copies)
+    with blocks_at(model, blocks_of(model, metadata["modules"])) as whole:
+        new_deltas = rebuilt(whole, adapter_config.adapter, metadata["modules"], tensors, other_base=other_base)
+        copies = rebuilt_heads(whole, metadata["heads"])
+        own = prefixed("deltas", {path: delta for path, _, delta in new_deltas}) | prefixed("head", copies)
+        check_state(own, tensors, f"`{path}`")
+        copy_state(own, tensors)
+        for _, layer, delta in new_deltas:
+            delta.rebuild_buffers(layer.weight_matrix())
+        return install_head(install(whole, name, new_deltas, adapter_config), name, copies)
+
+
+def blocks_of(model: nn.Module, entries: Iterable[str]) -> list[str]:
+    """Return the names of the modules that are replaced as a whole to get the layers `entries` of a file."""
+    adapted = [f".{entry}" for entry in entries]
+    return [
+        path
+        for path, module in model.named_modules()
+        if is_block(module) and any(entry.startswith(f".{path}.adapted." if path else ".adapted.") for entry in adapted)
+    ]
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

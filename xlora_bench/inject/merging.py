@@ -3,8 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from xlora_bench.inject.adding import check_new
-from xlora_bench.inject.query import adapted_layers, adapter_heads, check_known, replace
+from xlora_bench.inject.adding import check_new, without_empty_blocks
+from xlora_bench.inject.query import (
+    adapted_blocks,
+    adapted_layers,
+    adapter_heads,
+    check_known,
+    outside_blocks,
+    replace,
+)
 from xlora_bench.nn.layers import AdaptedLayer
 
 
@@ -51,6 +58,8 @@ def remove(model: nn.Module, *, merged: bool = False, dequantize: bool = False) 
     weights = [merged_weight(layer, dequantize) if merged else None for _, layer in layers]
     for (path, layer), weight in zip(layers, weights, strict=True):
         model = replace(model, path, layer.base_layer if weight is None else layer.with_weight(weight))
+    for path, block in list(adapted_blocks(model)):
+        model = replace(model, path, block.base_layer)
     for path, head in list(adapter_heads(model)):
         model = replace(model, path, head.of(head.serving) if merged else head.base_layer)
     return model
@@ -65,12 +74,14 @@ def remove_adapter(model: nn.Module, name: str) -> nn.Module:
     """
     check_known(model, name)
     unmerge(model)
-    for path, layer in list(adapted_layers(model)):
+    for _, layer in adapted_layers(model):
         if name in layer.deltas:
             del layer.deltas[name], layer.adapter_configs[name]
             layer.active = {other: weight for other, weight in layer.active.items() if other != name}
+    for path, layer in outside_blocks(model):
         if not layer.deltas:
             model = replace(model, path, layer.base_layer)
+    model = without_empty_blocks(model)
     for path, head in list(adapter_heads(model)):
         if name in head.heads:
             del head.heads[name]

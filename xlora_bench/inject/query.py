@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
-from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.nn.layers import AdaptedBlock, AdaptedLayer
 from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 if TYPE_CHECKING:
@@ -25,6 +25,17 @@ def modules_of_kind(model: nn.Module, kind: type[ModuleKind]) -> Iterator[tuple[
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
     """Yield names and adapted layers, in the model's order."""
     return modules_of_kind(model, AdaptedLayer)  # type: ignore[type-abstract]
+
+
+def adapted_blocks(model: nn.Module) -> Iterator[tuple[str, AdaptedBlock]]:
+    """Yield names and adapted blocks, in the model's order."""
+    return modules_of_kind(model, AdaptedBlock)
+
+
+def outside_blocks(model: nn.Module) -> list[tuple[str, AdaptedLayer]]:
+    """Return names and adapted layers, without those in adapted blocks."""
+    inside = {layer for _, block in adapted_blocks(model) for layer in block.layers()}
+    return [(path, layer) for path, layer in adapted_layers(model) if layer not in inside]
 
 
 def adapter_heads(model: nn.Module) -> Iterator[tuple[str, AdapterHeads]]:

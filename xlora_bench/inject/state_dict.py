@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from xlora_bench.adapters.lora import contiguous_copy
 from xlora_bench.inject.merging import unmerge
-from xlora_bench.inject.query import DEFAULT, adapted_layers, adapted_pairs, adapter_heads, deltas
+from xlora_bench.inject.query import DEFAULT, adapted_blocks, adapted_pairs, adapter_heads, deltas, outside_blocks
 
 if TYPE_CHECKING:
     from xlora_bench.adapters.delta import Delta
@@ -24,7 +24,8 @@ def base_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
     Of heads that adapters have copies of, it has the base's. A plain model of the same class loads it (`strict=True`).
     """
-    outer = {f"{path}." if path else "" for path, _ in [*adapted_layers(model), *adapter_heads(model)]}
+    outermost = [*outside_blocks(model), *adapted_blocks(model), *adapter_heads(model)]
+    outer = {f"{path}." if path else "" for path, _ in outermost}
     state = {}
     for key, tensor in model.state_dict().items():
         owner = max((prefix for prefix in outer if key.startswith(prefix)), key=len, default=None)

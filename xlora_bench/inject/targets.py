@@ -82,7 +82,8 @@ class Targets(CheckedOptions):
 
 def is_linear(module: nn.Module) -> bool:
     """Whether `module` is a linear layer, adapted or not."""
-    return issubclass(adapted_type(base_of(module)) or AdaptedLayer, AdaptedLinear)
+    kind = adapted_type(base_of(module))
+    return isinstance(kind, type) and issubclass(kind, AdaptedLinear)
 
 
 def adaptable_names(model: nn.Module) -> list[str]:

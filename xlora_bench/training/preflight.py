@@ -191,7 +191,7 @@ def trained_parameters(config: Mapping[str, Any], parts: Parts, caches: Caches) 
         model = meta_classifier(parts["model"], parts["task"].num_labels)
         try:
             if isinstance(adapter, Adapter):
-                return [adapter_entries(adapter, model, targets=targets, init_scheme=init_scheme)(int(rank or 1))]
+                return [adapter_entries(adapter, model, targets=targets, init_scheme=init_scheme)(rank or 1)]
             return [other_entries(adapter, lambda: copy.deepcopy(model), targets=targets, init_scheme=init_scheme)]
         except ValueError:
             return []

@@ -154,6 +154,10 @@ def test_solved_ranks_and_trained_parameters_are_listed(listed):
     assert next(columns(line)[-5:-3] for line in out.splitlines() if line.startswith("│")) == ["10", "92,160"]
     out = listed("task=synth_pair", "adapter.rank=auto,8")
     assert [columns(line)[1] for line in out.splitlines() if line.startswith("│")] == ["?", "73,728"]
+    out = listed("task=synth_pair", "adapter.rank=sqrt", "targets=attention_qv,all_linear")
+    # floor(sqrt(384)) = 19, for attention, both layers of the MLP (384 x 1536) and the pooler
+    counts = [12 * 19 * 768, 6 * 19 * (4 * 768 + 2 * 1920) + 19 * 768]
+    assert [columns(line)[1] for line in out.splitlines() if line.startswith("│")] == [f"{one:,}" for one in counts]
 
 
 def columns(line):

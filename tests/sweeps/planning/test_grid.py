@@ -278,3 +278,14 @@ def test_any_rules_are_applied_in_order_to_the_values_of_each_run(phases_of, rul
         for run in found
     ]
     assert typed == [{key: run[key] for key in typed[0]} for run in expanded(product, rules)]
+
+
+@pytest.mark.parametrize("text", ["${oc.env:SECRET}", "0.1,${oc.env:SECRET}", "a-${oc.decode:${oc.env:SECRET}}"])
+def test_a_list_that_reads_the_environment_is_refused_without_its_value(phases_of, monkeypatch, text):
+    monkeypatch.setenv("SECRET", "hf_12345")
+    with pytest.raises(ValueError, match=r"^`optimizer.lr` \(=.*\) must not read an environment variable") as caught:
+        phases_of({"adapter": "lora", "optimizer.lr": text})
+    assert "hf_12345" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("SCRATCH", "there")
+    assert "paths.results_dir=there" in lines(phases_of({"paths.results_dir": "${oc.env:SCRATCH}"}))[0]

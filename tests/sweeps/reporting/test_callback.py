@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -218,6 +219,25 @@ def test_wandb_absent_is_a_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", None)
     log_table(build_table(grid(tmp_path, [{}]), title="t"), name="n", settings={})
     assert "not logged to W&B" in caplog.text
+
+
+def test_what_is_logged_to_wandb_is_plain_text(tmp_path, monkeypatch):
+    tables = []
+    logged = SimpleNamespace(
+        init=lambda **_options: SimpleNamespace(log=lambda _values: None, finish=lambda: None),
+        Settings=dict,
+        Table=lambda **options: tables.append(options),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", logged)
+    frame = pd.DataFrame({"a\x1b[2J": ["x\u202ey\nz", "=1+1"], "b": [0.5, float("nan")]})
+    log_table(SimpleNamespace(to_frame=lambda: frame), name="n", settings={})
+    assert tables == [
+        {
+            "columns": ["a\\x1b[2J", "b"],
+            "data": [["x\\u202ey z", 0.5], ["'=1+1", None]],
+            "allow_mixed_types": True,
+        }
+    ]
 
 
 def job(number, **known):

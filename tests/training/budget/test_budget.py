@@ -55,6 +55,8 @@ def test_every_variant_is_counted_as_it_trains(tiny):
         config = configured(f"adapter={adapter}", *ranked(adapter, 4), f"model.name={tiny}")
         trained, _ = adapted(config)
         assert cost(config, "trainable_params") == trained, adapter
+    config = configured("adapter.rank=sqrt", "targets=all_linear", f"model.name={tiny}")
+    assert cost(config, "trainable_params") == adapted(config)[0]
 
 
 @pytest.fixture(scope="module")

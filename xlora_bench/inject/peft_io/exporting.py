@@ -1,7 +1,7 @@
 """Export an adapter as a plain peft LoRA adapter."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ def export_peft(model: nn.Module, folder: Path | str, name: str = DEFAULT) -> No
     check_known(model, name)
     layers = {path: layer for path, layer in adapted_layers(model) if name in layer.deltas}
     check_lora_form(layers, name)
+    check_names(model, layers)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     for module_name, layer in layers.items():
@@ -55,6 +56,15 @@ def export_peft(model: nn.Module, folder: Path | str, name: str = DEFAULT) -> No
     folder.mkdir(parents=True, exist_ok=True)
     config_of(model, name, ranks=ranks, alphas=alphas, head=list(head)).save_pretrained(str(folder))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def check_names(model: nn.Module, layers: Iterable[str]) -> None:
+    """Raise a ValueError if one of `layers` is no module of the base, but part of what replaced one."""
+    if inner := sorted(set(layers) - set(plain_names(model))):
+        raise ValueError(
+            f"`{inner[0]}` is part of a module that was replaced as a whole, which peft cannot name; merge the adapter "
+            "(`remove(model, merged=True)`) and save the whole model"
+        )
 
 
 def check_lora_form(layers: Mapping[str, AdaptedLayer], name: str) -> None:

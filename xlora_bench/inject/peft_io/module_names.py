@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from xlora_bench.nn.layers import AdaptedLayer
+from xlora_bench.nn.layers import AdaptedBlock, AdaptedLayer
 from xlora_bench.nn.layers.adapter_heads import AdapterHeads
 
 PREFIX = "base_model.model."
@@ -14,7 +14,8 @@ PREFIX = "base_model.model."
 
 def plain_names(model: nn.Module) -> list[str]:
     """Return the names that the modules of `model` have without adapters."""
-    wrapped = [name for name, module in model.named_modules() if isinstance(module, (AdaptedLayer, AdapterHeads))]
+    kinds = (AdaptedBlock, AdaptedLayer, AdapterHeads)
+    wrapped = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     names = []
     for name, _ in model.named_modules():
         outer = next((path for path in wrapped if name != path and name.startswith(f"{path}." if path else "")), None)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from xlora_bench.adapters.delta import Delta
 
 LayerType = TypeVar("LayerType", bound="type[AdaptedLayer]")
-REGISTRY: dict[type[nn.Module] | str, "type[AdaptedLayer]"] = {}
+REGISTRY: dict[type[nn.Module] | str, Callable[[Any], Any]] = {}
+"""Per type, what makes its adapted layer (a class) or its adapted block (see `replaces`) from a module."""
 
 
 def adapts(*base_types: type[nn.Module] | str) -> Callable[[LayerType], LayerType]:
@@ -47,8 +48,8 @@ def registered_type(base_layer: nn.Module) -> type[nn.Module] | None:
     return next((base for base in type(base_layer).__mro__ if base in REGISTRY or path_of(base) in REGISTRY), None)
 
 
-def adapted_type(base_layer: nn.Module) -> "type[AdaptedLayer] | None":
-    """Return the adapted layer class for `base_layer`, or None if none is registered for its forward."""
+def adapted_type(base_layer: nn.Module) -> Callable[[Any], Any] | None:
+    """Return what makes the adapted layer or block of `base_layer`; None if nothing is registered for its forward."""
     base = registered_type(base_layer)
     if base is None or type(base_layer).forward is not base.forward:
         return None
@@ -205,7 +206,7 @@ class AdaptedLayer(nn.Module, ABC):
 
 def accept_plain_keys(layer: Any, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     """Map the keys of a plain model's state dict: `<prefix>weight` becomes `<prefix>base_layer.weight`."""
-    for name, _parameter in layer.base_layer.named_parameters():
+    for name, _tensor in (*layer.base_layer.named_parameters(), *layer.base_layer.named_buffers()):
         if prefix + name in state:
             state.setdefault(f"{prefix}base_layer.{name}", state.pop(prefix + name))
 

@@ -1,15 +1,26 @@
 """Compatibility checks for modules that would silently give wrong results if adapted."""
 
+import re
+
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
+from xlora_bench.nn.layers.adapted_block import AdaptedBlock
 from xlora_bench.nn.layers.base import AdaptedLayer, adapted_type, registered_type
+
+PARTS = re.compile(r"weight\w*_(?:g|v|orig)")
+"""Names of the parameters from which a weight is computed."""
 
 
 def base_of(module: nn.Module) -> nn.Module:
-    """Return the layer inside an adapted layer, or the module itself."""
-    return module.base_layer if isinstance(module, AdaptedLayer) else module
+    """Return the layer inside an adapted layer or block, or the module itself."""
+    return module.base_layer if isinstance(module, (AdaptedLayer, AdaptedBlock)) else module
+
+
+def is_block(module: nn.Module) -> bool:
+    """Return whether a constructor of the user replaces `module`, or has replaced it."""
+    kind = adapted_type(base_of(module))
+    return kind is not None and not isinstance(kind, type)
 
 
 def incompatibility(model: nn.Module, name: str) -> str | None:
@@ -18,13 +29,17 @@ def incompatibility(model: nn.Module, name: str) -> str | None:
     layer_type = adapted_type(module)
     if layer_type is None:
         return incompatibility_of_type(module)
-    return computed_weight(module) or layer_type.incompatibility(module) or bypassed(model, name) or tied(model, name)
+    if isinstance(layer_type, type) and issubclass(layer_type, AdaptedLayer):
+        reason = computed_weight(module) or layer_type.incompatibility(module)
+    else:
+        reason = next(filter(None, map(computed_weight, module.modules())), None)
+    return reason or bypassed(model, name) or tied(model, name)
 
 
 def computed_weight(module: nn.Module) -> str | None:
     """Return the reason if the weight of `module` is computed from other tensors in each forward, else None."""
-    parts = any(name.startswith("weight_") for name in module._parameters)  # weight_g, weight_v, weight_orig
-    if not parametrize.is_parametrized(module, "weight") and ("weight" in module._parameters or not parts):
+    parts = any(PARTS.fullmatch(name) for name in module._parameters)
+    if not parts and not any("weight" in name for name in getattr(module, "parametrizations", ())):
         return None
     return (
         "its weight is computed in each forward (weight_norm, spectral_norm, pruning or another parametrization); make "
@@ -69,10 +84,12 @@ def tied(model: nn.Module, name: str) -> str | None:
 
     An update of one of two tied modules would make their weights differ when it is merged.
     """
-    own = base_of(model.get_submodule(name))
+    around = model.get_submodule(name)
+    own = base_of(around)
+    weights = {id(weight) for weight in (own.parameters() if is_block(own) else [own.weight])}
+    inside = set(around.modules())
     for other, module in model.named_modules():
-        base = base_of(module)
-        if base is not own and getattr(base, "weight", None) is own.weight:
+        if module not in inside and not weights.isdisjoint(map(id, base_of(module)._parameters.values())):
             return (
                 f"it shares its weight with `{other}`, and updating one alone would make the two differ; untie "
                 f"them first (`{other}.weight = nn.Parameter({other}.weight.detach().clone())`, and "

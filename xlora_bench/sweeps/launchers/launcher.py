@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from xlora_bench.runs.sweep_context import deferring_held_runs
 from xlora_bench.sweeps.launchers.schedule import Executor, run_calls
 from xlora_bench.sweeps.launchers.sent_errors import portable
+from xlora_bench.system.checked_logging import check_logging_configs
 
 Job = tuple[int, list[str]]
 """The number and the overrides of a job."""
@@ -44,9 +45,15 @@ class Sweep:
         return config
 
     def end(self, job: Job, job_return: JobReturn, **more: Any) -> JobReturn:
-        """Call `on_job_end`, as `run_job` does, for a job that ended elsewhere; return `job_return`."""
+        """Call `on_job_end`, as `run_job` does, for a job that did not end here; return `job_return`.
+
+        An error of a full disk, which names no path, gets that of the job's folder.
+        """
         config = self.job_config(*job)
         folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+        error = job_return._return_value
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(folder)
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = str(folder.absolute())
         job_return.overrides = OmegaConf.to_container(config.hydra.overrides.task)  # type: ignore[assignment]
@@ -177,6 +184,7 @@ def enter(shared: bytes) -> Sweep:
     """Restore Hydra's global state of the main process in this worker; return the sweep."""
     sweep: Sweep
     sweep, state = pickle.loads(shared)
+    check_logging_configs()
     setup_globals()
     Singleton.set_state(state)
     return sweep

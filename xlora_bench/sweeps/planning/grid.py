@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from xlora_bench.runs.grid_rules import ABSENT, Rule, parse_rules
 from xlora_bench.runs.overrides import START_FROM, Overrides, as_lines, as_text, from_lines, listed, parsed
+from xlora_bench.runs.plain_config import refuse_environment_in
 from xlora_bench.sweeps.planning.compose import Composer
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ class Grid:
     A key given on the command line is not changed by rules. `grid_points` are the distinct runs, `excluded` the others.
 
     Raises:
-        ValueError: if a rule is malformed, or names a key that no run has.
+        ValueError: if a rule is malformed, or names a key that no run has, or a list reads the environment.
     """
 
     def __init__(self, config: DictConfig, loader: ConfigLoader, *, arguments: Sequence[str]) -> None:
@@ -53,6 +55,8 @@ class Grid:
         self.excluded: list[Excluded] = []
         self._reached: set[int] = set()
         params = config.hydra.sweeper.get("params") or {}
+        unread = OmegaConf.to_container(params) if params else {}
+        refuse_environment_in(f"{key}={text}" for key, text in cast("dict[str, Any]", unread).items())
         raw = _product([f"{key}={params[key]}" for key in params] + list(arguments), loader)
         grid_points = [grid_point for run in raw for grid_point in self._grid_points(run)]
         self._check_keys(raw)

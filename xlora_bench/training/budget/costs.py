@@ -13,6 +13,7 @@ from xlora_bench.inject.methods.method import Method
 from xlora_bench.inject.targets import Targets, is_linear
 from xlora_bench.nn.ops.low_rank_linear import dense_is_cheaper
 from xlora_bench.training.budget.target_shapes import (
+    Rank,
     Shape,
     TargetModule,
     one_of_each_aspect,
@@ -21,7 +22,7 @@ from xlora_bench.training.budget.target_shapes import (
     target_modules_of,
 )
 
-ByRank = Callable[[int], int]
+ByRank = Callable[[Rank], int]
 ModelFactory = Callable[[], nn.Module]
 """Makes a new model on the meta device; a new one each time, because a method modifies its model."""
 
@@ -61,7 +62,7 @@ def adapter_entries(adapter: Adapter, model: nn.Module, *, targets: Targets, ini
         shape_at(adapter, init_scheme, target)
     biases = sum(bias.numel() for bias in trained_biases(adapter, model, target_modules))
 
-    def entries(rank: int) -> int:
+    def entries(rank: Rank) -> int:
         each = (
             adapter.parameter_count(s.out_features, s.in_features, rank_at(adapter, s, rank)) for s in target_modules
         )
@@ -90,9 +91,10 @@ def adapter_flops(
         parameter.requires_grad_(name in head)
     for bias in trained_biases(adapter, model, target_modules):
         bias.requires_grad_(True)
+    modules = dict(model.named_modules())
     for target in target_modules:
-        layer = model.get_submodule(target.module_name)
-        if not is_linear(layer):
+        layer = modules.get(target.module_name)
+        if layer is None or not is_linear(layer):
             raise ValueError(
                 f"`budget.flops_per_step` counts linear layers, `{target.module_name}` is none: choose others"
             )
@@ -112,7 +114,7 @@ def adapter_flops(
         layer.register_forward_hook(note)
     base = counted_flops(model, batch=batch, length=length)
 
-    def flops(rank: int) -> int:
+    def flops(rank: Rank) -> int:
         return base + sum(layer_cost.flops(rank_at(adapter, layer_cost.target, rank)) for layer_cost in layer_costs)
 
     return flops

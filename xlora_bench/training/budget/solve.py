@@ -24,7 +24,7 @@ from xlora_bench.training.budget.costs import (
     other_flops,
 )
 from xlora_bench.training.budget.options import Budget
-from xlora_bench.training.budget.target_shapes import highest_rank, target_modules_of
+from xlora_bench.training.budget.target_shapes import Rank, highest_rank, target_modules_of
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def cost_by_rank(config: DictConfig, budget: Budget) -> tuple[ByRank, int | None
         count = adapter_flops(method, known, **options, **size)
     else:
 
-        def count(rank: int) -> int:
+        def count(rank: Rank) -> int:
             if has_rank:
                 config.adapter.rank = rank
             at_rank, make_model = instantiate(plain_config(config)["adapter"]), partial(copy.deepcopy, known)

@@ -1,7 +1,9 @@
 """Shapes of the target weights, read from a model on the meta device; the costs of a variant follow from them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -9,9 +11,10 @@ from torch import nn
 from xlora_bench.adapters.base import Adapter
 from xlora_bench.adapters.init_schemes import InitScheme
 from xlora_bench.adapters.patterns import pattern_value
+from xlora_bench.inject.adding import blocks_at, layers_at
 from xlora_bench.inject.targets import Targets
-from xlora_bench.nn.layers import adapted_type
 
+Rank = int | Literal["sqrt"]
 PROBE_RANK = 2
 PROBE_SIZES = (8, 16)
 
@@ -42,8 +45,10 @@ class Shape:
 def target_modules_of(model: nn.Module, targets: Targets) -> list[TargetModule]:
     """Return the weights that `targets` selects, in the order of `targets.names(model)`."""
     target_modules = []
-    for module_name in targets.names(model):
-        layer = adapted_type(model.get_submodule(module_name))(model.get_submodule(module_name))  # type: ignore[misc]
+    names = targets.names(model)
+    with blocks_at(model, names) as with_blocks:
+        layers = [pair for name in names for pair in layers_at(with_blocks, name)]
+    for module_name, layer in layers:
         out_features, in_features = layer.weight_matrix().shape
         bias = 0 if layer.bias is None else layer.bias.numel()
         target_modules.append(
@@ -57,9 +62,10 @@ def highest_rank(target_modules: list[TargetModule]) -> int:
     return min(min(target.out_features, target.in_features) for target in target_modules)
 
 
-def rank_at(adapter: Adapter, target: TargetModule, rank: int) -> int:
+def rank_at(adapter: Adapter, target: TargetModule, rank: Rank) -> int:
     """Return the rank of one weight: that of `adapter.rank_pattern` if a pattern matches, else `rank`."""
-    return int(pattern_value(adapter.rank_pattern, target.module_name, rank))
+    value = pattern_value(adapter.rank_pattern, target.module_name, rank)
+    return math.isqrt(min(target.out_features, target.in_features)) if value == "sqrt" else int(value)
 
 
 def shape_at(adapter: Adapter, init_scheme: InitScheme, target: TargetModule) -> Shape:

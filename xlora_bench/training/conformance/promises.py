@@ -34,7 +34,7 @@ from xlora_bench.training.conformance.nets import train
 def starts_as_the_base(case: Case) -> None:
     """The output is the base's to the bit; the scaling is alpha / rank; the closed form counts what trains."""
     require_equal(case.net(case.x), case.base(case.x), "the output at step 0 is not the base's")
-    rank = case.delta.rank if case.adapter.rank == "auto" else case.adapter.rank
+    rank = case.delta.rank if isinstance(case.adapter.rank, str) else case.adapter.rank
     expected = case.adapter.alpha / math.sqrt(rank) if case.adapter.use_rslora else case.adapter.alpha / rank
     own = isinstance(case.delta, DiagonalDelta)  # LoLDU: sigma is its own parameter, which starts at alpha / rank
     scaling = case.delta.sigma.item() if isinstance(case.delta, DiagonalDelta) else case.delta.scaling
