@@ -76,9 +76,15 @@ class EndedJobs:
         self._scores: dict[tuple[str, ...], dict[int, float]] = {}
         self._read: int | None = None
 
-    def end(self, job: Job) -> None:
-        """Write an ended job, and read those that other processes have written; the caller holds the folder's lock."""
+    def end(self, job: Job, *, alone: bool = False) -> None:
+        """Write an ended job, and read those that other processes have written; the caller holds the folder's lock.
+
+        With `alone` no other job is read, and no lock is needed: a worker counts only its own.
+        """
         job.write(self.folder)
+        if alone:
+            self.add(job)
+            return
         path = self.folder / ORDER
         if self._read is None:
             new = list(read_jobs(self.folder).values())

@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,11 @@ class SweepReport(Callback):
         with _only_warning("no progress line for this run"):
             started = kwargs.get("started", self._job_started)
             job = kwargs.get("ended") or _ended(config, job_return, plan.results_dir, started=started)
+            if self._ended is None or self._ended.folder != plan.jobs:
+                self._ended = EndedJobs(plan.jobs)
             plan.jobs.mkdir(parents=True, exist_ok=True)
-            with SoftFileLease(plan.jobs / "lock", lease_duration=SECONDS):  # one progress line at a time
-                if self._ended is None or self._ended.folder != plan.jobs:
-                    self._ended = EndedJobs(plan.jobs)
-                self._ended.end(job)
+            with SoftFileLease(plan.jobs / "lock", lease_duration=SECONDS) if not plan.is_part else nullcontext():
+                self._ended.end(job, alone=plan.is_part)
                 ended, elapsed = len(self._ended.by_number), time.time() - plan.started
                 _say(progress_line(job, ended=self._ended, runs=len(plan.runs), shown=plan.shown, elapsed=elapsed))
         if ended and ended == len(plan.runs) and not plan.is_part:
