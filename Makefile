@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-quick conformance mutants faults bench lint type clean
+.PHONY: help setup quickstart test test-quick test-cluster conformance mutants faults bench lint type clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## Make the virtual environment and install everything, pinned
 
@@ -24,6 +24,10 @@ test: setup ## Run the tests on two cores
 
 test-quick: setup ## Run the tests that take milliseconds: every subpackage, conformance of linear layers in fp32
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+
+test-cluster: setup ## Run the tests on a Slurm (root, Debian's slurmctld slurmd slurm-client munge) and a Ray of this machine
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	XLORA_BENCH_CLUSTER=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster
 
 conformance: setup ## Prove every variant in every precision on every layer type, and on a GPU if there is one
 	XLORA_BENCH_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests/test_conformance.py

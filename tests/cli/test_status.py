@@ -22,11 +22,11 @@ from xlora_bench.system.io import hashes_of
 LINE = CommandLine(config_name="config", config_dir=None, hydra=())
 
 
-def sweep(folder, name, *runs, jobs=()):
+def sweep(folder, name, *runs, jobs=(), line=LINE):
     """Write the Hydra folder of a sweep: its plan, and the ids of the runs that have started."""
     place = folder / "hydra" / "2026-01-01" / name
     place.mkdir(parents=True)
-    SweepPlan(command_line=LINE, runs=tuple(PlannedRun(overrides=tuple(lines)) for lines, _ in runs)).write(place)
+    SweepPlan(command_line=line, runs=tuple(PlannedRun(overrides=tuple(lines)) for lines, _ in runs)).write(place)
     for number, (_, run_id) in enumerate(runs):
         if run_id:
             (place / str(number)).mkdir()
@@ -187,3 +187,18 @@ def test_of_many_runs_the_failed_and_running_ones_are_listed_unless_all_are_aske
     assert out.splitlines()[-1] == "2 more runs; --all lists them, --json prints them for programs"
     assert main([str(tmp_path), "--all"]) == 0
     assert "more runs" not in capsys.readouterr().out
+
+
+def test_workers_in_slurm_know_the_run_ids_and_the_driver_the_launcher(tmp_path):
+    (tmp_path / "attempts" / "a" / "1").mkdir(parents=True)
+    lines = ["adapter=lu", "seed=0"]
+    driver = sweep(tmp_path, "1", (lines, None), line=replace(LINE, hydra=("hydra/launcher=slurm",)))
+    worker = ("hydra/launcher=slurm_worker", "hydra.launcher.index=0", "hydra.searchpath=[x]")
+    place = sweep(tmp_path, "2", ([*lines, "paths.results_dir=x"], "a"), line=replace(LINE, hydra=worker))
+    (tmp_path / "slurm" / "sweep").mkdir(parents=True)
+    place.rename(tmp_path / "slurm" / "sweep" / "b")
+    (run,) = run_states(tmp_path)
+    assert (run.run_id, run.state, run.command_line.hydra) == ("a", "interrupted", ("hydra/launcher=slurm",))
+    (driver / "plan.json").unlink()
+    (run,) = run_states(tmp_path)
+    assert (run.run_id, run.command_line.hydra) == ("a", ("hydra.searchpath=[x]",))

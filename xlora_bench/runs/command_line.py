@@ -1,7 +1,7 @@
 """Command line of a run: what its overrides do not say, and what it takes to train the run again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from hydra.conf import HydraConf
@@ -32,6 +32,10 @@ class CommandLine:
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Return the command line whose fields are in `content`, the other entries aside."""
         return cls(config_name=content["config_name"], config_dir=content["config_dir"], hydra=tuple(content["hydra"]))
+
+    def without_launcher(self) -> Self:
+        """Return it without a launcher and its options."""
+        return replace(self, hydra=tuple(line for line in self.hydra if not line.startswith(KEPT[:2])))
 
     def words(self) -> list[str]:
         """Return the words of the program's command line for a sweep: options, then Hydra overrides."""

@@ -48,7 +48,11 @@ class GridSweeper(basic_sweeper()):  # type: ignore[misc]
         """Store context and config, and make the launcher, with a loader that composes nothing twice."""
         loader = SweepLoader.of(hydra_context.config_loader)
         context = HydraContext(callbacks=hydra_context.callbacks, config_loader=loader)
-        super().setup(hydra_context=context, task_function=task_function, config=config)
+        try:
+            super().setup(hydra_context=context, task_function=task_function, config=config)
+        except BaseException:  # the launcher refuses its options
+            self._drop_reports()
+            raise
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run the sweep of the config and the command line `arguments`."""
@@ -73,6 +77,10 @@ class GridSweeper(basic_sweeper()):  # type: ignore[misc]
             self._be_silent()
             ended = list(read_jobs(folder / "jobs").values())
             raise KeyboardInterrupt(interruption(ended, planned=len(phases.runs))) from None
+        except ValueError:
+            if not read_jobs(folder / "jobs"):  # the launcher refuses the sweep
+                self._drop_reports()
+            raise
         self._check(returns, phases, folder)
         return returns
 

@@ -101,13 +101,13 @@ class RunLauncher(Launcher):
         configure_log(sweep.config.hydra.hydra_logging, sweep.config.hydra.verbose)
         Path(str(sweep.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         jobs = [(initial_job_idx + index, list(overrides)) for index, overrides in enumerate(job_overrides)]
-        returns: dict[int, JobReturn] = {}
-        for job, outcome in self.ended(jobs):
-            returns[job[0]] = outcome if isinstance(outcome, JobReturn) else sweep.end(job, failed(outcome))
+        ended: dict[int, JobReturn] = {}
+        for job, outcome in self.ended_jobs(jobs):
+            ended[job[0]] = outcome if isinstance(outcome, JobReturn) else sweep.end(job, failed(outcome))
         configure_log(sweep.config.hydra.hydra_logging, sweep.config.hydra.verbose)  # the jobs had their own
-        return [returns[number] for number in sorted(returns)]
+        return [ended[number] for number in sorted(ended)]
 
-    def ended(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Yield each job with its `JobReturn`, or the exception that kept it from reporting."""
         from xlora_bench.sweeps.estimate.costs import longest_first  # noqa: PLC0415 - slow to import
 

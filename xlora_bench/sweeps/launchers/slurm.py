@@ -16,15 +16,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from omegaconf import DictConfig
 
+from xlora_bench.runs import claim
 from xlora_bench.runs.command_line import CommandLine
 from xlora_bench.runs.console import console
 from xlora_bench.runs.overrides import as_text
+from xlora_bench.runs.run import claim_path
 from xlora_bench.sweeps.launchers.launcher import Job, RunLauncher, failed
 from xlora_bench.sweeps.launchers.schedule import WorkerLostError
 from xlora_bench.sweeps.launchers.workers import THREADS, Pool, WorkerSlot
@@ -39,10 +42,6 @@ QUEUE_SECONDS = 10.0
 """Time between two questions to Slurm."""
 END_SECONDS = 30
 """Time before a time limit at which a worker asks to be queued again."""
-
-
-class JobFailedError(RuntimeError):
-    """A job failed elsewhere; the message is `type: text` of its exception."""
 
 
 class SlurmLauncher(RunLauncher):
@@ -85,7 +84,7 @@ class SlurmLauncher(RunLauncher):
             **(options or {}),
         }
 
-    def ended(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Submit the jobs, unless the array of an earlier start still runs; yield each as it ends."""
         config = self.sweep.config
         folder = launch_folder(config, jobs)
@@ -97,16 +96,16 @@ class SlurmLauncher(RunLauncher):
             self.submit(array, folder, len(jobs))
         missing = dict(enumerate(jobs))
         before = len(missing)
-        looked = time.monotonic()
+        last_query = time.monotonic()
         while missing:
             for number, ended in read_new(folder / "jobs", missing).items():
                 job = missing.pop(number)
                 yield job, self.end(job, ended)
-            if not missing or time.monotonic() - looked < QUEUE_SECONDS:
+            if not missing or time.monotonic() - last_query < QUEUE_SECONDS:
                 time.sleep(POLL_SECONDS * bool(missing))
                 continue
-            looked = time.monotonic()
-            if array.tasks() or read_new(folder / "jobs", missing):
+            last_query = time.monotonic()
+            if array.tasks() or read_new(folder / "jobs", missing) or any(map(partial(is_held, folder), missing)):
                 continue
             if len(missing) == before:
                 error = WorkerLostError(f"Slurm's array {array.id} ended without it; its output: {folder / 'logs'}")
@@ -117,10 +116,11 @@ class SlurmLauncher(RunLauncher):
             self.submit(array, folder, before)
 
     def end(self, job: Job, ended: job_files.Job) -> JobReturn:
-        """Return the `JobReturn` of a job that a worker ended; the report prints its line."""
+        """Return the `JobReturn` of a job that a worker ended; its error has the name and the text of the worker's."""
         job_return = JobReturn(status=JobStatus.COMPLETED)
         if ended.status == "failed":
-            job_return = failed(JobFailedError(ended.error))
+            kind, _, text = str(ended.error).partition(": ")
+            job_return = failed(type(kind, (RuntimeError,), {})(text))
         here = replace(ended, number=job[0])
         return self.sweep.end(job, job_return, ended=here)
 
@@ -134,12 +134,8 @@ class SlurmLauncher(RunLauncher):
 
     def script(self, folder: Path, *, workers: int) -> str:
         """Return the batch script of a worker."""
-        line = CommandLine.of(self.sweep.config.hydra)
-        line = replace(
-            line,
-            config_dir=line.config_dir and str(Path(line.config_dir).absolute()),
-            hydra=tuple(word for word in line.hydra if not word.startswith(("hydra/launcher=", "hydra.launcher."))),
-        )
+        line = CommandLine.of(self.sweep.config.hydra).without_launcher()
+        line = replace(line, config_dir=line.config_dir and str(Path(line.config_dir).absolute()))
         overrides = {
             "hydra.sweeper.runs": folder / "runs.json",
             "hydra.sweep.dir": folder,
@@ -195,6 +191,15 @@ def read_new(folder: Path, missing: Mapping[int, Job]) -> dict[int, job_files.Jo
     names = {int(path.stem): path for path in folder.glob("[0-9]*.json")}
     new = sorted(names.keys() & missing.keys())
     return {number: job_files.Job(**json.loads(names[number].read_text(encoding="utf-8"))) for number in new}
+
+
+def is_held(folder: Path, number: int) -> bool:
+    """Return whether a process trains the run of a job, as far as its claim tells."""
+    try:
+        run_id = json.loads((folder / str(number) / "run.json").read_text(encoding="utf-8"))["run_id"]
+    except (OSError, ValueError):
+        return False
+    return claim.holder_of(claim_path(folder.parents[2] / "runs" / run_id)) is not None
 
 
 class Array:
@@ -272,21 +277,23 @@ class SlurmWorkerLauncher(RunLauncher):
         """Return one worker process."""
         return UnlessEnded([WorkerSlot(threads=self.threads)], folder=Path(str(config.hydra.sweep.dir)) / "jobs")
 
-    def ended(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Run the jobs of this task first."""
         own = [job for job in jobs if job[0] % self.workers == self.index]
         others = [job for job in jobs if job[0] % self.workers != self.index]
-        yield from super().ended([*own, *others[self.index :], *others[: self.index]])
+        yield from super().ended_jobs([*own, *others[self.index :], *others[: self.index]])
 
 
 class UnlessEnded(Pool):
-    """A pool that leaves out the jobs that another task has ended."""
+    """A pool that leaves out the jobs that another task has ended.
 
-    waits = False
+    When nothing else is left it waits for the runs of other processes only as long as the claim of a lost one lasts.
+    """
 
     def __init__(self, slots: Sequence[WorkerSlot], *, folder: Path) -> None:
         super().__init__(slots)
         self.folder = folder
+        self._waits_until = 0.0  # time.monotonic()
         self._left_out: list[tuple[int, Any]] = []
 
     def submit(self, index: int, call: Any) -> None:
@@ -298,5 +305,9 @@ class UnlessEnded(Pool):
 
     def wait(self, timeout: float | None) -> list[tuple[int, Any]]:
         """Return the calls that ended or were left out."""
-        left_out, self._left_out = self._left_out, []
-        return left_out or super().wait(timeout)
+        ended, self._left_out = self._left_out or super().wait(timeout), []
+        now = time.monotonic()
+        if ended:
+            self._waits_until = now + 1.5 * claim.SECONDS
+        self.waits = now < self._waits_until
+        return ended

@@ -102,11 +102,16 @@ def _unknown(runs: Sequence[RunState]) -> bool:
 
 
 def _requests(results_dir: Path) -> list[_Requested]:
-    """Return the runs that sweeps and single command lines asked for, the oldest first."""
+    """Return the runs that sweeps and single command lines asked for, the oldest first.
+
+    The plans of workers in Slurm come before all: they tell the run ids, and the sweep that started them its launcher.
+    """
+    workers = [request for path in (results_dir / "slurm").glob(f"*/*/{FILE}") for request in _of_sweep(path)]
     plans = (results_dir / "hydra").rglob(FILE)
     single = (results_dir / "hydra").glob("*/*/run.json")
     paths = sorted([*plans, *single], key=lambda path: (path.stat().st_mtime, path))
-    return [request for path in paths for request in (_of_sweep if path.name == FILE else _of_single_run)(path)]
+    others = [request for path in paths for request in (_of_sweep if path.name == FILE else _of_single_run)(path)]
+    return [*(replace(one, command_line=one.command_line.without_launcher()) for one in workers), *others]
 
 
 def _of_sweep(path: Path) -> Iterator[_Requested]:
