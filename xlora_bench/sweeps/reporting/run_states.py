@@ -121,8 +121,9 @@ def _of_sweep(path: Path) -> Iterator[_Requested]:
         return
     jobs = read_jobs(path.parent / "jobs")
     for number, run in enumerate(plan.runs):
-        job, announced = jobs.get(number), _announced(path.parent / str(number) / "run.json")
-        run_id = (job.run_id if job else None) or announced.get("run_id")
+        job = jobs.get(number)
+        run_id = job.run_id if job else None
+        run_id = run_id or _announced(path.parent / str(number) / "run.json").get("run_id")
         yield _Requested(overrides=run.overrides, command_line=plan.command_line, run_id=run_id, job=job)
 
 
