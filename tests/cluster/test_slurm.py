@@ -200,11 +200,12 @@ def test_interrupted_workers_go_on_from_the_last_whole_epoch(app, slurm, serial)
 
 def test_a_failing_run_ends_as_in_a_serial_sweep(app, tmp_path):
     words = (*OPTIONS, "+callbacks.count.seed=${seed}", "seed=0,1")
-    alone = App(tmp_path / "serial")
-    here, there = alone.run(*words), app.run(*words, *SLURM)
-    assert here[0] == there[0] == 2
-    assert here[2].splitlines()[-1] == there[2].splitlines()[-1]
-    assert outcomes(here[1]) == outcomes(there[1])
+    serial = App(tmp_path / "serial").start(*words)
+    code, out, err = app.run(*words, *SLURM)
+    serial_out, serial_err = serial.communicate(timeout=300)
+    assert code == serial.returncode == 2
+    assert err.splitlines()[-1] == serial_err.splitlines()[-1]
+    assert outcomes(out) == outcomes(serial_out)
 
 
 def outcomes(out):
