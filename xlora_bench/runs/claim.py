@@ -49,15 +49,37 @@ class Claim:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lease = SoftFileLease(path, lease_duration=SECONDS, timeout=0, thread_local=False)
+        self._seen: tuple[tuple[int, ...], float] | None = None
 
     def take(self) -> bool:
         """Take the claim; return False if another process holds it. Must be called again to notice a dead holder."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._acquire():
+            return True
+        if self._unchanged_for() < SECONDS + SECONDS / 3:
+            return False
+        self._lease.force_break()  # filelock takes it over by exchanging names, which network file systems refuse
+        return self._acquire()
+
+    def _acquire(self) -> bool:
         try:
             self._lease.acquire()
         except Timeout:
             return False
         return True
+
+    def _unchanged_for(self) -> float:
+        """Return the seconds for which `take` has seen the same claim file, by this machine's clock."""
+        now = time.monotonic()
+        try:
+            file = self.path.stat()
+        except FileNotFoundError:
+            self._seen = None
+            return 0.0
+        state = (file.st_mtime_ns, file.st_ctime_ns, file.st_ino)
+        if self._seen is None or self._seen[0] != state:
+            self._seen = state, now
+        return now - self._seen[1]
 
     @property
     def holder(self) -> str:

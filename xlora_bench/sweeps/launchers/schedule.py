@@ -52,7 +52,7 @@ def run_calls(executor: Executor, calls: Sequence[Call], *, names: Sequence[str]
 
     A call whose worker dies is tried again; the last time its outcome is the `WorkerLostError`. A call that ends in
     a `HeldError` is executed again once its run is free or has a record, after all others; where the executor does not
-    wait, it is left out.
+    wait, it is left out as soon as all holders left are known to be alive.
     """
     lost, waiting, held, running = [0] * len(calls), deque(range(len(calls))), HeldRuns(names), 0
     while waiting or held.runs or running:
@@ -64,7 +64,7 @@ def run_calls(executor: Executor, calls: Sequence[Call], *, names: Sequence[str]
             index = waiting.popleft()
             executor.submit(index, calls[index])
             running += 1
-        if not running and not executor.waits:
+        if not running and not executor.waits and held.are_renewed():
             return
         if held.runs and not waiting and running < executor.slots:
             held.announce()
@@ -96,12 +96,18 @@ class HeldRuns:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self.runs: dict[int, tuple[HeldError, Claim]] = {}
+        self._renewed: dict[int, int] = {}
         self._announced: dict[int, str] = {}
 
     def add(self, index: int, error: HeldError) -> None:
         """Add a call."""
         known = self.runs.get(index)  # a claim of a dead process on another machine is taken by whoever watches it
         self.runs[index] = (error, known[1] if known else Claim(claim_path(error.folder)))
+        self._renewed[index] = renewed(self.runs[index][1])
+
+    def are_renewed(self) -> bool:
+        """Whether each holder has renewed its claim since the call was added."""
+        return all(renewed(claim) > self._renewed[index] for index, (_, claim) in self.runs.items())
 
     def pop_free(self) -> int | None:
         """Return a call whose run has a record or is trained by no one, and take it out; None if there is none."""
@@ -121,3 +127,11 @@ class HeldRuns:
             if self._announced.get(index) != (holder := claim.holder):
                 self._announced[index] = holder
                 log.warning("waiting for %s, which is trained by %s", self.names[index] or error.folder.name, holder)
+
+
+def renewed(claim: Claim) -> int:
+    """Return the time of the last renewal of a claim in ns, by the clock of its holder; 0 if there is none."""
+    try:
+        return claim.path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
