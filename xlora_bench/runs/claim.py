@@ -61,6 +61,12 @@ class Claim:
         self._lease.force_break()  # filelock takes it over by exchanging names, which network file systems refuse
         return self._acquire()
 
+    def wait(self) -> Self:
+        """Take the claim, as soon as no other process holds it."""
+        while not self.take():
+            time.sleep(0.05)
+        return self
+
     def _acquire(self) -> bool:
         try:
             self._lease.acquire()

@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,10 +27,8 @@ def publish_packed(content: bytes, folder: Path) -> None:
     Raises:
         ValueError: if its files are not those that its record describes.
     """
-    run, claim = Run(id=folder.name, folder=folder, config={}, choices={}), Claim(claim_path(folder))
-    while not claim.take():
-        time.sleep(1)
-    with claim:
+    run = Run(id=folder.name, folder=folder, config={}, choices={})
+    with Claim(claim_path(folder)).wait():
         if run.finished() is not None:
             return
         run = run.start(rerun=True)

@@ -12,14 +12,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import SoftFileLease
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.results.frame.collect import naming_choices
 from xlora_bench.results.frame.trials import BY
-from xlora_bench.runs.claim import SECONDS, HeldError
+from xlora_bench.runs.claim import Claim, HeldError
 from xlora_bench.runs.console import console
 from xlora_bench.runs.record import Record, older_records
 from xlora_bench.runs.sweep_context import enter_sweep, leave_sweep
@@ -97,7 +96,7 @@ class SweepReport(Callback):
             if self._ended is None or self._ended.folder != plan.jobs:
                 self._ended = EndedJobs(plan.jobs)
             plan.jobs.mkdir(parents=True, exist_ok=True)
-            with SoftFileLease(plan.jobs / "lock", lease_duration=SECONDS) if not plan.is_part else nullcontext():
+            with nullcontext() if plan.is_part else Claim(plan.jobs / "lock").wait():
                 self._ended.end(job, alone=plan.is_part)
                 ended, elapsed = len(self._ended.by_number), time.time() - plan.started
                 _say(progress_line(job, ended=self._ended, runs=len(plan.runs), shown=plan.shown, elapsed=elapsed))
