@@ -26,6 +26,7 @@ PARTS: dict[str, Sequence[str]] = {
     "growth": ("--runs", "5", "--rows", "500", "2000"),
     "planning": ("--runs", "600", "--rounds", "1"),
     "precision": (),
+    "scale_simulator": (),
 }
 FULL: dict[str, Sequence[str]] = {
     "step": ("--rounds", "40"),
@@ -36,6 +37,7 @@ FULL: dict[str, Sequence[str]] = {
     "growth": (),
     "planning": (),
     "precision": (),
+    "scale_simulator": (),
 }
 DATA = ("step", "layout", "end_to_end", "growth")
 """Benchmarks that take `--data-dir`."""
