@@ -28,6 +28,7 @@ PARTS: dict[str, Sequence[str]] = {
     "bookkeeping": ("--runs", "500", "--listed", "1000"),
     "launchers": ("--epochs", "10"),
     "precision": (),
+    "scale_simulator": (),
 }
 FULL: dict[str, Sequence[str]] = {
     "step": ("--rounds", "40"),
@@ -40,6 +41,7 @@ FULL: dict[str, Sequence[str]] = {
     "bookkeeping": (),
     "launchers": (),
     "precision": (),
+    "scale_simulator": (),
 }
 DATA = ("step", "layout", "end_to_end", "growth")
 """Benchmarks that take `--data-dir`."""
