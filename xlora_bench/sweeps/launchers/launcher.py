@@ -7,7 +7,7 @@ A launcher of one's own is a subclass of `RunLauncher` with the method `executor
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +109,11 @@ class RunLauncher(Launcher):
 
     def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Yield each job with its `JobReturn`, or the exception that kept it from reporting."""
-        from xlora_bench.sweeps.estimate.costs import longest_first  # noqa: PLC0415 - slow to import
-
         sweep = self.sweep
         if self._executor is None:
             self._executor = self.executor(sweep.config)
         if self._executor.slots > 1:
-            loader = sweep.hydra_context.config_loader
-            order = longest_first([overrides for _, overrides in jobs], config=sweep.config, loader=loader)
-            jobs = [jobs[index] for index in order]
+            jobs = self.longest_first(jobs)
         calls = Calls(sweep, jobs, in_process=self.in_process)
         names = [" ".join(filter_overrides(overrides)) for _, overrides in jobs]
         try:
@@ -127,26 +123,43 @@ class RunLauncher(Launcher):
             self._executor.close()  # Ctrl-C, too: a run resumes from its last whole epoch
             raise
 
+    def longest_first(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return jobs in the order of falling estimated cost."""
+        from xlora_bench.sweeps.estimate.costs import longest_first  # noqa: PLC0415 - slow to import
 
-@dataclass(frozen=True)
+        loader = self.sweep.hydra_context.config_loader
+        order = longest_first([overrides for _, overrides in jobs], config=self.sweep.config, loader=loader)
+        return [jobs[index] for index in order]
+
+
 class JobCall:
-    """The call that runs one job in a worker; `sweep` is pickled, unless the call is made in this process."""
+    """The call that runs one job in a worker; `sent` is its sweep, pickled unless the call is made in this process."""
 
-    sweep: Sweep | bytes
-    config: DictConfig
+    def __init__(self, sent: Sweep | bytes, sweep: Sweep, job: Job) -> None:
+        self.sent, self.number = sent, job[0]
+        self._compose = lambda: sweep.job_config(*job)
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The config of the job, composed when it is first needed."""
+        return self._compose()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send the config, not what composes it."""
+        return {"sent": self.sent, "number": self.number, "config": self.config}
 
     def __call__(self) -> JobReturn:
         """Run the job; from a pickled sweep, an error of it is returned in the form of `portable`."""
-        if isinstance(self.sweep, Sweep):
-            return run_one(self.sweep, self.config)
-        job_return = run_one(enter(self.sweep), self.config)
+        if isinstance(self.sent, Sweep):
+            return run_one(self.sent, self.config)
+        job_return = run_one(enter(self.sent), self.config)
         if job_return.status != JobStatus.COMPLETED:
             job_return.return_value = portable(job_return._return_value)  # the public property would raise it
         return job_return
 
 
 class Calls(Sequence[JobCall]):
-    """The calls for the jobs of a sweep; the config of a job is made when it is sent."""
+    """The calls for the jobs of a sweep."""
 
     def __init__(self, sweep: Sweep, jobs: Sequence[Job], *, in_process: bool) -> None:
         self.sweep, self.jobs = sweep, jobs
@@ -156,7 +169,7 @@ class Calls(Sequence[JobCall]):
         return len(self.jobs)
 
     def __getitem__(self, index: Any) -> Any:
-        return JobCall(self._sent, self.sweep.job_config(*self.jobs[index]))
+        return JobCall(self._sent, self.sweep, self.jobs[index])
 
 
 def run_one(sweep: Sweep, job_config: DictConfig) -> JobReturn:

@@ -275,8 +275,8 @@ class RayTasks:
     def _start(self, index: int, call: JobCall, parents: Mapping[str, bytes]) -> None:
         import ray  # noqa: PLC0415 - an extra
 
-        if self._shared[0] is not call.sweep:
-            self._shared = call.sweep, ray.put(call.sweep)
+        if self._shared[0] is not call.sent:
+            self._shared = call.sent, ray.put(call.sent)
         task = self._task.remote(self._shared[1], call.config, self.home, self._recorded, parents)
         self._running[task] = index, call
 
@@ -319,9 +319,8 @@ class RayTasks:
             self._announce(call, result)
         except (OSError, ValueError) as problem:
             return [(index, problem)]
-        number = int(call.config.hydra.job.num)
         overrides = list(call.config.hydra.overrides.task)
-        return [(index, self.sweep.end((number, overrides), job_return, started=result.started))]
+        return [(index, self.sweep.end((call.number, overrides), job_return, started=result.started))]
 
     def _at_home(self, index: int, call: JobCall, run_id: str, result: Result) -> list[tuple[int, Any]]:
         """Report a run that has a record here, or send the task again with the run that it starts from."""

@@ -86,8 +86,8 @@ class SlurmLauncher(RunLauncher):
 
     def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Submit the jobs, unless the array of an earlier start still runs; yield each as it ends."""
-        config = self.sweep.config
-        folder = launch_folder(config, jobs)
+        jobs = self.longest_first(jobs)
+        folder = launch_folder(self.sweep.config, jobs)
         array = Array(folder / "array.json")
         if array.tasks():
             say(f"slurm: array {array.id} of an earlier start still trains these runs: waiting for it")
@@ -281,7 +281,8 @@ class SlurmWorkerLauncher(RunLauncher):
         """Run the jobs of this task first."""
         own = [job for job in jobs if job[0] % self.workers == self.index]
         others = [job for job in jobs if job[0] % self.workers != self.index]
-        yield from super().ended_jobs([*own, *others[self.index :], *others[: self.index]])
+        first = self.index * len(others) // self.workers  # each begins elsewhere
+        yield from super().ended_jobs([*own, *others[first:], *others[:first]])
 
 
 class UnlessEnded(Pool):
@@ -298,7 +299,7 @@ class UnlessEnded(Pool):
 
     def submit(self, index: int, call: Any) -> None:
         """Send a call, unless there is a file of its job."""
-        if (self.folder / f"{call.config.hydra.job.num}.json").exists():
+        if (self.folder / f"{call.number}.json").exists():
             self._left_out.append((index, JobReturn(status=JobStatus.COMPLETED)))
         else:
             super().submit(index, call)
