@@ -162,13 +162,16 @@ def serial(tmp_path_factory):
 
 
 def test_a_driver_that_was_killed_comes_back_to_its_array(app, slurm, serial):
-    first = app.start(*SWEEP, *SLURM)
+    words = (*SWEEP, *SLURM, "hydra.launcher.workers=3")  # on two nodes: the third waits
+    first = app.start(*words)
     app.wait(3)
     first.kill()
     first.wait()
     status = json.loads(app.command("status", "--json"))
-    code, out, err = app.run(*SWEEP, *SLURM)
+    code, out, err = app.run(*words)
+    tasks = slurm.tasks()
     assert code == 0, err
+    assert all(task[0] == "COMPLETING" for task in tasks.values()), tasks
     assert "of an earlier start still trains these runs: waiting for it" in out
     assert out.count("| score") == 8
     assert app.results == serial

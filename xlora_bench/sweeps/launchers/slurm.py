@@ -101,8 +101,11 @@ class SlurmLauncher(RunLauncher):
             for number, ended in read_new(folder / "jobs", missing).items():
                 job = missing.pop(number)
                 yield job, self.end(job, ended)
-            if not missing or time.monotonic() - last_query < QUEUE_SECONDS:
-                time.sleep(POLL_SECONDS * bool(missing))
+            if not missing:
+                array.end()
+                return
+            if time.monotonic() - last_query < QUEUE_SECONDS:
+                time.sleep(POLL_SECONDS)
                 continue
             last_query = time.monotonic()
             if array.tasks() or read_new(folder / "jobs", missing) or any(map(partial(is_held, folder), missing)):
@@ -220,6 +223,16 @@ class Array:
         """Submit a batch script, and keep its id."""
         answer = slurm("sbatch", "--parsable", str(script))
         write_atomically(self.path, json.dumps({"id": answer.strip().partition(";")[0]}))
+
+    def end(self) -> None:
+        """Cancel the tasks that are left: a later start of the same runs must not take them for its own."""
+        if self.id is None:  # another process has
+            return
+        try:
+            slurm("scancel", self.id)
+        except ValueError as error:
+            log.warning("%s", error)
+        self.path.unlink(missing_ok=True)
 
     def tasks(self) -> int:
         """Return the number of its tasks that wait or run."""
