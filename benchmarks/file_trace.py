@@ -166,7 +166,7 @@ def small_parts(trace: Trace, folder: Path) -> None:
     jobs.mkdir(parents=True)
     for number in range(EARLIER):
         (jobs / f"{number}.json").touch()
-    call: Any = SimpleNamespace(config=SimpleNamespace(hydra=SimpleNamespace(job=SimpleNamespace(num=0))))
+    call: Any = SimpleNamespace(number=0)
     with trace.part("skip"):
         UnlessEnded([], folder=jobs).submit(0, call)
     with trace.part("poll"):

@@ -299,15 +299,13 @@ class SlurmWorkerLauncher(RunLauncher):
 
 
 class UnlessEnded(Pool):
-    """A pool that leaves out the jobs that another task has ended.
+    """A pool that leaves out the jobs that another task has ended, and does not wait for runs of living processes."""
 
-    When nothing else is left it waits for the runs of other processes only as long as the claim of a lost one lasts.
-    """
+    waits = False
 
     def __init__(self, slots: Sequence[WorkerSlot], *, folder: Path) -> None:
         super().__init__(slots)
         self.folder = folder
-        self._waits_until = 0.0  # time.monotonic()
         self._left_out: list[tuple[int, Any]] = []
 
     def submit(self, index: int, call: Any) -> None:
@@ -319,9 +317,5 @@ class UnlessEnded(Pool):
 
     def wait(self, timeout: float | None) -> list[tuple[int, Any]]:
         """Return the calls that ended or were left out."""
-        ended, self._left_out = self._left_out or super().wait(timeout), []
-        now = time.monotonic()
-        if ended:
-            self._waits_until = now + 1.5 * claim.SECONDS
-        self.waits = now < self._waits_until
-        return ended
+        left_out, self._left_out = self._left_out, []
+        return left_out or super().wait(timeout)
