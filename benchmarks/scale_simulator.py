@@ -329,7 +329,7 @@ def breaks_first(frame: pd.DataFrame) -> str:
     reads, counts = (row for _, row in frame[frame["failures"] == 0].tail(2).iterrows())
     return (
         "**What breaks first.** In the first version the end of a job, which read the files of all ended jobs under "
-        f"one lock: the sweep of {reads['runs']:,} runs took {reads['makespan / ideal']:.0f} times as long as it should. "
+        f"one lock: the sweep of {reads['runs']:,} runs took {reads['makespan / ideal']:.0f} times the ideal time. "
         "A worker counts only its own jobs since, without a lock. What breaks first now is the file system: "
         f"{counts['ops/s, peak of 10 s']:,.0f} operations per second at the peak, when all workers walk over the runs "
         f"of the others ({counts['walk, GPU h']:.0f} GPU hours). The next change would be one listing of the job "
