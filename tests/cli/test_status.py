@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import time
 from dataclasses import replace
@@ -19,6 +20,7 @@ from xlora_bench.sweeps.planning.plan_file import SweepPlan
 from xlora_bench.sweeps.reporting.run_states import run_states
 from xlora_bench.system.io import hashes_of
 
+HERE = f"process {os.getpid()} on {gethostname()}"
 LINE = CommandLine(config_name="config", config_dir=None, hydra=())
 
 
@@ -55,7 +57,7 @@ def mixed(tmp_path):
     for name in ("d", "e"):
         (tmp_path / "attempts" / name / "1" / "checkpoint").mkdir(parents=True)
     (tmp_path / "attempts" / "e" / "1" / "checkpoint" / "last.ckpt").touch()
-    progress = {"epoch": 1, "step": 30, "steps": 90, "time": time.time() - 7}
+    progress = {"epoch": 1, "step": 30, "steps": 90, "time": time.time() - 7, "seconds_left": 80.0}
     (tmp_path / "attempts" / "d" / "1" / "checkpoint" / "progress.json").write_text(json.dumps(progress))
     ids = ["a", "b", "c", "d", "e", None, None]
     runs = [
@@ -83,7 +85,11 @@ def test_every_state_with_its_reason(mixed, capsys):
         "0": ("completed", "a", None),
         "1": ("collapsed", "b", "constant"),
         "2": ("failed", "c", "OSError: x"),
-        "3": ("running", "d", f"process {os.getpid()} on {gethostname()}, epoch 2, step 30 of 90, 7 s ago"),
+        "3": (
+            "running",
+            "d",
+            f"process {os.getpid()} on {gethostname()}, epoch 2, step 30 of 90, 7 s ago, left 1 min 20 s",
+        ),
         "4": ("interrupted", "e", "goes on from its last whole epoch when it is asked for again"),
         "5": ("failed", None, "ValueError: no such rank"),
         "6": ("planned", None, None),
@@ -202,3 +208,26 @@ def test_workers_in_slurm_know_the_run_ids_and_the_driver_the_launcher(tmp_path)
     (driver / "plan.json").unlink()
     (run,) = run_states(tmp_path)
     assert (run.run_id, run.command_line.hydra) == ("a", ("hydra.searchpath=[x]",))
+
+
+def test_watch_prints_how_far_each_run_is_until_all_have_ended(mixed, capsys, monkeypatch):
+    def finish(seconds):
+        progress = {"epoch": 2, "step": 60, "steps": 90, "time": time.time(), "seconds_left": None}
+        (mixed / "attempts" / "d" / "1" / "checkpoint" / "progress.json").write_text(json.dumps(progress))
+        if len(looked) == 2:
+            for name in ("d", "e"):
+                record(name).write(mixed / "runs" / name / "record.json")
+                shutil.rmtree(mixed / "attempts" / name)
+            shutil.rmtree(mixed / "hydra")
+        looked.append(seconds)
+
+    looked = [2.0]
+    monkeypatch.setattr("xlora_bench.cli.status.time.sleep", finish)
+    assert main([str(mixed), "--watch"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    counts = [line.partition(": ")[2] for line in lines if " runs in " in line]
+    assert [line for line in lines if "step" in line] == [
+        f"d: {HERE}, epoch 2, step 30 of 90, 7 s ago, left 1 min 20 s",
+        f"d: {HERE}, epoch 3, step 60 of 90, 0 s ago",
+    ]
+    assert counts[-1] == "3 completed, 1 collapsed, 1 failed"

@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from rich.console import Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +26,7 @@ retry`, trains it again. Nothing is written, so a read-only folder is fine. With
 compared with the hashes in its record; the exit code is 1 if one is missing or another one."""
 
 
+WATCH_SECONDS = 2.0
 SHOWN = 200
 """Runs in the table unless `--all` is given."""
 SHOWN_FIRST = ("failed", "collapsed", "running", "interrupted", "planned", "completed")
@@ -34,17 +39,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_results_dir(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object: results_dir, counts, runs")
     parser.add_argument("--all", action="store_true", help=f"list more than {SHOWN} runs")
+    parser.add_argument("--watch", action="store_true", help=f"print it anew every {WATCH_SECONDS:g} s, until Ctrl-C")
     parser.add_argument("--check", action="store_true", help="compare the files of each run with its record")
     options = parser.parse_args(arguments)
     try:
         runs = states_of(options.results_dir)
     except ValueError as error:
         parser.error(str(error))
+    if options.watch:
+        return watch(options.results_dir)
     if options.json:
         console().print(as_json(runs, options.results_dir), soft_wrap=True, markup=False, highlight=False)
     else:
         say(runs, options.results_dir, at_most=len(runs) if options.all else SHOWN)
     return check(runs, options.results_dir) if options.check else 0
+
+
+def watch(results_dir: Path) -> int:
+    """Show the counts and the runs that are not completed, until Ctrl-C or all runs have ended; return the exit code.
+
+    On a terminal the table is drawn anew; elsewhere the counts and the running runs are printed as lines.
+    """
+    terminal = console()
+    with Live(console=terminal, auto_refresh=False, transient=False) if terminal.is_terminal else nullcontext() as live:
+        while True:
+            runs = states_of(results_dir)
+            left = [run for run in runs if run.state not in ("completed", "collapsed", "failed")]
+            listed = sorted(left, key=lambda run: SHOWN_FIRST.index(run.state))[:SHOWN]
+            if live is not None:
+                live.update(Group(Text(summary(runs, results_dir)), table_of(listed)), refresh=True)
+            else:
+                running = [f"{run.run_id}: {run.reason}" for run in listed if run.state == "running"]
+                for line in (summary(runs, results_dir), *running):
+                    terminal.print(line, soft_wrap=True, markup=False, highlight=False)
+            if not left:
+                return 0
+            time.sleep(WATCH_SECONDS)
 
 
 def check(runs: Sequence[RunState], results_dir: Path) -> int:

@@ -25,7 +25,7 @@ from xlora_bench.runs.claim import ClaimLostError
 from xlora_bench.runs.command_line import CommandLine
 from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.record import RECORD, Record, finished, run_files
-from xlora_bench.system.io import end_publish, hashes_of, publish, remove_leftovers
+from xlora_bench.system.io import end_publish, hashes_of, publish
 
 log = logging.getLogger(__name__)
 
@@ -117,12 +117,11 @@ class Run:
         older = attempt_numbers(self.folder)
         new = replace(self, number=max(time.time_ns() // 10**6, *(number + 1 for number in older), 1))
         if older and not rerun:
-            copied = new.attempt.with_name(f"{new.attempt.name}{COPY}")
-            shutil.copytree(replace(self, number=older[-1]).attempt, copied, copy_function=_link_or_copy)
+            copied, unfinished = new.attempt.with_name(f"{new.attempt.name}{COPY}"), shutil.ignore_patterns(".*.tmp")
+            old = replace(self, number=older[-1]).attempt
+            shutil.copytree(old, copied, ignore=unfinished, copy_function=_link_or_copy)
             copied.rename(new.attempt)
         new.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (new.attempt, new.checkpoint.parent):
-            remove_leftovers(folder, older_than=0)
         for number in older:
             replace(self, number=number).give_up()
         return new

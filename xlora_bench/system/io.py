@@ -52,11 +52,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path, *, older_than: float = OLD_SECONDS) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files in `folder` that killed processes have left."""
     for path in folder.glob(".*.tmp"):
         try:
-            if time.time() - path.stat().st_mtime >= older_than:
+            if time.time() - path.stat().st_mtime >= OLD_SECONDS:
                 path.unlink()
         except FileNotFoundError:  # its process was not killed
             continue

@@ -15,6 +15,7 @@ from xlora_bench.runs.record import Record
 from xlora_bench.runs.run import checkpoint_path, claim_path, last_attempt, progress_path
 from xlora_bench.sweeps.planning.jobs import Job, read_jobs
 from xlora_bench.sweeps.planning.plan_file import FILE, SweepPlan
+from xlora_bench.sweeps.reporting.progress import duration
 
 log = logging.getLogger(__name__)
 
@@ -189,9 +190,10 @@ def _progress(attempt: Path) -> str:
     """Return how far an attempt is, in words; empty before its first step."""
     state = _announced(progress_path(attempt))
     try:
-        ago = max(0, round(time.time() - state["time"]))
-        return f", epoch {state['epoch'] + 1}, step {state['step']} of {state['steps']}, {ago} s ago"
-    except (KeyError, TypeError):
+        ago, left = max(0, round(time.time() - state["time"])), state["seconds_left"]
+        rest = "" if left is None else f", left {duration(left)}"
+        return f", epoch {state['epoch'] + 1}, step {state['step']} of {state['steps']}, {ago} s ago{rest}"
+    except (KeyError, TypeError, OverflowError):  # an older version, or steps without a limit
         return ""
 
 

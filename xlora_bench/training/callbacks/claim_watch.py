@@ -17,7 +17,8 @@ SECONDS = 5.0
 class ClaimWatch(lightning.Callback):
     """Checks the claim every few seconds and before each checkpoint.
 
-    Each time it writes to `path` as JSON: `epoch` (whole ones), `step` and `steps` of the optimizer, and the `time`.
+    Each time it writes to `path` as JSON: `epoch` (whole ones), `step` and `steps` of the optimizer, the `time`, and
+    `seconds_left` as the steps since the first look predict it (null as long as there is no such step).
 
     Raises:
         ClaimLostError: in a hook, if the claim was lost.
@@ -27,6 +28,7 @@ class ClaimWatch(lightning.Callback):
         self.claim = claim
         self.path = path
         self._next = 0.0
+        self._first: tuple[int, float] | None = None
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Look at the claim, unless the last look was just now."""
@@ -43,8 +45,11 @@ class ClaimWatch(lightning.Callback):
 
     def _look(self, trainer: lightning.Trainer) -> None:
         self.claim.check()
+        now, step = time.time(), trainer.global_step
         steps = trainer.estimated_stepping_batches  # infinite without a limit
-        state = {"epoch": trainer.current_epoch, "step": trainer.global_step, "steps": steps, "time": time.time()}
+        first_step, first = self._first = self._first or (step, now)
+        left = (steps - step) * (now - first) / (step - first_step) if step > first_step else None
+        state = {"epoch": trainer.current_epoch, "step": step, "steps": steps, "time": now, "seconds_left": left}
         with suppress(OSError):  # a full disk; the checkpoint tells
             self.path.write_text(json.dumps(state))
         self._next = time.monotonic() + SECONDS
