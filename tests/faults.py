@@ -149,9 +149,9 @@ def checked(folder: Path) -> None:
 
 def results(folder: Path) -> dict[str, bytes]:
     """Return the content of the files that must be equal, and of the records what is not a time or a hash of times."""
-    content = {
-        str(path.relative_to(folder)): path.read_bytes() for name in FILES for path in folder.glob(f"runs/*/{name}")
-    }
+    patterns = [*(f"runs/*/{name}" for name in FILES), "reports/*/table.*"]
+    paths = [path for pattern in patterns for path in folder.glob(pattern)]
+    content = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     for path in folder.glob("runs/*/record.json"):
         record = json.loads(path.read_text())
         kept = {key: record[key] for key in ("run_id", "status", "metrics", "hashes", "parameters", "ranks", "choices")}
