@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from xlora_bench.adapters.delta import Delta
 from xlora_bench.inject import deltas
+from xlora_bench.system.io import replacing
 from xlora_bench.training.loop.module import Classifier
 
 Factors = dict[str, tuple[Tensor, Tensor]]
@@ -47,8 +48,11 @@ class FactorMonitor(lightning.Callback):
         if self.path.exists() and trainer.ckpt_path is not None:
             with self.path.open(newline="") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
-        self.path.unlink(missing_ok=True)
-        self._append(kept)
+        if not kept:
+            self.path.unlink(missing_ok=True)
+            return
+        with replacing(self.path) as temporary:  # a kill leaves the old rows
+            append(temporary, kept)
 
     def on_before_optimizer_step(  # type: ignore[override]
         self, trainer: lightning.Trainer, pl_module: Classifier, optimizer: Optimizer
@@ -78,20 +82,20 @@ class FactorMonitor(lightning.Callback):
             {"step": trainer.global_step, "module": name, **dict(zip(columns, line, strict=True))}
             for name, line in zip(norms, table.tolist(), strict=True)
         ]
-        self._append(rows)
+        append(self.path, rows)
         for column, mean in zip(columns, table.mean(0).tolist(), strict=True):
             if column in MEANS:
                 pl_module.log(f"factors/{column}", mean)
 
-    def _append(self, rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
+
+def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Append rows to a CSV file; a new one gets a header."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 @torch.no_grad()
