@@ -77,6 +77,8 @@ class SweepReport(Callback):
         """Store the start time, by which a reused record is recognised, and set the sweep name of the process."""
         self._job_started = time.time()
         if self._plan is not None:
+            if self._plan.is_part:
+                self._job_started = self._plan.launched
             enter_sweep(self._plan.name, started=self._plan.started)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:

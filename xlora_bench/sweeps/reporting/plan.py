@@ -56,6 +56,11 @@ class Plan:
         return str(self.config.hydra.launcher.get("_target_")).endswith(".SlurmWorkerLauncher")
 
     @property
+    def launched(self) -> float:
+        """When the part was submitted (time of its batch script): records of sibling workers are younger."""
+        return (self.jobs.parent / "worker.sh").stat().st_mtime
+
+    @property
     def logs_to_wandb(self) -> bool:
         """Whether the runs of this sweep are logged to W&B."""
         return bool(self.wandb_node)
