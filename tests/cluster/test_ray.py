@@ -65,8 +65,16 @@ def ended(process):
     return out, err
 
 
-def wait_for(process, folder, pattern, count):
-    while len(list(folder.glob(pattern))) < count:
+def wait_for(process, folder, pattern, count, since=0.0):
+    """Wait for so many files that are younger than `since`."""
+
+    def is_new(path):
+        try:
+            return path.stat().st_mtime > since
+        except FileNotFoundError:  # a claim was released just now
+            return False
+
+    while sum(map(is_new, folder.glob(pattern))) < count:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
 
@@ -78,9 +86,10 @@ def test_a_killed_driver_and_a_lost_node_cost_no_record_and_no_digit(cluster, se
     first.wait()
     done = {one["run_id"]: one["attempt"] for one in records(tmp_path)}
 
+    since = time.time()
     second = start(tmp_path, cluster)
     wait_for(second, tmp_path, "runs/*/record.json", len(done) + 1)
-    wait_for(second, tmp_path, "claims/*", 2)  # each node trains a run
+    wait_for(second, tmp_path, "claims/*", 2, since)  # each node trains a run
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
     cluster.add_node(num_cpus=1)
     out, err = ended(second)
