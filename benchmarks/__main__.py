@@ -26,7 +26,7 @@ PARTS: dict[str, Sequence[str]] = {
     "growth": ("--runs", "5", "--rows", "500", "2000"),
     "planning": ("--runs", "600", "--rounds", "1"),
     "bookkeeping": ("--runs", "500", "--listed", "1000"),
-    "launchers": ("--epochs", "10"),
+    "launchers": (),
     "precision": (),
     "scale_simulator": (),
 }

@@ -1,12 +1,13 @@
 """Copies of one command on one results folder, and the memory of a further worker of `hydra/launcher=parallel`.
 
-    python -m benchmarks.launchers [--epochs 40]
+    python -m benchmarks.launchers [--epochs 10]
 
-The sweep has 16 runs of the embedded model and task. `copies`: the command is started so many times at once; `trained`
+The sweep has 16 runs of the embedded model and task, each on one thread. `copies`: the command is started so many times at once; `trained`
 counts the runs that all of them trained. `workers`: the largest sum of the proportional set sizes (PSS: a page that n
 processes share counts 1/n) of all processes, read ten times a second.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,14 +20,21 @@ import psutil
 from benchmarks.options import parser, started
 from benchmarks.tables import publish
 
-SWEEP = ("-m", "task=synth_single", "task.max_train_rows=512", "adapter=lora,lu", "seed=range(8)")
+SWEEP = (
+    "-m",
+    "task=synth_single",
+    "task.max_train_rows=64",
+    "task.max_eval_rows=32",
+    "adapter=lora,lu",
+    "seed=range(8)",
+)
 RUNS = 16
 
 
 def main() -> None:
     """Write `launchers.md` and `launchers.csv`."""
     arguments = parser(__doc__, rounds=1)
-    arguments.add_argument("--epochs", type=int, default=40, help="(%(default)s)")
+    arguments.add_argument("--epochs", type=int, default=10, help="(%(default)s)")
     options = started(arguments)
     rows = []
     for copies in (1, 2, 4):
@@ -48,7 +56,10 @@ def run(copies: int, words: list[str], epochs: int) -> dict[str, float]:
         command += [f"paths.results_dir={folder}/results"]
         start, peak = time.perf_counter(), 0
         logs = [Path(folder) / f"{number}.log" for number in range(copies)]
-        processes = [psutil.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT) for log in logs]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        processes = [
+            psutil.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, env=environment) for log in logs
+        ]
         while any(process.poll() is None for process in processes):
             peak = max(peak, proportional(processes))
             time.sleep(0.1)
