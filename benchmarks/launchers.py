@@ -2,12 +2,15 @@
 
     python -m benchmarks.launchers [--epochs 10]
 
-The sweep has 16 runs of the embedded model and task, each on one thread. `copies`: the command is started so many times at once; `trained`
+The sweep has 16 runs of the embedded model and task, each on one thread.
+
+`copies`: the command is started so many times at once; `trained`
 counts the runs that all of them trained. `workers`: the largest sum of the proportional set sizes (PSS: a page that n
 processes share counts 1/n) of all processes, read ten times a second.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -64,7 +67,7 @@ def run(copies: int, words: list[str], epochs: int) -> dict[str, float]:
             peak = max(peak, proportional(processes))
             time.sleep(0.1)
         seconds = time.perf_counter() - start
-        lines = [line for log in logs for line in log.read_text().splitlines() if line.startswith("run ")]
+        lines = [line for log in logs for line in log.read_text().splitlines() if re.match(r"run \d+ of ", line)]
         assert all(process.returncode == 0 for process in processes), logs[0].read_text()
         trained = sum("already done" not in line for line in lines)
         assert len(lines) == copies * RUNS
