@@ -112,7 +112,7 @@ def states_of(results_dir: Path) -> list[RunState]:
 
 
 def say(runs: Sequence[RunState], results_dir: Path, *, at_most: int) -> None:
-    """Print the counts, then the table; those of one state that are too many are counted."""
+    """Print the counts, then a table of at most `at_most` runs, and how many more there are."""
     terminal = console()
     if not runs:
         terminal.print(f"no run in {results_dir} yet", soft_wrap=True, markup=False, highlight=False)

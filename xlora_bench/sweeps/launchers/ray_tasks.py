@@ -255,7 +255,6 @@ class RayTasks:
             num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": threads}
         )
         self._running: dict[Any, tuple[int, JobCall]] = {}
-        self._ended: list[tuple[int, Any]] = []
         self._recorded = ray.put(home.recorded())
         self._shared: tuple[Any, Any] = (None, None)
 
