@@ -10,8 +10,8 @@ from xlora_bench.cli.exit_codes import INTERRUPTED, REFUSED
 from xlora_bench.system.escape import terminal
 
 SUBCOMMANDS = (
-    *("archive", "check", "compare", "diff", "evaluate", "help", "retry", "spectrum", "status", "table", "verify"),
-    "version",
+    *("archive", "check", "compare", "diff", "evaluate", "help", "report", "retry", "spectrum", "status", "table"),
+    *("verify", "version"),
 )
 
 

@@ -3,12 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 
 from xlora_bench.results.frame.collect import collect
-from xlora_bench.results.protocols.protocol import Selection
+from xlora_bench.results.protocols.load_paper import load_paper
+from xlora_bench.results.protocols.protocol import Aggregation, Selection
 from xlora_bench.results.protocols.selection import with_selections
 
 
@@ -26,6 +27,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--paper", metavar="NAME", help="use the layout and the published numbers of conf/paper/NAME.yaml"
     )
     parser.add_argument("--selection", choices=get_args(Selection), help="scored epoch; cross_split: on halves of dev")
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a table and its comparison."""
+    add_options(parser)
+    parser.add_argument("--aggregation", choices=get_args(Aggregation), help="over seeds")
+    parser.add_argument(
+        "--reference",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="the method that the others are compared with (default adapter=lora)",
+    )
+    parser.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="a folder of yours, for --paper: DIR/paper/NAME.yaml"
+    )
+
+
+def report_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `write_report` and `report_page` that the options give.
+
+    Raises:
+        ValueError: if the paper is not known, or the reference is not KEY=VALUE.
+    """
+    return {
+        "title": ", ".join(options.filter) or "All runs",
+        "paper": load_paper(options.paper, config_dir=options.config_dir) if options.paper is not None else None,
+        "selection": options.selection,
+        "aggregation": options.aggregation,
+        "results_dir": options.results_dir,
+        "reference": pairs(options.reference, option="--reference") if options.reference else None,
+    }
 
 
 def recorded_runs(results_dir: Path, filters: Sequence[str]) -> pd.DataFrame:
