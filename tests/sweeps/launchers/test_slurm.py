@@ -5,14 +5,14 @@ import json
 import pytest
 
 from xlora_bench.runs import claim
-from xlora_bench.sweeps.launchers import slurm
+from xlora_bench.sweeps.launchers import slurm_array
 from xlora_bench.sweeps.launchers.slurm import is_held
 
 
 def test_without_slurm_the_line_names_a_way_out(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"no command `sbatch` on this machine; .* hydra/launcher=parallel"):
-        slurm.slurm("sbatch")
+        slurm_array.slurm("sbatch")
 
 
 def test_a_run_is_held_as_long_as_its_claim(tmp_path):

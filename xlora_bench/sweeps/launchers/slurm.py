@@ -6,12 +6,9 @@ the program itself with the same config on that list of runs; so nothing is pick
 all workers one pool. This process only submits the array and watches the files of the jobs: it may end and come back.
 """
 
-import getpass
 import json
 import logging
 import shlex
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +27,8 @@ from xlora_bench.runs.overrides import as_text
 from xlora_bench.runs.run import claim_path
 from xlora_bench.sweeps.launchers.launcher import Job, RunLauncher, failed
 from xlora_bench.sweeps.launchers.schedule import WorkerLostError
-from xlora_bench.sweeps.launchers.workers import THREADS, Pool, WorkerSlot
+from xlora_bench.sweeps.launchers.slurm_array import Array
+from xlora_bench.sweeps.launchers.workers import THREADS
 from xlora_bench.sweeps.planning import jobs as job_files
 from xlora_bench.sweeps.planning.run_list import write_run_list
 from xlora_bench.system.io import write_atomically
@@ -127,7 +125,7 @@ class SlurmLauncher(RunLauncher):
         here = replace(ended, number=job[0])
         return self.sweep.end(job, job_return, ended=here)
 
-    def submit(self, array: "Array", folder: Path, runs: int) -> None:
+    def submit(self, array: Array, folder: Path, runs: int) -> None:
         """Write the list of runs and the batch script, and submit it for so many runs."""
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         script = folder / "worker.sh"
@@ -205,117 +203,6 @@ def is_held(folder: Path, number: int) -> bool:
     return claim.holder_of(claim_path(folder.parents[2] / "runs" / run_id)) is not None
 
 
-class Array:
-    """An array of jobs in Slurm, whose id is in the file `path`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def id(self) -> str | None:
-        """The id of the array; None if there is none."""
-        try:
-            return str(json.loads(self.path.read_text(encoding="utf-8"))["id"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def submit(self, script: Path) -> None:
-        """Submit a batch script, and keep its id."""
-        answer = slurm("sbatch", "--parsable", str(script))
-        write_atomically(self.path, json.dumps({"id": answer.strip().partition(";")[0]}))
-
-    def end(self) -> None:
-        """Cancel the tasks that are left: a later start of the same runs must not take them for its own."""
-        if self.id is None:  # another process has
-            return
-        try:
-            slurm("scancel", self.id)
-        except ValueError as error:
-            log.warning("%s", error)
-        self.path.unlink(missing_ok=True)
-
-    def tasks(self) -> int:
-        """Return the number of its tasks that wait or run."""
-        if self.id is None:
-            return 0
-        try:
-            states = slurm(
-                "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%A %F %T"
-            ).splitlines()
-        except ValueError as error:  # the controller does not answer for a moment: the job files tell
-            log.warning("%s", error)
-            return 1
-        return sum(self.id in words.split()[:2] and not words.endswith(ENDED) for words in states)
-
-
-ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
-"""States of a task that never runs again."""
-
-
-def slurm(*words: str) -> str:
-    """Return what a command of Slurm prints.
-
-    Raises:
-        ValueError: if there is no such command, or it fails.
-    """
-    if shutil.which(words[0]) is None:
-        raise ValueError(
-            f"`hydra/launcher` (=slurm) needs Slurm: there is no command `{words[0]}` on this machine; start the sweep "
-            "on a login node, or take hydra/launcher=parallel"
-        )
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120)
-    if done.returncode:
-        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise ValueError(f"`hydra/launcher` (=slurm): {words[0]} failed: {reason}; see the keys of hydra.launcher")
-    return done.stdout
-
-
 def say(line: str) -> None:
     """Print a line."""
     console().print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-class SlurmWorkerLauncher(RunLauncher):
-    """A task of the array of `SlurmLauncher`: number `index` of `workers`, on the runs of the `sweep`.
-
-    It begins with every `workers`-th run and goes on with those of the other tasks. It ends when each run has ended or
-    is trained by another process.
-    """
-
-    def __init__(self, index: int, workers: int, sweep: str, threads: int = 1, **_: Any) -> None:
-        super().__init__()
-        self.index, self.workers, self.threads = index, workers, threads
-
-    def executor(self, config: DictConfig) -> "UnlessEnded":
-        """Return one worker process."""
-        return UnlessEnded([WorkerSlot(threads=self.threads)], folder=Path(str(config.hydra.sweep.dir)) / "jobs")
-
-    def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
-        """Run the jobs of this task first."""
-        own = [job for job in jobs if job[0] % self.workers == self.index]
-        others = [job for job in jobs if job[0] % self.workers != self.index]
-        first = self.index * len(others) // self.workers  # each begins elsewhere
-        yield from super().ended_jobs([*own, *others[first:], *others[:first]])
-
-
-class UnlessEnded(Pool):
-    """A pool that leaves out the jobs that another task has ended, and does not wait for runs of living processes."""
-
-    waits = False
-
-    def __init__(self, slots: Sequence[WorkerSlot], *, folder: Path) -> None:
-        super().__init__(slots)
-        self.folder = folder
-        self._left_out: list[tuple[int, Any]] = []
-
-    def submit(self, index: int, call: Any) -> None:
-        """Send a call, unless there is a file of its job."""
-        if (self.folder / f"{call.number}.json").exists():
-            self._left_out.append((index, JobReturn(status=JobStatus.COMPLETED)))
-        else:
-            super().submit(index, call)
-
-    def wait(self, timeout: float | None) -> list[tuple[int, Any]]:
-        """Return the calls that ended or were left out."""
-        left_out, self._left_out = self._left_out, []
-        return left_out or super().wait(timeout)
