@@ -1,9 +1,10 @@
 """`hydra/launcher=slurm`: an array of workers in Slurm that take the runs of a sweep one after another.
 
 The folder of a launch, `<results_dir>/slurm/<sweep>/<hash of its runs>`, is the Hydra folder of its jobs. It holds
-`runs.json` (their overrides), the batch script, the id of the array, the logs, and one file per ended job. A worker is
-the program itself with the same config on that list of runs; so nothing is pickled, and the claims of the runs make
-all workers one pool. This process only submits the array and watches the files of the jobs: it may end and come back.
+`runs.json` (their overrides), the batch script, the name and the id of the array, the logs, and one file per ended job.
+A worker is the program itself with the same config on that list of runs; so nothing is pickled, and the claims of the
+runs make all workers one pool. This process only submits the array and watches the files of the jobs: it may end and
+come back.
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from xlora_bench.runs import claim
@@ -27,7 +29,7 @@ from xlora_bench.runs.overrides import as_text
 from xlora_bench.runs.run import claim_path
 from xlora_bench.sweeps.launchers.launcher import Job, RunLauncher, failed
 from xlora_bench.sweeps.launchers.schedule import WorkerLostError
-from xlora_bench.sweeps.launchers.slurm_array import Array
+from xlora_bench.sweeps.launchers.slurm_array import Array, check_commands
 from xlora_bench.sweeps.launchers.workers import THREADS
 from xlora_bench.sweeps.planning import jobs as job_files
 from xlora_bench.sweeps.planning.run_list import write_run_list
@@ -52,7 +54,7 @@ class SlurmLauncher(RunLauncher):
     `8G`; `setup` are shell lines that run before the worker; `options` are further options of sbatch by name.
 
     Raises:
-        ValueError: at launch, if there is no Slurm here, or it refuses the job.
+        ValueError: at setup, if there is no Slurm here; at launch, if Slurm does not answer or refuses the job.
     """
 
     def __init__(
@@ -82,6 +84,11 @@ class SlurmLauncher(RunLauncher):
             **(options or {}),
         }
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep context and config, and look for Slurm."""
+        check_commands()
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
     def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Submit the jobs, unless the array of an earlier start still runs; yield each as it ends."""
         jobs = self.longest_first(jobs)
@@ -106,7 +113,7 @@ class SlurmLauncher(RunLauncher):
                 time.sleep(POLL_SECONDS)
                 continue
             last_query = time.monotonic()
-            if array.tasks() or read_new(folder / "jobs", missing) or any(map(partial(is_held, folder), missing)):
+            if array.is_active() or read_new(folder / "jobs", missing) or any(map(partial(is_held, folder), missing)):
                 continue
             if len(missing) == before:
                 error = WorkerLostError(f"Slurm's array {array.id} ended without it; its output: {folder / 'logs'}")
@@ -130,7 +137,7 @@ class SlurmLauncher(RunLauncher):
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         script = folder / "worker.sh"
         write_atomically(script, self.script(folder, workers=min(self.workers, runs)))
-        array.submit(script)
+        array.submit(script, name=self.options.get("job-name") or f"xlora-{folder.parent.name}")
         say(f"slurm: array {array.id} for {runs} runs; output in {folder / 'logs'}")
 
     def script(self, folder: Path, *, workers: int) -> str:
@@ -148,7 +155,6 @@ class SlurmLauncher(RunLauncher):
         lines = [f"{key}={as_text(str(value))}" for key, value in overrides.items()]
         words = [sys.executable, "-m", "xlora_bench", *line.words(), "hydra/launcher=slurm_worker", *lines]
         options = {
-            "job-name": f"xlora-{folder.parent.name}",
             "array": f"0-{workers - 1}",
             "ntasks": 1,
             "cpus-per-task": self.threads,
