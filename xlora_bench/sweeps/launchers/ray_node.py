@@ -5,22 +5,24 @@ of its node, and the run comes home in the result of the task.
 """
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from xlora_bench.runs.parcel import packed, publish_packed
-from xlora_bench.runs.record import finished, record_paths
+from xlora_bench.runs.record import RECORD, Record, finished, record_paths
 from xlora_bench.runs.sweep_context import away_from_home, leave_sweep
 from xlora_bench.sweeps.launchers.launcher import enter, run_one
 from xlora_bench.sweeps.launchers.sent_errors import portable
@@ -57,9 +59,17 @@ class Home:
         except OSError:
             return False
 
-    def recorded(self) -> frozenset[str]:
-        """Return the runs that have a finished record."""
-        return frozenset(path.parent.name for path in record_paths(self.results_dir) if finished(path) is not None)
+    def ends(self) -> dict[str, str]:
+        """Return the time `finished` of each finished record, by run id."""
+        records = [finished(path) for path in record_paths(self.results_dir)]
+        return {record.run_id: record.finished for record in records if record is not None}
+
+
+class NewRun(NamedTuple):
+    """A run that a task has trained, packed, and the time `finished` of the record at home that it replaces."""
+
+    content: bytes
+    replaces: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +78,17 @@ class Result:
 
     job_return: JobReturn
     started: float
-    runs: Mapping[str, bytes] = field(default_factory=dict)
+    runs: Mapping[str, NewRun] = field(default_factory=dict)
     announced: bytes | None = None
 
 
 def run_on_node(
-    shared: bytes, config: DictConfig, home: Home, recorded: Collection[str], parents: Mapping[str, bytes]
+    shared: bytes, config: DictConfig, home: Home, ends: Mapping[str, str], parents: Mapping[str, bytes]
 ) -> Result:
-    """Run a job on a node of the cluster; `parents` are packed runs that it may start from."""
+    """Run a job on a node of the cluster.
+
+    `ends` has the time `finished` of each run that is at home; `parents` are packed runs that the job may start from.
+    """
     import torch  # noqa: PLC0415 - slow to import
 
     enter_folder(home)
@@ -87,25 +100,51 @@ def run_on_node(
     if home.is_here:
         return Result(job_return=portable_return(run_one(sweep, config)), started=started)
     folder = node_folder(home)
+    remove_earlier_runs(folder, home, ends)
     for run_id, content in parents.items():
-        publish_packed(content, folder / "runs" / run_id)
-    for path in (folder / "runs").glob("*"):
-        if path.name in recorded and path.name not in parents:
-            shutil.rmtree(path, ignore_errors=True)
+        here = finished(folder / "runs" / run_id / RECORD)
+        publish_packed(content, folder / "runs" / run_id, replaces=here.finished if here else None)
     with open_dict(config):
         config.paths.results_dir = str(folder)
         config.hydra.sweep.dir = str(folder / "jobs" / f"{os.getpid()}")
-    rerun = bool(config.get("rerun"))
-    with away_from_home(()) if rerun else away_from_home(recorded):
+    with away_from_home({run_id: ended for run_id, ended in ends.items() if run_id not in parents}):
         job_return = portable_return(run_one(sweep, config))
-    new = [path.parent for path in record_paths(folder) if path.parent.name not in parents]
-    announced = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir) / "run.json"
-    return Result(
-        job_return=job_return,
-        started=started,
-        runs={path.name: packed(path) for path in new},
-        announced=announced.read_bytes() if announced.exists() else None,
-    )
+    path = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir) / "run.json"
+    announced = path.read_bytes() if path.exists() else None
+    runs = new_runs(folder, announced_id(announced), ends)
+    return Result(job_return=job_return, started=started, runs=runs, announced=announced)
+
+
+def remove_earlier_runs(folder: Path, home: Home, ends: Mapping[str, str]) -> None:
+    """Delete from the folder of a node the runs that came home before this sweep.
+
+    Those of this sweep stay: another task on this node may just start from one. All times are those of one file system.
+    """
+    mark = folder / home.mark.name
+    with suppress(FileExistsError):
+        mark.touch(exist_ok=False)
+    for path in (folder / "runs").glob(f"*/{RECORD}"):
+        with suppress(FileNotFoundError):  # another task deletes it
+            if path.parent.name in ends and path.stat().st_mtime < mark.stat().st_mtime:
+                shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def new_runs(folder: Path, run_id: str | None, ends: Mapping[str, str]) -> dict[str, NewRun]:
+    """Return the run of a job and those that it starts from, as far as they are in `folder` and not at home."""
+    runs: dict[str, NewRun] = {}
+    while run_id is not None and (path := folder / "runs" / run_id / RECORD).exists():
+        record = Record.read(path)
+        if ends.get(run_id) == record.finished:
+            break
+        runs[run_id] = NewRun(packed(path.parent), ends.get(run_id))
+        run_id = record.hashes.get("parent")
+    return runs
+
+
+def announced_id(announced: bytes | None) -> str | None:
+    """Return the run id in the content of a `run.json`."""
+    run_id: str | None = json.loads(announced or b"{}").get("run_id")
+    return run_id
 
 
 def enter_folder(home: Home) -> None:

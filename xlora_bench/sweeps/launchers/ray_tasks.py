@@ -1,7 +1,6 @@
 """`hydra/launcher=ray`: the jobs of a sweep as tasks of a Ray cluster. What a task does is in `ray_node.py`."""
 
 import atexit
-import json
 import logging
 import os
 import socket
@@ -16,9 +15,10 @@ from omegaconf import DictConfig
 from xlora_bench.runs.claim import HeldError, RecordedAtHomeError
 from xlora_bench.runs.console import console
 from xlora_bench.runs.parcel import packed, publish_packed
+from xlora_bench.runs.record import RECORD, finished
 from xlora_bench.sweeps.launchers.launcher import JobCall, RunLauncher, Sweep, run_one
 from xlora_bench.sweeps.launchers.placement import count_cores
-from xlora_bench.sweeps.launchers.ray_node import Home, Result, run_on_node
+from xlora_bench.sweeps.launchers.ray_node import Home, Result, announced_id, run_on_node
 from xlora_bench.sweeps.launchers.schedule import Executor, WorkerLostError, error_of
 from xlora_bench.sweeps.launchers.sent_errors import received
 from xlora_bench.sweeps.launchers.workers import THREADS
@@ -118,11 +118,12 @@ class RayTasks:
 
         self.sweep, self.home, self.cpus, self.gpus = sweep, home, cpus, gpus
         threads = dict.fromkeys(THREADS, str(cpus))
-        self._task = ray.remote(run_on_node).options(
+        self._task = ray.remote(max_calls=calls_per_worker(gpus))(run_on_node).options(
             num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": threads}
         )
         self._running: dict[Any, tuple[int, JobCall]] = {}
-        self._recorded = ray.put(home.recorded())
+        self._ends = home.ends()
+        self._sent_ends: Any = None  # None: not sent since a change
         self._shared: tuple[Any, Any] = (None, None)
 
     @property
@@ -143,7 +144,9 @@ class RayTasks:
 
         if self._shared[0] is not call.sent:
             self._shared = call.sent, ray.put(call.sent)
-        task = self._task.remote(self._shared[1], call.config, self.home, self._recorded, parents)
+        if self._sent_ends is None:
+            self._sent_ends = ray.put(self._ends)
+        task = self._task.remote(self._shared[1], call.config, self.home, self._sent_ends, parents)
         self._running[task] = index, call
 
     def wait(self, timeout: float | None) -> list[tuple[int, Any]]:
@@ -180,21 +183,33 @@ class RayTasks:
         if isinstance(raised, HeldError):
             return [(index, job_return)]
         try:
-            for run_id, content in result.runs.items():
-                publish_packed(content, self.home.results_dir / "runs" / run_id)
+            for run_id, new in result.runs.items():
+                publish_packed(new.content, self._folder(run_id), replaces=new.replaces)
+                self._look(run_id)
             self._announce(call, result)
         except (OSError, ValueError) as problem:
             return [(index, problem)]
         overrides = list(call.config.hydra.overrides.task)
         return [(index, self.sweep.end((call.number, overrides), job_return, started=result.started))]
 
+    def _folder(self, run_id: str) -> Path:
+        return self.home.results_dir / "runs" / run_id
+
+    def _look(self, run_id: str) -> None:
+        """Let later tasks know which record of a run is here now."""
+        record = finished(self._folder(run_id) / RECORD)
+        self._ends.pop(run_id, None)
+        if record is not None:
+            self._ends[run_id] = record.finished
+        self._sent_ends = None
+
     def _at_home(self, index: int, call: JobCall, run_id: str, result: Result) -> list[tuple[int, Any]]:
         """Report a run that has a record here, or send the task again with the run that it starts from."""
-        own = json.loads(result.announced or b"{}").get("run_id")
-        if own == run_id:
+        self._look(run_id)
+        is_here = run_id in self._ends  # it may have been deleted
+        if is_here and announced_id(result.announced) == run_id:
             return [(index, run_one(self.sweep, call.config))]
-        folder = self.home.results_dir / "runs" / run_id
-        self._start(index, call, {run_id: packed(folder)})
+        self._start(index, call, {run_id: packed(self._folder(run_id))} if is_here else {})
         return []
 
     def _announce(self, call: JobCall, result: Result) -> None:
@@ -203,6 +218,16 @@ class RayTasks:
             folder = Path(str(call.config.hydra.sweep.dir)) / str(call.config.hydra.sweep.subdir)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "run.json").write_bytes(result.announced)
+
+
+def calls_per_worker(gpus: float) -> int:
+    """Return how many tasks a worker process may execute; 0: no limit, so that later runs reuse its caches.
+
+    1 if a node has several GPUs: Ray may give a worker another GPU for its next task, but CUDA keeps the first one.
+    """
+    import ray  # noqa: PLC0415 - an extra
+
+    return int(gpus > 0 and any(node["Resources"].get("GPU", 0) > 1 for node in ray.nodes()))
 
 
 def first_line(error: BaseException) -> str:
