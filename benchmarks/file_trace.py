@@ -26,7 +26,8 @@ from benchmarks.runs import TINY, paths, run
 from xlora_bench.runs import claim as claims
 from xlora_bench.runs.claim import Claim
 from xlora_bench.sweeps.launchers import launcher, schedule
-from xlora_bench.sweeps.launchers.slurm import UnlessEnded, read_new
+from xlora_bench.sweeps.launchers.slurm import read_new
+from xlora_bench.sweeps.launchers.slurm_worker import UnlessEnded
 from xlora_bench.sweeps.reporting.callback import SweepReport
 from xlora_bench.training.callbacks.claim_watch import ClaimWatch
 

@@ -1,7 +1,7 @@
 """Where Hydra finds this project's launchers and sweepers; what they do is in `xlora_bench.sweeps`."""
 
 from xlora_bench.sweeps import sweeper
-from xlora_bench.sweeps.launchers import parallel, ray_tasks, serial, slurm
+from xlora_bench.sweeps.launchers import parallel, ray_tasks, serial, slurm, slurm_worker
 
 
 class GridSweeper(sweeper.GridSweeper):
@@ -28,5 +28,5 @@ class SlurmLauncher(slurm.SlurmLauncher):
     """`hydra/launcher=slurm`."""
 
 
-class SlurmWorkerLauncher(slurm.SlurmWorkerLauncher):
+class SlurmWorkerLauncher(slurm_worker.SlurmWorkerLauncher):
     """`hydra/launcher=slurm_worker`: a task of the array that `slurm` submits."""

@@ -131,15 +131,24 @@ def test_a_child_comes_home_with_the_parent_that_is_there_already(cluster, tmp_p
     (parent,) = records(home)
     words = command(home, "-m", *SMALL, "optimizer.lr=1e-3", "start_from=[optimizer.lr=3e-3]", *RAY)
     words += [f"hydra.launcher.address='{cluster.address}'", "hydra.launcher.shared=false"]
-    done = subprocess.run(
-        [*words, f"hydra.launcher.work_dir={nodes}"], check=False, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    after = {one["run_id"]: one for one in records(home)}
-    assert len(after) == 2
-    assert after[parent["run_id"]] == parent
-    (child,) = after.keys() - {parent["run_id"]}
-    assert after[child]["hashes"]["parent"] == parent["run_id"]
+    words += [f"hydra.launcher.work_dir={nodes}"]
+
+    def child(*more):
+        done = subprocess.run([*words, *more], check=False, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        after = {one["run_id"]: one for one in records(home)}
+        assert len(after) == 2
+        assert after[parent["run_id"]] == parent
+        (child,) = after.keys() - {parent["run_id"]}
+        assert after[child]["hashes"]["parent"] == parent["run_id"]
+        return after[child]
+
+    first = child()
+    assert child() == first
+    again = child("rerun=true")
+    assert again["attempt"] > first["attempt"]
+    assert again["started"] > first["finished"]
+    assert again["metrics"] == first["metrics"]
 
 
 def test_a_failed_run_and_a_wrong_cluster_are_one_line_each(cluster, tmp_path):

@@ -1,13 +1,16 @@
 """Runs that travel: the folder of an ended run as bytes, and its publication in another results folder."""
 
 import io
+import logging
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
-from xlora_bench.runs.claim import Claim
+from xlora_bench.runs.claim import Claim, ClaimLostError
 from xlora_bench.runs.record import RECORD, Record, damages, run_files
 from xlora_bench.runs.run import Run, claim_path
+
+log = logging.getLogger(__name__)
 
 
 def packed(folder: Path) -> bytes:
@@ -19,17 +22,21 @@ def packed(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def publish_packed(content: bytes, folder: Path) -> None:
+def publish_packed(content: bytes, folder: Path, *, replaces: str | None = None) -> None:
     """Publish a packed run as `folder` (`runs/<id>`), unless a finished record is there already.
 
-    Its record gets the results folder that it is in now.
+    `replaces` is the time `finished` of the record that the run was trained to replace (`rerun`). If another record is
+    there by now, it stays: so the first of two publishers wins. A failed run replaces no finished one. The published
+    record gets the results folder that it is in now.
 
     Raises:
         ValueError: if its files are not those that its record describes.
     """
     run = Run(id=folder.name, folder=folder, config={}, choices={})
     with Claim(claim_path(folder)).wait():
-        if run.finished() is not None:
+        run.repair()
+        there = run.finished()
+        if there is not None and there.finished != replaces:
             return
         run = run.start(rerun=True)
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
@@ -37,5 +44,12 @@ def publish_packed(content: bytes, folder: Path) -> None:
         record = Record.read(run.attempt / RECORD)
         if damaged := damages(record, run.attempt):
             raise ValueError(f"run {run.id} was damaged on its way: {'; '.join(damaged)}")
+        if there is not None and record.status == "failed":
+            run.give_up()
+            return
         paths = {**record.config.get("paths", {}), "results_dir": str(folder.parent.parent)}
-        run.end(replace(record, config={**record.config, "paths": paths}))
+        try:
+            run.end(replace(record, config={**record.config, "paths": paths}))
+        except ClaimLostError as lost:
+            log.warning("%s: the run that came home is thrown away", lost)
+            run.give_up()

@@ -1,12 +1,12 @@
 """The sweep whose job this process runs. It changes no number."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 _name: str | None = None
 _started: float | None = None
 _held_runs_are_deferred = False
-_recorded_at_home: Collection[str] = ()
+_ends_at_home: Mapping[str, str] = {}
 
 
 def enter_sweep(name: str, *, started: float) -> None:
@@ -48,16 +48,22 @@ def held_runs_are_deferred() -> bool:
 
 
 @contextmanager
-def away_from_home(recorded: Collection[str]) -> Iterator[None]:
-    """In this block, the results folder is not that of the sweep, which has the records of the runs `recorded`."""
-    global _recorded_at_home  # noqa: PLW0603 - as above
-    _recorded_at_home = recorded
+def away_from_home(ends: Mapping[str, str]) -> Iterator[None]:
+    """In this block, the results folder is not that of the sweep.
+
+    `ends` has the time `finished` of each finished record in the folder of the sweep, by run id.
+    """
+    global _ends_at_home  # noqa: PLW0603 - as above
+    _ends_at_home = ends
     try:
         yield
     finally:
-        _recorded_at_home = ()
+        _ends_at_home = {}
 
 
-def is_recorded_at_home(run_id: str) -> bool:
-    """Return whether the results folder of the sweep, but not that of this machine, has the record of a run."""
-    return run_id in _recorded_at_home
+def end_at_home(run_id: str) -> str | None:
+    """Return the time `finished` of a run in the results folder of the sweep, if that is another folder than here.
+
+    None: it has no finished record there.
+    """
+    return _ends_at_home.get(run_id)

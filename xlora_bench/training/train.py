@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from xlora_bench.runs.claim import Claim, ClaimLostError, HeldError, RecordedAtHomeError
 from xlora_bench.runs.record import Record, damages
 from xlora_bench.runs.run import Run
-from xlora_bench.runs.sweep_context import held_runs_are_deferred, is_recorded_at_home, running_sweep, sweep_started
+from xlora_bench.runs.sweep_context import end_at_home, held_runs_are_deferred, running_sweep, sweep_started
 from xlora_bench.system.torch_threads import threads
 from xlora_bench.training.caches import PROCESS
 from xlora_bench.training.callbacks.checkpoint import threads_of
@@ -54,9 +54,8 @@ def get_or_train(request: RunRequest) -> Record:
     """
     run, since = request.run, sweep_started() or time.time()
     claim, holder = Claim(run.claim), ""
+    check_home(run, since=since)
     while (record := usable(run, since=since)) is None:
-        if is_recorded_at_home(run.id):
-            raise RecordedAtHomeError(run.id)
         if not claim.take():
             if held_runs_are_deferred():
                 raise HeldError(run.folder, claim.holder)
@@ -76,12 +75,25 @@ def get_or_train(request: RunRequest) -> Record:
     return record
 
 
+def check_home(run: Run, *, since: float) -> None:
+    """Raise a RecordedAtHomeError if only the results folder of the sweep has the record that is to be used."""
+    ended = end_at_home(run.id)
+    if ended is None or not is_current(ended, run, since=since):
+        return
+    here = run.finished()
+    if here is None or here.finished != ended:
+        raise RecordedAtHomeError(run.id)
+
+
 def usable(run: Run, *, since: float) -> Record | None:
     """Return the record of a run that has ended; with `rerun` only if it ended after the time `since`."""
     record = run.finished()
-    if record is not None and run.config["rerun"] and datetime.fromisoformat(record.finished).timestamp() < since:
-        return None
-    return record
+    return record if record is not None and is_current(record.finished, run, since=since) else None
+
+
+def is_current(ended: str, run: Run, *, since: float) -> bool:
+    """Return whether a record that ended then is used; with `rerun` only if that was after the time `since`."""
+    return not run.config["rerun"] or datetime.fromisoformat(ended).timestamp() >= since
 
 
 def train_run(request: RunRequest, claim: Claim) -> Record:

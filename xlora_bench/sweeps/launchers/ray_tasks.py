@@ -1,37 +1,26 @@
-"""`hydra/launcher=ray`: the jobs of a sweep as tasks of a Ray cluster.
-
-Where all nodes see the results folder, each task trains as a local worker does. Where they do not, it trains in a
-folder of its node, and the run comes home in the result of the task.
-"""
+"""`hydra/launcher=ray`: the jobs of a sweep as tasks of a Ray cluster. What a task does is in `ray_node.py`."""
 
 import atexit
-import hashlib
-import json
 import logging
 import os
-import secrets
-import shutil
 import socket
-import sys
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from xlora_bench.runs.claim import HeldError, RecordedAtHomeError
 from xlora_bench.runs.console import console
 from xlora_bench.runs.parcel import packed, publish_packed
-from xlora_bench.runs.record import finished, record_paths
-from xlora_bench.runs.sweep_context import away_from_home, leave_sweep
-from xlora_bench.sweeps.launchers.launcher import JobCall, RunLauncher, Sweep, enter, run_one
+from xlora_bench.runs.record import RECORD, finished
+from xlora_bench.sweeps.launchers.launcher import JobCall, RunLauncher, Sweep, run_one
 from xlora_bench.sweeps.launchers.placement import count_cores
+from xlora_bench.sweeps.launchers.ray_node import Home, Result, announced_id, run_on_node
 from xlora_bench.sweeps.launchers.schedule import Executor, WorkerLostError, error_of
-from xlora_bench.sweeps.launchers.sent_errors import portable, received
+from xlora_bench.sweeps.launchers.sent_errors import received
 from xlora_bench.sweeps.launchers.workers import THREADS
 
 log = logging.getLogger(__name__)
@@ -118,128 +107,6 @@ def connect(address: str | None) -> Mapping[str, float]:
     return resources
 
 
-@dataclass(frozen=True, kw_only=True)
-class Home:
-    """The results folder of the sweep, and the file by whose content a node knows that it sees this folder."""
-
-    results_dir: Path
-    mark: Path
-    content: str
-    shared: bool | None
-    work_dir: str
-    folder: str = field(default_factory=os.getcwd)
-    path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
-
-    @classmethod
-    def of(cls, results_dir: Path, shared: bool | None, work_dir: str) -> "Home":
-        """Write the file."""
-        results_dir.mkdir(parents=True, exist_ok=True)
-        mark, content = results_dir / f".{secrets.token_hex(4)}.tmp", secrets.token_hex(8)
-        mark.write_text(content)
-        return cls(results_dir=results_dir, mark=mark, content=content, shared=shared, work_dir=work_dir)
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this machine sees the folder."""
-        if self.shared is not None:
-            return self.shared
-        try:
-            return self.mark.read_text() == self.content
-        except OSError:
-            return False
-
-    def recorded(self) -> frozenset[str]:
-        """Return the runs that have a finished record."""
-        return frozenset(path.parent.name for path in record_paths(self.results_dir) if finished(path) is not None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a task returns: its `JobReturn`, when it started, and from a folder of its node the runs and `run.json`."""
-
-    job_return: JobReturn
-    started: float
-    runs: Mapping[str, bytes] = field(default_factory=dict)
-    announced: bytes | None = None
-
-
-def run_on_node(
-    shared: bytes, config: DictConfig, home: Home, recorded: Collection[str], parents: Mapping[str, bytes]
-) -> Result:
-    """Run a job on a node of the cluster; `parents` are packed runs that it may start from."""
-    import torch  # noqa: PLC0415 - slow to import
-
-    enter_folder(home)
-    torch.set_num_threads(int(os.environ[THREADS[0]]))
-    sweep, started = enter(shared), time.time()
-    callbacks = JobStart(sweep.hydra_context.callbacks)
-    context = HydraContext(config_loader=sweep.hydra_context.config_loader, callbacks=callbacks)  # type: ignore[arg-type]
-    sweep = replace(sweep, hydra_context=context)
-    if home.is_here:
-        return Result(job_return=portable_return(run_one(sweep, config)), started=started)
-    folder = node_folder(home)
-    for run_id, content in parents.items():
-        publish_packed(content, folder / "runs" / run_id)
-    for path in (folder / "runs").glob("*"):
-        if path.name in recorded and path.name not in parents:
-            shutil.rmtree(path, ignore_errors=True)
-    with open_dict(config):
-        config.paths.results_dir = str(folder)
-        config.hydra.sweep.dir = str(folder / "jobs" / f"{os.getpid()}")
-    rerun = bool(config.get("rerun"))
-    with away_from_home(()) if rerun else away_from_home(recorded):
-        job_return = portable_return(run_one(sweep, config))
-    new = [path.parent for path in record_paths(folder) if path.parent.name not in parents]
-    announced = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir) / "run.json"
-    return Result(
-        job_return=job_return,
-        started=started,
-        runs={path.name: packed(path) for path in new},
-        announced=announced.read_bytes() if announced.exists() else None,
-    )
-
-
-def enter_folder(home: Home) -> None:
-    """Go to the working folder of the sweep, if this machine has it, and import from where the sweep does."""
-    if Path(home.folder).is_dir():
-        os.chdir(home.folder)
-    sys.path.extend(path for path in home.path if path not in sys.path)
-
-
-def node_folder(home: Home) -> Path:
-    """Return the results folder of this node for a sweep that it does not see."""
-    import ray  # noqa: PLC0415 - an extra
-
-    node = ray.get_runtime_context().get_node_id()[:12]
-    digest = hashlib.sha256(str(home.results_dir).encode()).hexdigest()[:12]
-    folder = Path(home.work_dir).expanduser() / f"{digest}-{node}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def portable_return(job_return: JobReturn) -> JobReturn:
-    """Return a `JobReturn` without its configs, its error in the form of `portable`."""
-    job_return.cfg = job_return.hydra_cfg = None
-    if job_return.status != JobStatus.COMPLETED:
-        job_return.return_value = portable(job_return._return_value)
-    return job_return
-
-
-class JobStart:
-    """Hydra's callbacks of a job, but for its end: that is called where the sweep was started."""
-
-    def __init__(self, callbacks: Any) -> None:
-        self.callbacks = callbacks
-
-    def on_job_start(self, **arguments: Any) -> None:
-        """Call the callbacks."""
-        self.callbacks.on_job_start(**arguments)
-
-    def on_job_end(self, **_: Any) -> None:
-        """Leave the sweep."""
-        leave_sweep()
-
-
 class RayTasks:
     """Executes calls as tasks; the slots are what the cluster has now."""
 
@@ -251,11 +118,12 @@ class RayTasks:
 
         self.sweep, self.home, self.cpus, self.gpus = sweep, home, cpus, gpus
         threads = dict.fromkeys(THREADS, str(cpus))
-        self._task = ray.remote(run_on_node).options(
+        self._task = ray.remote(max_calls=calls_per_worker(gpus))(run_on_node).options(
             num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": threads}
         )
         self._running: dict[Any, tuple[int, JobCall]] = {}
-        self._recorded = ray.put(home.recorded())
+        self._ends = home.ends()
+        self._sent_ends: Any = None  # None: not sent since a change
         self._shared: tuple[Any, Any] = (None, None)
 
     @property
@@ -276,7 +144,9 @@ class RayTasks:
 
         if self._shared[0] is not call.sent:
             self._shared = call.sent, ray.put(call.sent)
-        task = self._task.remote(self._shared[1], call.config, self.home, self._recorded, parents)
+        if self._sent_ends is None:
+            self._sent_ends = ray.put(self._ends)
+        task = self._task.remote(self._shared[1], call.config, self.home, self._sent_ends, parents)
         self._running[task] = index, call
 
     def wait(self, timeout: float | None) -> list[tuple[int, Any]]:
@@ -313,21 +183,33 @@ class RayTasks:
         if isinstance(raised, HeldError):
             return [(index, job_return)]
         try:
-            for run_id, content in result.runs.items():
-                publish_packed(content, self.home.results_dir / "runs" / run_id)
+            for run_id, new in result.runs.items():
+                publish_packed(new.content, self._folder(run_id), replaces=new.replaces)
+                self._look(run_id)
             self._announce(call, result)
         except (OSError, ValueError) as problem:
             return [(index, problem)]
         overrides = list(call.config.hydra.overrides.task)
         return [(index, self.sweep.end((call.number, overrides), job_return, started=result.started))]
 
+    def _folder(self, run_id: str) -> Path:
+        return self.home.results_dir / "runs" / run_id
+
+    def _look(self, run_id: str) -> None:
+        """Let later tasks know which record of a run is here now."""
+        record = finished(self._folder(run_id) / RECORD)
+        self._ends.pop(run_id, None)
+        if record is not None:
+            self._ends[run_id] = record.finished
+        self._sent_ends = None
+
     def _at_home(self, index: int, call: JobCall, run_id: str, result: Result) -> list[tuple[int, Any]]:
         """Report a run that has a record here, or send the task again with the run that it starts from."""
-        own = json.loads(result.announced or b"{}").get("run_id")
-        if own == run_id:
+        self._look(run_id)
+        is_here = run_id in self._ends  # it may have been deleted
+        if is_here and announced_id(result.announced) == run_id:
             return [(index, run_one(self.sweep, call.config))]
-        folder = self.home.results_dir / "runs" / run_id
-        self._start(index, call, {run_id: packed(folder)})
+        self._start(index, call, {run_id: packed(self._folder(run_id))} if is_here else {})
         return []
 
     def _announce(self, call: JobCall, result: Result) -> None:
@@ -336,6 +218,16 @@ class RayTasks:
             folder = Path(str(call.config.hydra.sweep.dir)) / str(call.config.hydra.sweep.subdir)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "run.json").write_bytes(result.announced)
+
+
+def calls_per_worker(gpus: float) -> int:
+    """Return how many tasks a worker process may execute; 0: no limit, so that later runs reuse its caches.
+
+    1 if a node has several GPUs: Ray may give a worker another GPU for its next task, but CUDA keeps the first one.
+    """
+    import ray  # noqa: PLC0415 - an extra
+
+    return int(gpus > 0 and any(node["Resources"].get("GPU", 0) > 1 for node in ray.nodes()))
 
 
 def first_line(error: BaseException) -> str:

@@ -1,17 +1,15 @@
 """`hydra/launcher=slurm`: an array of workers in Slurm that take the runs of a sweep one after another.
 
 The folder of a launch, `<results_dir>/slurm/<sweep>/<hash of its runs>`, is the Hydra folder of its jobs. It holds
-`runs.json` (their overrides), the batch script, the id of the array, the logs, and one file per ended job. A worker is
-the program itself with the same config on that list of runs; so nothing is pickled, and the claims of the runs make
-all workers one pool. This process only submits the array and watches the files of the jobs: it may end and come back.
+`runs.json` (their overrides), the batch script, the name and the id of the array, the logs, and one file per ended job.
+A worker is the program itself with the same config on that list of runs; so nothing is pickled, and the claims of the
+runs make all workers one pool. This process only submits the array and watches the files of the jobs: it may end and
+come back.
 """
 
-import getpass
 import json
 import logging
 import shlex
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from xlora_bench.runs import claim
@@ -30,7 +29,8 @@ from xlora_bench.runs.overrides import as_text
 from xlora_bench.runs.run import claim_path
 from xlora_bench.sweeps.launchers.launcher import Job, RunLauncher, failed
 from xlora_bench.sweeps.launchers.schedule import WorkerLostError
-from xlora_bench.sweeps.launchers.workers import THREADS, Pool, WorkerSlot
+from xlora_bench.sweeps.launchers.slurm_array import Array, check_commands
+from xlora_bench.sweeps.launchers.workers import THREADS
 from xlora_bench.sweeps.planning import jobs as job_files
 from xlora_bench.sweeps.planning.run_list import write_run_list
 from xlora_bench.system.io import write_atomically
@@ -54,7 +54,7 @@ class SlurmLauncher(RunLauncher):
     `8G`; `setup` are shell lines that run before the worker; `options` are further options of sbatch by name.
 
     Raises:
-        ValueError: at launch, if there is no Slurm here, or it refuses the job.
+        ValueError: at setup, if there is no Slurm here; at launch, if Slurm does not answer or refuses the job.
     """
 
     def __init__(
@@ -84,6 +84,11 @@ class SlurmLauncher(RunLauncher):
             **(options or {}),
         }
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep context and config, and look for Slurm."""
+        check_commands()
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
     def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Submit the jobs, unless the array of an earlier start still runs; yield each as it ends."""
         jobs = self.longest_first(jobs)
@@ -108,7 +113,7 @@ class SlurmLauncher(RunLauncher):
                 time.sleep(POLL_SECONDS)
                 continue
             last_query = time.monotonic()
-            if array.tasks() or read_new(folder / "jobs", missing) or any(map(partial(is_held, folder), missing)):
+            if array.is_active() or read_new(folder / "jobs", missing) or any(map(partial(is_held, folder), missing)):
                 continue
             if len(missing) == before:
                 error = WorkerLostError(f"Slurm's array {array.id} ended without it; its output: {folder / 'logs'}")
@@ -127,12 +132,12 @@ class SlurmLauncher(RunLauncher):
         here = replace(ended, number=job[0])
         return self.sweep.end(job, job_return, ended=here)
 
-    def submit(self, array: "Array", folder: Path, runs: int) -> None:
+    def submit(self, array: Array, folder: Path, runs: int) -> None:
         """Write the list of runs and the batch script, and submit it for so many runs."""
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         script = folder / "worker.sh"
         write_atomically(script, self.script(folder, workers=min(self.workers, runs)))
-        array.submit(script)
+        array.submit(script, name=self.options.get("job-name") or f"xlora-{folder.parent.name}")
         say(f"slurm: array {array.id} for {runs} runs; output in {folder / 'logs'}")
 
     def script(self, folder: Path, *, workers: int) -> str:
@@ -150,7 +155,6 @@ class SlurmLauncher(RunLauncher):
         lines = [f"{key}={as_text(str(value))}" for key, value in overrides.items()]
         words = [sys.executable, "-m", "xlora_bench", *line.words(), "hydra/launcher=slurm_worker", *lines]
         options = {
-            "job-name": f"xlora-{folder.parent.name}",
             "array": f"0-{workers - 1}",
             "ntasks": 1,
             "cpus-per-task": self.threads,
@@ -205,117 +209,6 @@ def is_held(folder: Path, number: int) -> bool:
     return claim.holder_of(claim_path(folder.parents[2] / "runs" / run_id)) is not None
 
 
-class Array:
-    """An array of jobs in Slurm, whose id is in the file `path`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def id(self) -> str | None:
-        """The id of the array; None if there is none."""
-        try:
-            return str(json.loads(self.path.read_text(encoding="utf-8"))["id"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def submit(self, script: Path) -> None:
-        """Submit a batch script, and keep its id."""
-        answer = slurm("sbatch", "--parsable", str(script))
-        write_atomically(self.path, json.dumps({"id": answer.strip().partition(";")[0]}))
-
-    def end(self) -> None:
-        """Cancel the tasks that are left: a later start of the same runs must not take them for its own."""
-        if self.id is None:  # another process has
-            return
-        try:
-            slurm("scancel", self.id)
-        except ValueError as error:
-            log.warning("%s", error)
-        self.path.unlink(missing_ok=True)
-
-    def tasks(self) -> int:
-        """Return the number of its tasks that wait or run."""
-        if self.id is None:
-            return 0
-        try:
-            states = slurm(
-                "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%A %F %T"
-            ).splitlines()
-        except ValueError as error:  # the controller does not answer for a moment: the job files tell
-            log.warning("%s", error)
-            return 1
-        return sum(self.id in words.split()[:2] and not words.endswith(ENDED) for words in states)
-
-
-ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
-"""States of a task that never runs again."""
-
-
-def slurm(*words: str) -> str:
-    """Return what a command of Slurm prints.
-
-    Raises:
-        ValueError: if there is no such command, or it fails.
-    """
-    if shutil.which(words[0]) is None:
-        raise ValueError(
-            f"`hydra/launcher` (=slurm) needs Slurm: there is no command `{words[0]}` on this machine; start the sweep "
-            "on a login node, or take hydra/launcher=parallel"
-        )
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120)
-    if done.returncode:
-        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise ValueError(f"`hydra/launcher` (=slurm): {words[0]} failed: {reason}; see the keys of hydra.launcher")
-    return done.stdout
-
-
 def say(line: str) -> None:
     """Print a line."""
     console().print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-class SlurmWorkerLauncher(RunLauncher):
-    """A task of the array of `SlurmLauncher`: number `index` of `workers`, on the runs of the `sweep`.
-
-    It begins with every `workers`-th run and goes on with those of the other tasks. It ends when each run has ended or
-    is trained by another process.
-    """
-
-    def __init__(self, index: int, workers: int, sweep: str, threads: int = 1, **_: Any) -> None:
-        super().__init__()
-        self.index, self.workers, self.threads = index, workers, threads
-
-    def executor(self, config: DictConfig) -> "UnlessEnded":
-        """Return one worker process."""
-        return UnlessEnded([WorkerSlot(threads=self.threads)], folder=Path(str(config.hydra.sweep.dir)) / "jobs")
-
-    def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
-        """Run the jobs of this task first."""
-        own = [job for job in jobs if job[0] % self.workers == self.index]
-        others = [job for job in jobs if job[0] % self.workers != self.index]
-        first = self.index * len(others) // self.workers  # each begins elsewhere
-        yield from super().ended_jobs([*own, *others[first:], *others[:first]])
-
-
-class UnlessEnded(Pool):
-    """A pool that leaves out the jobs that another task has ended, and does not wait for runs of living processes."""
-
-    waits = False
-
-    def __init__(self, slots: Sequence[WorkerSlot], *, folder: Path) -> None:
-        super().__init__(slots)
-        self.folder = folder
-        self._left_out: list[tuple[int, Any]] = []
-
-    def submit(self, index: int, call: Any) -> None:
-        """Send a call, unless there is a file of its job."""
-        if (self.folder / f"{call.number}.json").exists():
-            self._left_out.append((index, JobReturn(status=JobStatus.COMPLETED)))
-        else:
-            super().submit(index, call)
-
-    def wait(self, timeout: float | None) -> list[tuple[int, Any]]:
-        """Return the calls that ended or were left out."""
-        left_out, self._left_out = self._left_out, []
-        return left_out or super().wait(timeout)

@@ -1,0 +1,145 @@
+"""Parts of `hydra/launcher=ray` that need no cluster; tests/cluster has the others."""
+
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from tests.helpers.records import record
+from xlora_bench.runs.claim import RecordedAtHomeError
+from xlora_bench.runs.parcel import packed
+from xlora_bench.runs.record import Record
+from xlora_bench.sweeps.launchers.launcher import failed
+from xlora_bench.sweeps.launchers.ray_node import Home, NewRun, Result, new_runs, remove_earlier_runs
+from xlora_bench.sweeps.launchers.ray_tasks import RayTasks
+
+EARLY, LATE = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+
+
+def write(folder, run_id, *, finished=EARLY, **known):
+    path = folder / "runs" / run_id / "record.json"
+    record(run_id, finished=finished, **known).write(path)
+    return path
+
+
+class FakeRay:
+    """Keeps the arguments of each task; a task ends with what `results` has next."""
+
+    def __init__(self):
+        self.tasks, self.results, self.gpus, self.max_calls = [], [], (), None
+
+    def put(self, value):
+        return dict(value) if isinstance(value, dict) else value
+
+    def nodes(self):
+        return [{"Resources": {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})}} for gpus in self.gpus]
+
+    def remote(self, *, max_calls):
+        self.max_calls = max_calls
+        return lambda _: self
+
+    def options(self, **_):
+        def start(*arguments):
+            self.tasks.append(arguments)
+            return len(self.tasks)
+
+        return SimpleNamespace(remote=start)
+
+    def wait(self, tasks, timeout):
+        return tasks[:1], tasks[1:]
+
+    def get(self, task):
+        return self.results.pop(0)
+
+    class exceptions:  # noqa: N801 - the name of Ray's module
+        RayTaskError = RayError = ConnectionError
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    return ray
+
+
+def tasks_of(folder, gpus=0):
+    sweep = SimpleNamespace(end=lambda job, job_return, **_: job_return)
+    return RayTasks(sweep, Home.of(folder, False, "unused"), cpus=1, gpus=gpus)
+
+
+def call(folder):
+    hydra = {"overrides": {"task": []}, "sweep": {"dir": str(folder / "jobs"), "subdir": "0"}}
+    return SimpleNamespace(sent=b"", number=0, config=OmegaConf.create({"hydra": hydra}))
+
+
+def test_a_later_task_knows_the_runs_that_have_come_home(ray, tmp_path):
+    home, node = tmp_path / "home", tmp_path / "node"
+    write(home, "a")
+    tasks = tasks_of(home)
+    tasks.submit(0, call(home))
+    new = {
+        "a": NewRun(packed(write(node, "a", finished=LATE).parent), EARLY),  # rerun=true
+        "b": NewRun(packed(write(node, "b").parent), None),
+        "c": NewRun(packed(write(node, "c", status="failed").parent), None),
+    }
+    ray.results = [Result(job_return=JobReturn(status=JobStatus.COMPLETED), started=0, runs=new)]
+    assert [index for index, _ in tasks.wait(None)] == [0]
+    assert Record.read(home / "runs" / "a" / "record.json").finished == LATE
+    tasks.submit(1, call(home))
+    assert [task[3] for task in ray.tasks] == [{"a": EARLY}, {"a": LATE, "b": EARLY}]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "expected"), [((0, 1), 0.25, 0), ((0, 2), 1, 1), ((1, 1), 1, 0), ((4,), 0, 0), ((0,), 0, 0)]
+)
+def test_a_worker_is_kept_unless_its_next_task_may_get_another_gpu(ray, tmp_path, nodes, gpus, expected):
+    ray.gpus = nodes
+    tasks_of(tmp_path, gpus=gpus)
+    assert ray.max_calls == expected
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_task_gets_its_parent_from_home_as_long_as_it_is_there(ray, tmp_path, deleted):
+    path = write(tmp_path, "parent")
+    tasks = tasks_of(tmp_path)
+    tasks.submit(0, call(tmp_path))
+    content = packed(path.parent)
+    if deleted:
+        path.unlink()
+    announced = json.dumps({"run_id": "child"}).encode()
+    ray.results = [Result(job_return=failed([RecordedAtHomeError("parent")]), started=0, announced=announced)]
+    assert tasks.wait(None) == []
+    assert [task[3:] for task in ray.tasks] == [
+        ({"parent": EARLY}, {}),
+        ({}, {}) if deleted else ({"parent": EARLY}, {"parent": content}),
+    ]
+
+
+def test_a_task_sends_its_run_and_the_parents_that_are_not_at_home(tmp_path):
+    write(tmp_path, "child", hashes={"parent": "parent"})
+    write(tmp_path, "parent", hashes={"parent": "grandparent"})
+    write(tmp_path, "grandparent", hashes={"parent": "first"})
+    write(tmp_path, "first")
+    write(tmp_path, "other")  # of another task on this node
+    new = new_runs(tmp_path, "child", {"child": LATE, "grandparent": EARLY})
+    assert {run_id: run.replaces for run_id, run in new.items()} == {"child": LATE, "parent": None}
+    assert new["parent"].content == packed(tmp_path / "runs" / "parent")
+    assert new_runs(tmp_path, "child", {"child": EARLY}) == {}
+    assert new_runs(tmp_path, "absent", {}) == new_runs(tmp_path, None, {}) == {}
+
+
+def test_a_node_deletes_the_runs_that_came_home_before_this_sweep(tmp_path):
+    node, home = tmp_path / "node", Home.of(tmp_path / "home", False, "unused")
+    old = {name: write(node, name) for name in ("home", "lost")}
+    for path in old.values():
+        os.utime(path, (0, 0))
+    remove_earlier_runs(node, home, {"home": EARLY})
+    assert not old["home"].parent.exists()
+    assert old["lost"].exists()  # its task ended after the sweep did: it is sent when it is asked for
+    new = write(node, "home")
+    remove_earlier_runs(node, home, {"home": EARLY})
+    assert new.exists()
