@@ -7,15 +7,16 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from xlora_bench.results.frame.collect import collect
+from xlora_bench.results.frame.collect import collect, of_records
 from xlora_bench.results.protocols.load_paper import load_paper
 from xlora_bench.results.protocols.protocol import Aggregation, Selection
 from xlora_bench.results.protocols.selection import with_selections
+from xlora_bench.results.reproduce.records_archive import read_archive
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose runs, and the epoch that counts."""
-    parser.add_argument("results_dir", type=Path, help="the folder that holds `runs/`")
+    parser.add_argument("results_dir", type=Path, help="the folder that holds `runs/`, or an archive of records")
     parser.add_argument(
         "--filter",
         nargs="+",
@@ -61,19 +62,29 @@ def report_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def recorded_runs(results_dir: Path, filters: Sequence[str]) -> pd.DataFrame:
-    """Return the tidy frame of the recorded runs that pass all filters, with the scores of every selection.
+    """Return the tidy frame of the runs that pass all filters, with the scores of every selection.
 
     Raises:
-        ValueError: if it is not a results folder, or a filter is not KEY=VALUE with a key of the runs.
+        ValueError: if `results_dir` is neither a results folder nor an archive, or a filter is not KEY=VALUE with a key
+            of the runs.
     """
-    if not any((results_dir / name).is_dir() for name in ("runs", "cells")):
+    if results_dir.is_file():
+        frame = of_records([run.record for run in read_archive(results_dir).values()])
+        frame.attrs["missing"] = []
+    elif any((results_dir / name).is_dir() for name in ("runs", "cells")):
+        frame = collect(results_dir)
+    else:
         raise ValueError(f"`{results_dir}` is not a results folder: it has no folder `runs`")
-    frame = collect(results_dir)
     attributes = frame.attrs
     for item in filters:
         frame = frame[_matches(frame, item)]
     frame.attrs = attributes
     return with_selections(frame, results_dir)
+
+
+def home(results: Path) -> Path:
+    """Return the folder into which reports are written: the results folder, or that of the archive."""
+    return results.parent if results.is_file() else results
 
 
 def pairs(items: Sequence[str], *, option: str) -> dict[str, str]:
@@ -89,11 +100,16 @@ def pairs(items: Sequence[str], *, option: str) -> dict[str, str]:
 
 
 def _matches(frame: pd.DataFrame, item: str) -> pd.Series:
-    """Return the row mask of KEY=VALUE; values are compared as text and as numbers (`2e-5` equals 2e-05)."""
+    """Return the row mask of KEY=VALUE: values are compared as text and as numbers (`2e-5` equals 2e-05).
+
+    `null` matches runs without a value.
+    """
     key, equals, wanted = item.partition("=")
     if not equals or key not in frame:
         names = ", ".join(name for name in frame.columns if "/" not in name)
         raise ValueError(f"`--filter {item}` must be KEY=VALUE with a key of the runs: {names}")
+    if wanted == "null":
+        return frame[key].isna()
     same = frame[key].astype(str) == wanted
     try:
         return same | (pd.to_numeric(frame[key], errors="coerce") == float(wanted))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xlora_bench.cli.parser import Parser
-from xlora_bench.cli.recorded_runs import add_report_options, recorded_runs, report_settings
+from xlora_bench.cli.recorded_runs import add_report_options, home, recorded_runs, report_settings
 from xlora_bench.results.page.write import NAME
 from xlora_bench.results.reports.report import report_page
 from xlora_bench.runs.console import console
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = report_settings(options)
         frame = recorded_runs(options.results_dir, options.filter)
         path = report_page(
-            frame, options.out or options.results_dir / NAME, notes=_notes(options.results_dir), **settings
+            frame, options.out or home(options.results_dir) / NAME, notes=_notes(options.results_dir), **settings
         )
     except ValueError as error:
         console(error=True).print(f"error: {error}", soft_wrap=True, markup=False, highlight=False)
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _notes(results_dir: Path) -> list[str]:
     """Return a sentence on the runs of a results folder that have no record, if there are any."""
+    if results_dir.is_file():
+        return []
     counts = Counter(run.state for run in run_states(results_dir))
     without = [f"{counts[state]} {state}" for state in UNRECORDED if counts[state]]
     if not without:

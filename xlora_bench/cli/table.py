@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xlora_bench.cli.parser import Parser
-from xlora_bench.cli.recorded_runs import add_report_options, recorded_runs, report_settings
+from xlora_bench.cli.recorded_runs import add_report_options, home, recorded_runs, report_settings
 from xlora_bench.results.reports.report import write_report
 from xlora_bench.runs.console import console
 
@@ -30,7 +30,7 @@ def _report(options: argparse.Namespace) -> None:
     frame = recorded_runs(options.results_dir, options.filter)
     chosen = [text for text in (options.paper, *options.filter, options.selection, options.aggregation) if text]
     name = re.sub(r"[^\w.=-]+", "_", ",".join(chosen)) or "all"
-    folder = options.out or options.results_dir / "reports" / name
+    folder = options.out or home(options.results_dir) / "reports" / name
     table = write_report(frame, folder, **settings)
     terminal = console()
     terminal.print(table.to_rich())

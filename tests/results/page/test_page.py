@@ -15,6 +15,7 @@ from xlora_bench.results.page.answers import duration
 from xlora_bench.results.page.charts import looks
 from xlora_bench.results.page.runs import plain, thinned
 from xlora_bench.results.reports.report import report_page
+from xlora_bench.results.reproduce.records_archive import recorded_in, write_archive
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +147,24 @@ def test_interrupted_runs_are_named(tmp_path, capsys):
     text = read(tmp_path / "report.html")[1]
     assert "No recorded run" in text
     assert "not on this page: 1 interrupted." in text
+
+
+def test_the_page_of_an_archive(tmp_path):
+    known(tmp_path / "results")
+    runs = recorded_in(tmp_path / "results").values()
+    archive = tmp_path / "there" / "records.jsonl.gz"
+    write_archive(runs, archive)
+    assert main([str(archive), "--filter", "adapter.rank=8", "adapter=lora"]) == 0
+    path = archive.parent / "report.html"
+    assert "13 runs (12 completed, 1 collapsed)" in read(path)[1]
+    assert sum(curve is not None for curve in data_of(path)["curves"]["accuracy"]) == 13
+
+
+def test_null_selects_runs_without_a_value(tmp_path, capsys):
+    frame = grid(tmp_path, [{"seed": 0, "base": {"revision": "a"}}, {"seed": 1}])
+    assert len(frame) == 2
+    assert main([str(tmp_path), "--filter", "model.revision=null"]) == 0
+    assert "1 runs:" in capsys.readouterr().out
 
 
 def test_only_failed_runs(tmp_path):

@@ -51,9 +51,14 @@ def collect(results_dir: str | Path, run_ids: Sequence[str] | None = None) -> pd
             unreadable[str(path)] = str(error)
     if run_ids is None:
         records.sort(key=lambda record: record.started)
-    frame = to_frame([_row(record) for record in records])
+    frame = of_records(records)
     frame.attrs.update(unreadable=Reasons(unreadable), missing=missing)
     return frame
+
+
+def of_records(records: Sequence[Record]) -> pd.DataFrame:
+    """Return one row per record, in their order; the columns are those of `collect`."""
+    return to_frame([_row(record) for record in records])
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def _difference(methods: Sequence[str], reference: str) -> alt.LayerChart:
         alt.Chart(ROWS)
         .transform_filter("!isValid(datum.difference)")
         .mark_text(align="left", dx=6, color="#808080", fontStyle="italic")
-        .encode(y=alt.Y("method:N", sort=None), x=alt.datum(0), text="verdict:N")
+        .encode(y=alt.Y("method:N", sort=None), x=alt.value(0), text="verdict:N")
     )
     return (zero + ranges + points + text).properties(height=alt.Step(LINE_HEIGHT))
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from xlora_bench.results.figures.factors import COLUMNS, FACTORS, MOST_RUNS, means
 from xlora_bench.results.frame.pivot_axes import is_missing
+from xlora_bench.results.reproduce.records_archive import read_archive
 from xlora_bench.runs.record import run_folder
 
 DIGITS = 6
@@ -51,10 +53,15 @@ def run_table(frame: pd.DataFrame) -> dict[str, Any]:
 def details(frame: pd.DataFrame, results_dir: Path | None) -> dict[str, Any]:
     """Return what only the records of runs have: `curves` by metric, `ranks` by module, `machines`, and `factors`.
 
+    `results_dir` is a results folder or an archive.
+
     `curves` maps a metric to a list of `[epochs, values]` per run, None for a run without it. `ranks` and `machines`
     are `[distinct values, index per run]`. `notes` says what was thinned or left out. Runs without a file have None.
     """
-    records = [_record(results_dir, str(run_id)) for run_id in frame["run_id"]]
+    read = (
+        _archived(results_dir) if results_dir is not None and results_dir.is_file() else partial(_record, results_dir)
+    )
+    records = [read(str(run_id)) for run_id in frame["run_id"]]
     histories = [[entry for entry in _history(record) if isinstance(entry, dict)] for record in records]
     names = dict.fromkeys(name for history in histories for entry in history for name in entry)
     metrics = [name for name in names if name not in ("epoch", "collapsed")]
@@ -102,6 +109,11 @@ def _record(results_dir: Path | None, run_id: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _archived(path: Path) -> Callable[[str], dict[str, Any]]:
+    runs = read_archive(path)
+    return lambda run_id: runs[run_id].record.as_json() if run_id in runs else {}
 
 
 def _history(record: Mapping[str, Any]) -> list[Any]:

@@ -97,7 +97,7 @@ def _data(frame: pd.DataFrame, table: Table, comparison: Comparison | None, resu
 
 def _runs_folder(results_dir: Path | None, page: Path) -> str | None:
     """Return the folder of the runs relative to that of the page."""
-    if results_dir is None:
+    if results_dir is None or results_dir.is_file():
         return None
     return Path(os.path.relpath(results_dir / "runs", page.parent)).as_posix()
 

@@ -142,6 +142,7 @@ def _say(line: str) -> None:
 
 def _report(plan: Plan, *, silent: bool) -> None:
     # scipy, statsmodels and matplotlib take 2 s to import; workers import this module but do not need them
+    from xlora_bench.results.page.write import NAME as PAGE  # noqa: PLC0415 - slow to import
     from xlora_bench.results.protocols.selection import with_selections  # noqa: PLC0415 - slow to import
     from xlora_bench.results.reports.report import write_report  # noqa: PLC0415 - slow to import
     from xlora_bench.results.reports.trials import write_trials  # noqa: PLC0415 - slow to import
@@ -159,6 +160,8 @@ def _report(plan: Plan, *, silent: bool) -> None:
         for line in collapse_lines(frame):
             _say(line)
         _say(f"Files: {plan.report}")
+        if (plan.report / PAGE).is_file():
+            _say(f"Page: {plan.report / PAGE}")
     if plan.logs_to_wandb:
         log_table(table, name=plan.name, settings=plan.wandb_settings)
 

@@ -42,6 +42,9 @@ function theme() {
 }
 
 const lineOf = (row) => row.module ?? row.bar ?? row.method;
+const isUsed = ({ encoding, transform }, rows) =>
+  Object.values(encoding ?? {}).every(({ field }) => !field?.endsWith("_low") || rows.some((row) => typeof row[field] === "number")) &&
+  (!transform?.some(({ filter }) => String(filter).includes("datum.front")) || rows.some((row) => row.front?.length));
 const metricOf = (rows) => distinct(rows.map((row) => row.metric).filter(Boolean)).join(", ");
 
 async function draw(place) {
@@ -49,6 +52,7 @@ async function draw(place) {
   const spec = structuredClone(data.charts[kind]);
   spec.datasets = { rows };
   spec.description = label;
+  spec.layer = spec.layer?.filter((layer) => isUsed(layer, rows));
   if (spec.height.step) spec.height = spec.height.step * distinct(rows.map(lineOf)).length;
   if (kind === "difference") for (const { encoding } of spec.layer) if (encoding.y) encoding.y.sort = rows.map((row) => row.method);
   const title = metricOf(rows);
