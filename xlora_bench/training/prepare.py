@@ -1,6 +1,7 @@
 """Prepare a run: from a run request to the adapted model, its batches and its trainer."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
@@ -134,11 +135,20 @@ class OpenLoggers:
 def trainer_of(
     options: Mapping[str, Any], *, callbacks: Sequence[lightning.Callback] = (), **more: Any
 ) -> lightning.Trainer:
-    """Return the trainer with our `callbacks`, then those of `trainer.callbacks`; switch TF32 on or off."""
+    """Return the trainer with our `callbacks`, then those of `trainer.callbacks`; switch TF32 on or off.
+
+    `enable_progress_bar=None` draws a bar if one of the callbacks is one, or for a single run on a terminal.
+    """
     use_tf32(bool(options.get("tf32")))
-    own = [instantiate(node) for node in nodes_of("callbacks", options.get("callbacks")).values()]
+    every = [*callbacks, *(instantiate(node) for node in nodes_of("callbacks", options.get("callbacks")).values())]
+    bar = more.pop("enable_progress_bar", options.get("enable_progress_bar"))
+    if bar is False:
+        every = [one for one in every if not isinstance(one, ProgressBar)]
+    elif bar is None:
+        alone = running_sweep() is None and sys.stdout.isatty()
+        bar = alone or any(isinstance(one, ProgressBar) for one in every)
     rest = {key: value for key, value in options.items() if key not in ("callbacks", "tf32")}
-    return instantiate(rest, callbacks=[*callbacks, *own], **more)
+    return instantiate(rest, callbacks=every, enable_progress_bar=bar, **more)
 
 
 def use_tf32(on: bool) -> None:
