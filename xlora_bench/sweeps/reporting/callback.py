@@ -167,7 +167,8 @@ def _report(plan: Plan, *, silent: bool) -> None:
     from xlora_bench.results.protocols.selection import with_selections  # noqa: PLC0415 - slow to import
     from xlora_bench.results.reports.report import write_report  # noqa: PLC0415 - slow to import
     from xlora_bench.results.reports.trials import write_trials  # noqa: PLC0415 - slow to import
-    from xlora_bench.results.reports.wandb_table import log_table  # noqa: PLC0415 - slow to import
+    from xlora_bench.results.reports.wandb_table import log_report  # noqa: PLC0415 - slow to import
+    from xlora_bench.training.loggers.wandb_logs import sync_command  # noqa: PLC0415 - slow to import
 
     frame = sweep_frame(plan)
     if "tuning" in frame:
@@ -182,7 +183,9 @@ def _report(plan: Plan, *, silent: bool) -> None:
             _say(line)
         _say(f"Files: {plan.report}")
     if plan.logs_to_wandb:
-        log_table(table, name=plan.name, settings=plan.wandb_settings)
+        log_report(table, name=plan.name, figures=plan.report.glob("*.png"), settings=plan.wandb_settings)
+        if not silent and plan.wandb_settings["mode"] == "offline":
+            _say(f"W&B: {sync_command(plan.results_dir)}")
 
 
 def _ended(config: DictConfig, job_return: JobReturn, results_dir: Path, *, started: float) -> Job:
