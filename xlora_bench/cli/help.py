@@ -36,6 +36,7 @@ COMMANDS = (
     ("xlora-bench evaluate ADAPTER task=NAME", "score a saved adapter: a run's, a file, a folder of peft"),
     ("xlora-bench spectrum model=minilm", "singular values and energy of the pretrained weights, by rank"),
     ("xlora-bench archive REPORT OUT", "pack the records of a table into one file"),
+    ("xlora-bench wandb-view [DIR]", "a saved workspace and a report in W&B: score by rank and init, curves"),
     ("xlora-bench version", "the versions of this program and of the packages that it stands on"),
 )
 CODES = (
