@@ -1,6 +1,8 @@
 """W&B and csv loggers: names, groups, and a run that goes on without W&B."""
 
+import json
 import logging
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -9,11 +11,19 @@ from lightning.pytorch.loggers import CSVLogger
 
 from xlora_bench.runs.run import Run
 from xlora_bench.training.loggers import LightningLogs, RunLabels, TrackioLogs, WandbLogs, flatten, wandb_logs
+from xlora_bench.training.loggers.wandb_logs import sync_command
 from xlora_bench.training.prepare import run_labels
 
 pytestmark = pytest.mark.slow
 
-LABELS = RunLabels(run_id="c", group="g", config_label="p", name="n", tags=("t",), config={})
+LABELS = RunLabels(run_id="c", group="g", config_label="p", name="n", tags=("t",), names={}, options={})
+
+
+class FakeRun:
+    """A W&B run that accepts everything."""
+
+    def define_metric(self, *_, **__):
+        pass
 
 
 @pytest.mark.parametrize("module", [None, type(sys)("wandb")], ids=["absent", "failing"])
@@ -30,7 +40,7 @@ def test_a_run_goes_on_without_wandb(module, tmp_path, monkeypatch, caplog):
 def test_runs_are_grouped_by_sweep_or_by_place_of_the_table(by, group, tmp_path, monkeypatch):
     options_seen = {}
     module = type(sys)("wandb")
-    module.init = lambda **options: options_seen.update(options)
+    module.init = lambda **options: options_seen.update(options) or FakeRun()
     module.Settings = dict
     monkeypatch.setitem(sys.modules, "wandb", module)
     WandbLogs(group=by).open(tmp_path, LABELS)
@@ -48,6 +58,75 @@ def test_the_seeds_of_one_config_share_their_label(tmp_path):
     assert first.name != other_seed.name
 
 
+def test_a_run_is_named_by_its_choices_and_its_options_hold_neither_classes_nor_what_changes_no_number(tmp_path):
+    config = {
+        "seed": 3,
+        "adapter": {"_target_": "xlora_bench.LoRA", "rank": 2, "alpha": 4, "bias": None},
+        "callbacks": {"stop": {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "patience": 1}},
+        "task": {"_target_": "xlora_bench.TextTask", "headline": "f1"},
+        "paths": {"results_dir": "x"},
+        "logger": {"wandb": {"entity": "me"}},
+    }
+    choices = {"adapter": "pissa", "init_scheme": "svd_both", "model": "m", "task": "t", "targets": "q", "logger": "l"}
+    labels = run_labels(Run.of(config, choices=choices, data="d", results_dir=tmp_path / "x"))
+    names = {"adapter": "pissa", "init_scheme": "svd_both", "model": "m", "task": "t", "targets": "q"}
+    assert labels.names == {**names, "rank": 2, "seed": 3}
+    assert labels.options == {
+        "adapter": {"rank": 2, "alpha": 4},
+        "callbacks": {"stop": {"patience": 1}},
+        "task": {"headline": "f1"},
+    }
+    assert labels.config == {
+        **labels.names,
+        "adapter.rank": 2,
+        "adapter.alpha": 4,
+        "callbacks.stop.patience": 1,
+        "task.headline": "f1",
+    }
+    assert (labels.headline, labels.results_dir) == ("f1", tmp_path / "x")
+
+
+@pytest.mark.parametrize("folder", ["multirun", "it's a folder"])
+def test_the_command_that_uploads_all_offline_runs_of_a_folder(tmp_path, folder):
+    made = tmp_path / folder / "wandb" / "offline-run-1"
+    made.mkdir(parents=True)
+    words = sync_command(tmp_path / folder).replace("wandb sync", "printf '%s'", 1)
+    assert subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=True).stdout == str(made)
+
+
+STRANGE = "<script>alert(1)</script>|😀\n" + "x" * 200
+
+
+@pytest.mark.parametrize("artifacts", [False, True])
+def test_strange_names_and_on_request_the_files_reach_wandb(artifacts, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staged"))
+    labels = replace(
+        LABELS, name=STRANGE, group=STRANGE, tags=(STRANGE, "t", "t"), names={"adapter": STRANGE}, results_dir=tmp_path
+    )
+    for name in ("adapter.safetensors", "predictions.parquet"):
+        (tmp_path / name).write_bytes(b"x")
+    logs = WandbLogs(artifacts=artifacts)
+    logger = logs.open(tmp_path, labels)
+    logger.log_metrics({"train/loss": 0.5}, step=3)
+    logs.close(logger, {"score": 0.25})
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    entries = inspected(path)
+    (about,) = (one["run"] for one in entries if one["type"] == "run")
+    assert about["config"]["update"]["adapter"] == STRANGE
+    assert len(about["display_name"]) == len(about["run_group"]) == 128
+    assert about["display_name"].startswith("<script>alert(1)</script>|😀 xxx")
+    assert [len(tag) for tag in about["tags"]] == [64, 1]
+    logged = {one["artifact"]["type"] for one in entries if one["type"] == "artifact"}
+    assert logged == ({"adapter", "predictions"} if artifacts else set())
+
+
+def inspected(path):
+    """Return the entries of an offline run, read with W&B's own reader."""
+    reader = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    answer = subprocess.run(reader, capture_output=True, text=True, check=True, timeout=60).stdout
+    return [json.loads(line) for line in answer.splitlines()]
+
+
 def test_nested_keys_are_flattened_by_dots():
     assert flatten({"a": {"b": 1, "c": {}}, "d": [2]}) == {"a.b": 1, "a.c": {}, "d": [2]}
 
@@ -62,11 +141,11 @@ def wandb_without_server(monkeypatch):
         modes.append(options["mode"])
         if options["mode"] == "online":
             raise TimeoutError("90 s")
-        return object()
+        return FakeRun()
 
     module.init, module.Settings = init, dict
     monkeypatch.setitem(sys.modules, "wandb", module)
-    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", lambda experiment: experiment)
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", lambda experiment, save_dir: experiment)
     monkeypatch.setattr(wandb_logs, "unanswered", set())
     return modes
 

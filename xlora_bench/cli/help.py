@@ -37,6 +37,7 @@ COMMANDS = (
     ("xlora-bench spectrum model=minilm", "singular values and energy of the pretrained weights, by rank"),
     ("xlora-bench report DIR", "one HTML page: answer, table, charts, every run; for any browser, offline"),
     ("xlora-bench archive REPORT OUT", "pack the records of a table into one file"),
+    ("xlora-bench wandb-view [DIR]", "a saved workspace and a report in W&B: score by rank and init, curves"),
     ("xlora-bench version", "the versions of this program and of the packages that it stands on"),
 )
 CODES = (

@@ -11,7 +11,7 @@ from xlora_bench.system.escape import terminal
 
 SUBCOMMANDS = (
     *("archive", "check", "compare", "diff", "evaluate", "help", "report", "retry", "spectrum", "status", "table"),
-    *("verify", "version"),
+    *("verify", "version", "wandb-view"),
 )
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     command, rest = command_of(sys.argv[1:])
     try:
         if command is not None:
-            sys.exit(import_module(f"xlora_bench.cli.{command}").main(rest))
+            sys.exit(import_module(f"xlora_bench.cli.{command.replace('-', '_')}").main(rest))
         sys.argv[1:] = arguments(rest)
         run_main_job()
     except KeyboardInterrupt as stop:
@@ -52,7 +52,7 @@ def command_of(words: list[str]) -> tuple[str | None, list[str]]:
     first = words[0] if words else ""
     if first in SUBCOMMANDS:
         return first, words[1:]
-    if first.isidentifier():
+    if first.replace("-", "_").isidentifier() and not first.startswith("-"):
         close = difflib.get_close_matches(first, SUBCOMMANDS, n=1)
         hint = f"did you mean `{close[0]}`?" if close else "`xlora-bench --help` lists them; an override is key=value"
         refuse(f"`{first}` is not a command; {hint}")

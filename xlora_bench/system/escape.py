@@ -2,6 +2,7 @@
 
 import logging
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return `text` in at most `longest` characters; the end of a longer one becomes 8 digits of its hash."""
+    digest = sha256(text.encode()).hexdigest()[:8]
+    return text if len(text) <= longest else f"{text[: longest - 9]}-{digest}"
 
 
 class PlainFormatter(logging.Formatter):

@@ -1,5 +1,7 @@
 """Train a prepared run and evaluate it."""
 
+from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from xlora_bench.system.io import replacing
@@ -18,9 +20,10 @@ def fit(prepared: PreparedRun) -> dict[str, Any]:
     if classifier.evaluations:
         with replacing(folder / "predictions.parquet") as temporary:
             predictions(classifier.evaluations).to_parquet(temporary, index=False)
-    prepared.close_logger(summary_of(outcome))
     cost = {"init_seconds": prepared.init_seconds, **prepared.costs.summary()}
-    return {**outcome, **prepared.about, "cost": cost}
+    entries = {**outcome, **prepared.about, "cost": cost}
+    prepared.close_logger(summary_of(entries))
+    return entries
 
 
 def outcome_of(classifier: Classifier) -> dict[str, Any]:
@@ -45,8 +48,18 @@ def metrics_of(evaluations: list[Evaluation], headline: str) -> dict[str, Any]:
     }
 
 
-def summary_of(outcome: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat summary for the logger: status, best and last metrics."""
-    metrics = outcome["metrics"]
-    scores = {f"{when}/{key}": value for when in ("best", "last") for key, value in metrics.get(when, {}).items()}
-    return {"status": outcome["status"], **scores}
+def summary_of(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat summary for the logger from the entries of the record.
+
+    Status, score (the headline metric at its best epoch), best and last metrics, parameters, costs in seconds and
+    bytes, and the smallest, mean and largest rank of a weight; without what is not known.
+    """
+    metrics, ranks = entries["metrics"], list(entries["ranks"].values())
+    parts = {"best": metrics.get("best", {}), "last": metrics.get("last", {})}
+    parts |= {name: entries[name] for name in ("parameters", "cost")}
+    if ranks:
+        parts["rank"] = {"min": min(ranks), "mean": fmean(ranks), "max": max(ranks)}
+    flat = {f"{part}/{key}": value for part, values in parts.items() for key, value in values.items()}
+    score = parts["best"].get(metrics["headline"])
+    summary = {"status": entries["status"], "score": score, **flat}
+    return {key: value for key, value in summary.items() if value is not None}

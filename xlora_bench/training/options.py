@@ -50,7 +50,7 @@ class TrainerOptions:
     benchmark: bool | None = None
     detect_anomaly: bool = False
     log_every_n_steps: NaturalNumber = 10
-    enable_progress_bar: bool = False
+    enable_progress_bar: bool | None = None
     enable_model_summary: bool = False
     enable_checkpointing: Literal[False] = False
     num_sanity_val_steps: Annotated[int, Ge(0), Le(0)] = 0

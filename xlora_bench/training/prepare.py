@@ -1,6 +1,7 @@
 """Prepare a run: from a run request to the adapted model, its batches and its trainer."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
@@ -25,14 +26,14 @@ from xlora_bench.models import weight_cache
 from xlora_bench.models.packed import choose_layout
 from xlora_bench.nn.layers.quantized_linear import entries
 from xlora_bench.runs import seeds
-from xlora_bench.runs.config_hash import config_hash
+from xlora_bench.runs.config_hash import canonical, config_hash, relevant
 from xlora_bench.runs.run import Run
 from xlora_bench.runs.sweep_context import running_sweep
 from xlora_bench.system.lru_cache import collect_garbage
 from xlora_bench.training.callbacks import Costs, EpochCheckpoint, EpochStreams, FactorMonitor
-from xlora_bench.training.loggers import RunLabels, RunLogs, flatten
+from xlora_bench.training.loggers import RunLabels, RunLogs
 from xlora_bench.training.loop.module import Classifier
-from xlora_bench.training.options import checked_part
+from xlora_bench.training.options import PARTS, checked_part
 from xlora_bench.training.resolve import RunRequest
 from xlora_bench.training.start_from import load_parent_adapter
 from xlora_bench.training.trust import nodes_of
@@ -134,11 +135,20 @@ class OpenLoggers:
 def trainer_of(
     options: Mapping[str, Any], *, callbacks: Sequence[lightning.Callback] = (), **more: Any
 ) -> lightning.Trainer:
-    """Return the trainer with our `callbacks`, then those of `trainer.callbacks`; switch TF32 on or off."""
+    """Return the trainer with our `callbacks`, then those of `trainer.callbacks`; switch TF32 on or off.
+
+    `enable_progress_bar=None` draws a bar if one of the callbacks is one, or for a single run on a terminal.
+    """
     use_tf32(bool(options.get("tf32")))
-    own = [instantiate(node) for node in nodes_of("callbacks", options.get("callbacks")).values()]
+    every = [*callbacks, *(instantiate(node) for node in nodes_of("callbacks", options.get("callbacks")).values())]
+    bar = more.pop("enable_progress_bar", options.get("enable_progress_bar"))
+    if bar is False:
+        every = [one for one in every if not isinstance(one, ProgressBar)]
+    elif bar is None:
+        alone = running_sweep() is None and sys.stdout.isatty()
+        bar = alone or any(isinstance(one, ProgressBar) for one in every)
     rest = {key: value for key, value in options.items() if key not in ("callbacks", "tf32")}
-    return instantiate(rest, callbacks=[*callbacks, *own], **more)
+    return instantiate(rest, callbacks=every, enable_progress_bar=bar, **more)
 
 
 def use_tf32(on: bool) -> None:
@@ -235,15 +245,30 @@ def run_labels(run: Run) -> RunLabels:
     shown = [run.choices[group] for group in ("model", "task", "adapter", "init_scheme")]
     rank = run.config["adapter"].get("rank")
     name = "-".join([*shown, *([f"r{rank}"] if rank is not None else [])])
+    options = without_class_names({key: node for key, node in relevant(run.config).items() if key != "seed"})
     return RunLabels(
         run_id=run.id,
         group=running_sweep() or "single",
         config_label=f"{name}-{config_hash({**run.config, 'seed': None}, data='')[:8]}",
         name=f"{name}-s{run.config['seed']}",
         tags=tuple(shown),
-        config=flatten(run.config),
+        names={
+            **{group: run.choices[group] for group in PARTS if group in run.choices},
+            "rank": rank,
+            "seed": run.config["seed"],
+        },
+        options=canonical(options),
+        headline=run.config.get("task", {}).get("headline"),
+        results_dir=run.folder.parent.parent.absolute(),
         sweep_folder=sweep_folder(),
     )
+
+
+def without_class_names(node: Any) -> Any:
+    """Return a part of a config without the keys of Hydra, which begin with `_`, at any depth."""
+    if isinstance(node, dict):
+        return {key: without_class_names(value) for key, value in node.items() if not str(key).startswith("_")}
+    return [without_class_names(value) for value in node] if isinstance(node, list) else node
 
 
 def sweep_folder() -> Path | None:

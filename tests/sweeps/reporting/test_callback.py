@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from omegaconf import open_dict
 from tests.helpers.names import ROOT
 from tests.helpers.records import grid
 from tests.runs.test_schema_1 import old_record
-from xlora_bench.results.reports.wandb_table import log_table
+from xlora_bench.results.reports.wandb_table import log_report
 from xlora_bench.results.tables.build_table import build_table
 from xlora_bench.sweeps.planning import jobs
 from xlora_bench.sweeps.planning.jobs import EndedJobs, Job, clear_jobs, read_job, read_jobs
@@ -111,7 +112,7 @@ def test_a_run_known_under_two_names_is_in_both_rows(failing):
 
 def test_the_table_is_logged_to_wandb_in_the_sweeps_group(failing):
     _, report = failing
-    (run,) = (report / "wandb").glob("offline-run-*")
+    (run,) = (report.parents[1] / "wandb").glob("offline-run-*")
     (table,) = run.rglob("*.table.json")
     assert len(json.loads(table.read_text())["data"]) == len(pd.read_csv(report / "table.csv"))
     reader = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(run)]
@@ -217,20 +218,24 @@ def test_a_wrong_paper_is_a_warning_and_no_failure(app, caplog):
 
 def test_wandb_absent_is_a_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    log_table(build_table(grid(tmp_path, [{}]), title="t"), name="n", settings={})
+    log_report(build_table(grid(tmp_path, [{}]), title="t"), name="n", figures=[], settings={})
     assert "not logged to W&B" in caplog.text
 
 
 def test_what_is_logged_to_wandb_is_plain_text(tmp_path, monkeypatch):
-    tables = []
+    tables, started = [], {}
+    run = SimpleNamespace(log=lambda _values: None, finish=lambda: None)
     logged = SimpleNamespace(
-        init=lambda **_options: SimpleNamespace(log=lambda _values: None, finish=lambda: None),
+        init=lambda **options: started.update(options) or run,
         Settings=dict,
         Table=lambda **options: tables.append(options),
     )
     monkeypatch.setitem(sys.modules, "wandb", logged)
     frame = pd.DataFrame({"a\x1b[2J": ["x\u202ey\nz", "=1+1"], "b": [0.5, float("nan")]})
-    log_table(SimpleNamespace(to_frame=lambda: frame), name="n", settings={})
+    log_report(SimpleNamespace(to_frame=lambda: frame), name="<b>|😀\n/#" + "x" * 200, figures=[], settings={})
+    assert re.fullmatch("report-_b_x{52}-[0-9a-f]{8}", started["id"])
+    assert started["name"].startswith("<b>|😀 /#xxx")
+    assert len(started["name"]) == 64
     assert tables == [
         {
             "columns": ["a\\x1b[2J", "b"],

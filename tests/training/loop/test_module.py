@@ -1,6 +1,7 @@
 """The LightningModule and its callbacks: penalties, splits of an update, optimizer groups, collapse."""
 
 import copy
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -102,6 +103,20 @@ def test_the_gradient_norm_of_a_factor_is_that_of_the_parameters_it_is_made_of(n
         assert float(norms[column]) == pytest.approx(float(expected))
     total = sum(gradient.square().sum() for gradient in gradients.values()) ** 0.5
     assert float(norms["grad_norm"]) == pytest.approx(float(total))
+
+
+def test_the_norm_of_the_whole_gradient_is_logged_on_the_steps_of_the_curves():
+    net, logged = nn.Linear(3, 2), {}
+    net.weight.grad, net.bias.grad = gaussian(2, 3, seed=0), None
+    log_ = lambda name, value: logged.update({(name, trainer.global_step): float(value)})  # noqa: E731 - a fake
+    trainer = SimpleNamespace(loggers=[object()], log_every_n_steps=3, global_step=0)
+    for trainer.global_step in range(7):
+        Classifier.on_before_optimizer_step(SimpleNamespace(trainer=trainer, parameters=net.parameters, log=log_), None)
+    expected = float(net.weight.grad.square().sum() ** 0.5)
+    assert logged == {("train/grad_norm", step): pytest.approx(expected) for step in (2, 5)}
+    trainer.loggers, trainer.global_step = [], 8
+    Classifier.on_before_optimizer_step(SimpleNamespace(trainer=trainer, parameters=net.parameters, log=log_), None)
+    assert len(logged) == 2
 
 
 def test_the_monitor_sees_every_variant():

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from xlora_bench.runs.record import Record, older_records
 from xlora_bench.runs.sweep_context import enter_sweep, leave_sweep
 from xlora_bench.sweeps.planning.jobs import EndedJobs, Job, PlannedRun, clear_jobs
 from xlora_bench.sweeps.reporting.collapse import collapse_lines
+from xlora_bench.sweeps.reporting.heartbeat import Heartbeat, RunsUnderWay, erase_line
 from xlora_bench.sweeps.reporting.plan import Plan, make_plan, sweep_frame
 from xlora_bench.sweeps.reporting.progress import progress_line
 from xlora_bench.training.budget.options import with_budget
@@ -32,8 +34,9 @@ log = logging.getLogger(__name__)
 
 
 class SweepReport(Callback):
-    """Prints the progress of a sweep; at the end writes its table to `<results_dir>/reports/<sweep name>/`.
+    """Prints the progress of a sweep, and a heartbeat while its runs are under way; writes its table at the end.
 
+    The table is in `<results_dir>/reports/<sweep name>/`.
     Jobs may run in other processes, each with a copy of this object; the copies share state through one file per job
     (see `EndedJobs`).
     A job writes the id of its run to `run.json` (`{"run_id": id}`) in its output folder.
@@ -44,6 +47,11 @@ class SweepReport(Callback):
         self._ended: EndedJobs | None = None
         self._job_started = 0.0
         self._silent = False
+        self._heartbeat: Heartbeat | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the heartbeat: only the process that started the sweep has one."""
+        return {**vars(self), "_heartbeat": None}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Plan the sweep, and register its table for the exit of the process; do nothing for a dry run."""
@@ -56,6 +64,7 @@ class SweepReport(Callback):
             clear_jobs(self._plan.jobs)
             if older := older_records(self._plan.results_dir):
                 _say(f"{len(older)} older records (schema 1) are not reused; `xlora-bench table` and `diff` read them")
+            self._heartbeat = Heartbeat(partial(self._line, RunsUnderWay()))
             # After a failed job, Hydra ends the sweep without calling on_multirun_end.
             atexit.register(self._report)
 
@@ -66,11 +75,13 @@ class SweepReport(Callback):
 
     def drop(self) -> None:
         """Report nothing: the sweep was refused before its first job."""
+        self._stop_heartbeat()
         self._plan = None
         atexit.unregister(self._report)
 
     def be_silent(self) -> None:
         """Write the report at the end, but print nothing: the sweep was interrupted."""
+        self._stop_heartbeat()
         self._silent = True
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -113,10 +124,20 @@ class SweepReport(Callback):
         """Print and write the table once, only in the process that started the sweep."""
         if self._plan is None or self._plan.process != os.getpid() or self._plan.is_part:
             return
+        self._stop_heartbeat()
         plan, self._plan = self._plan, None
         atexit.unregister(self._report)
         with _silent() if self._silent else _only_warning("no table for this sweep"):
             _report(plan, silent=self._silent)
+
+    def _line(self, under_way: RunsUnderWay) -> tuple[int, str]:
+        assert self._plan is not None
+        return under_way.line(self._plan)
+
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
 
 
 @contextmanager
@@ -137,6 +158,7 @@ def _silent() -> Iterator[None]:
 
 
 def _say(line: str) -> None:
+    erase_line()
     console().print(line, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -146,7 +168,8 @@ def _report(plan: Plan, *, silent: bool) -> None:
     from xlora_bench.results.protocols.selection import with_selections  # noqa: PLC0415 - slow to import
     from xlora_bench.results.reports.report import write_report  # noqa: PLC0415 - slow to import
     from xlora_bench.results.reports.trials import write_trials  # noqa: PLC0415 - slow to import
-    from xlora_bench.results.reports.wandb_table import log_table  # noqa: PLC0415 - slow to import
+    from xlora_bench.results.reports.wandb_table import log_report  # noqa: PLC0415 - slow to import
+    from xlora_bench.training.loggers.wandb_logs import sync_command  # noqa: PLC0415 - slow to import
 
     frame = sweep_frame(plan)
     if "tuning" in frame:
@@ -163,7 +186,9 @@ def _report(plan: Plan, *, silent: bool) -> None:
         if (plan.report / PAGE).is_file():
             _say(f"Page: {plan.report / PAGE}")
     if plan.logs_to_wandb:
-        log_table(table, name=plan.name, settings=plan.wandb_settings)
+        log_report(table, name=plan.name, figures=plan.report.glob("*.png"), settings=plan.wandb_settings)
+        if not silent and plan.wandb_settings["mode"] == "offline":
+            _say(f"W&B: {sync_command(plan.results_dir)}")
 
 
 def _ended(config: DictConfig, job_return: JobReturn, results_dir: Path, *, started: float) -> Job:

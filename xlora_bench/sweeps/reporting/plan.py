@@ -72,14 +72,17 @@ class Plan:
 
     @property
     def wandb_settings(self) -> dict[str, Any]:
-        """Arguments of `wandb.init` for the sweep's table: project, entity and mode of its logger, group and folder."""
-        from xlora_bench.training.loggers.wandb_logs import MARKER  # noqa: PLC0415 - slow to import
+        """Arguments of `wandb.init` for the sweep's report: project, entity and mode of its logger, group and folder.
+
+        The mode is `offline` if W&B did not answer to a run.
+        """
+        from xlora_bench.training.loggers.wandb_logs import MARKER, label  # noqa: PLC0415 - slow to import
 
         node = self.wandb_node
-        settings = {key: node[key] for key in ("project", "entity", "mode") if node.get(key) is not None}
-        if (self.jobs.parent / MARKER).exists():  # it did not answer to a run
-            settings["mode"] = "offline"
-        return {**settings, "group": self.name, "dir": self.report}
+        settings = {key: node[key] for key in ("project", "entity") if node.get(key) is not None}
+        offline = node.get("mode") != "online" or (self.jobs.parent / MARKER).exists()
+        mode = "offline" if offline else "online"
+        return {**settings, "mode": mode, "group": label(self.name), "dir": self.results_dir}
 
     @property
     def wandb_node(self) -> Mapping[str, Any]:

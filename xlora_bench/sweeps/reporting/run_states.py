@@ -175,7 +175,7 @@ def _started(folder: Path, request: _Requested | None) -> RunState:
 def _state(folder: Path, record: Record | None, problem: str | None, job: Job | None) -> tuple[str, str | None]:
     attempt = last_attempt(folder)
     if attempt is not None and (holder := holder_of(claim_path(folder))) is not None:
-        return "running", f"{holder}{_progress(attempt)}"
+        return "running", ", ".join(filter(None, [holder, progress_text(attempt)]))
     if record is not None:
         return record.status, record.reason
     if problem is not None:
@@ -186,13 +186,13 @@ def _state(folder: Path, record: Record | None, problem: str | None, job: Job | 
     return "interrupted", f"goes on from its {'last whole epoch' if resumes else 'start'} when it is asked for again"
 
 
-def _progress(attempt: Path) -> str:
+def progress_text(attempt: Path) -> str:
     """Return how far an attempt is, in words; empty before its first step."""
     state = _announced(progress_path(attempt))
     try:
         ago, left = max(0, round(time.time() - state["time"])), state["seconds_left"]
         rest = "" if left is None else f", left {duration(left)}"
-        return f", epoch {state['epoch'] + 1}, step {state['step']} of {state['steps']}, {ago} s ago{rest}"
+        return f"epoch {state['epoch'] + 1}, step {state['step']} of {state['steps']}, {ago} s ago{rest}"
     except (KeyError, TypeError, OverflowError):  # an older version, or steps without a limit
         return ""
 

@@ -22,9 +22,12 @@ PACKAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunLabels:
-    """Labels of a run: run id, `group` (sweep), `config_label` (shared by seeds), name, tags, flat config.
+    """Labels of a run: run id, `group` (sweep), `config_label` (shared by seeds), name, tags, and what it trains.
 
-    `sweep_folder` is Hydra's folder of the sweep; None for a single run.
+    `names` are plain values to group runs by: the choice of each config group, such as `adapter` and `init_scheme`,
+    the `rank` (None: the adapter has none) and the `seed`. `options` is the nested config without class names, nulls
+    and the keys that change no number. `headline` is the metric that ranks epochs. `results_dir` holds the folders of
+    all runs. `sweep_folder` is Hydra's folder of the sweep; None for a single run.
     """
 
     run_id: str
@@ -32,8 +35,16 @@ class RunLabels:
     config_label: str
     name: str
     tags: tuple[str, ...]
-    config: Mapping[str, Any]
+    names: Mapping[str, Any]
+    options: Mapping[str, Any]
+    headline: str | None = None
+    results_dir: Path | None = None
     sweep_folder: Path | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The names, and the options with their keys joined by dots."""
+        return {**flatten(self.options), **self.names}
 
 
 class RunLogs(CheckedOptions):

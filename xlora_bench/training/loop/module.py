@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from xlora_bench.data.task import TextTask
@@ -90,6 +91,13 @@ class Classifier(Scorer):
             return batches_per_step / (end - first)
         window = min(end * loader.batch_size, len(loader.dataset)) - first * loader.batch_size
         return batches_per_step * rows / window
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the norm of the whole gradient before it is clipped, on the steps on which curves get a point."""
+        every: int = self.trainer.log_every_n_steps if self.trainer.loggers else 0  # type: ignore[attr-defined]
+        if every and (self.trainer.global_step + 1) % every == 0:
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            self.log("train/grad_norm", get_total_norm(gradients))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then call the method's `post_optimizer_step`."""

@@ -42,12 +42,12 @@ class Scorer(lightning.LightningModule):
         self._outputs[dataloader_idx].append((batch["idx"], logits, batch["labels"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Compute and log the metrics over all examples, sorted by idx."""
+        """Compute and log epoch and metrics over all examples, sorted by idx."""
         if self.trainer.sanity_checking:  # a few batches of the untrained model
             return
         evaluation = self._evaluation()
         self.evaluations.append(evaluation)
-        self.log_dict({f"validation/{name}": float(value) for name, value in evaluation.metrics.items()})
+        self.log_dict({f"validation/{name}": float(value) for name, value in evaluation.summary().items()})
 
     def on_test_epoch_start(self) -> None:
         """Start collecting predictions."""
