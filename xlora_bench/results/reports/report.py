@@ -1,12 +1,13 @@
 """Write a report: the files of a table, its runs, its figures and its comparison."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from xlora_bench.results.comparison import write_comparison
+from xlora_bench.results.comparison import conclusions, write_comparison
 from xlora_bench.results.figures.factors import write_factors
 from xlora_bench.results.figures.figures import write_figures
 from xlora_bench.results.frame.trials import without_trials
@@ -70,7 +71,7 @@ def write_report(
     except Exception as error:
         log.warning("no figures in %s: %s: %s", folder, type(error).__name__, error)
     try:
-        write_comparison(
+        comparison = write_comparison(
             frame,
             folder,
             axes=table.axes,
@@ -78,6 +79,8 @@ def write_report(
             reference=reference,
             results_dir=results_dir,
         )
+        if comparison is not None:
+            table = dataclasses.replace(table, conclusions=conclusions(comparison))
     except Exception as error:
         if reference is not None:
             raise
