@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-quick test-cluster conformance mutants faults bench lint type clean
+.PHONY: help setup quickstart test test-quick test-cluster conformance mutants faults bench docs docs-build lint type clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -41,6 +41,13 @@ faults: setup ## Kill sweeps at random file operations, flip bits, fill the disk
 bench: setup ## Measure speed into benchmarks/results; DATA=dir with GLUE, FULL=1 for all of it
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(if $(DATA),--data-dir $(DATA)) $(if $(FULL),--full)
+
+docs: docs-build ## Build the documentation site and serve it on http://127.0.0.1:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
+
+docs-build: setup ## Build the documentation site into build/site; a warning is an error
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 lint: setup ## Check style
 	$(BIN)/ruff check .

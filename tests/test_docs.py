@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
+import xlora_bench
 from tests import test_conformance
 from tests.helpers.adapted import perturbed
 from tests.helpers.names import CONF, choices, configured
@@ -104,7 +105,7 @@ def searched(folder, *overrides):
         return compose("config", overrides=[*overrides, f"hydra.searchpath=[file://{folder}/conf]"])
 
 
-TEXTS = ["README.md", *(f"docs/{page}" for page in PAGES)]
+TEXTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{page}" for page in PAGES)]
 PATH = r"(?<![\w/.])((?:xlora_bench|tests|examples|conf|benchmarks|docs|multirun)/[\w/.-]*\w\.(?:py|yaml|md))\b"
 
 
@@ -139,7 +140,7 @@ def test_commands_compose(words):
     words = [word for word in words if word not in ("-m", "--dry-run")]
     name = words.pop(1) if words[0] == "--config-name" else "config"
     pairs = [word.partition("=") for word in words if not word.startswith("--")]
-    overrides = [quoted(f"{key}={value if value.startswith('[') else value.split(',')[0]}") for key, _, value in pairs]
+    overrides = [quoted(f"{key}={value if value[:1] in '[{' else value.split(',')[0]}") for key, _, value in pairs]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         compose(name, overrides=overrides)
@@ -163,17 +164,54 @@ GROUPS = (
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_readme_lists_every_choice_of_a_group_and_no_other(group):
-    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{group}=` |"))
+def test_page_of_the_command_line_lists_every_choice_of_a_group_and_no_other(group):
+    row = next(
+        line for line in (DOCS / "command_line.md").read_text().splitlines() if line.startswith(f"| `{group}=` |")
+    )
     listed = {span for span in re.findall(r"`([^`]+)`", row.split("|")[2]) if re.fullmatch(r"\w+", span)}
     assert listed == set(choices(group))
 
 
-def test_readme_lists_every_layer_of_the_package_and_every_page():
-    text = (ROOT / "README.md").read_text()
+def test_page_of_the_code_lists_every_layer_of_the_package():
     layers = [path.name for path in (ROOT / "xlora_bench").iterdir() if (path / "__init__.py").is_file()]
-    assert sorted(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)) == sorted(layers)
-    assert not [page for page in PAGES if f"](docs/{page})" not in text]
+    assert sorted(re.findall(r"^\| `(\w+)/` \|", (DOCS / "code.md").read_text(), re.MULTILINE)) == sorted(layers)
+
+
+@pytest.mark.parametrize(("text", "link"), [("README.md", "](docs/{})"), ("mkdocs.yml", ": {}\n")])
+def test_readme_and_navigation_have_every_page(text, link):
+    content = (ROOT / text).read_text()
+    assert not [page for page in PAGES if link.format(page) not in content]
+
+
+def test_readme_begins_with_numbers_of_the_first_result():
+    scores, tests = (
+        pd.read_csv(DOCS / f"findings/minilm_glue/{name}.csv", keep_default_na=False, na_values={"p_max_t": ""})
+        for name in ("table", "comparison")
+    )
+    by_method = scores.set_index(["adapter", "adapter.spec", "task", "tuning"])
+    head = (ROOT / "README.md").read_text().split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)`(, B alone trains)? \| [\d,]+ \| (.+) \| (.+) \|$", head, re.MULTILINE)
+    assert len(rows) == 6
+    for adapter, spec, *shown in rows:
+        for task, text in zip(("sst2", "stsb"), shown, strict=True):
+            entry = by_method.loc[(adapter, "A_rand_hB_zero" if spec else "", task, "tuned")]
+            mean, std = (f"{float(entry[name]):.3f}".lstrip("0") for name in ("mean", "std"))
+            assert text == f"{mean} ± {std} ({entry['n']})", (adapter, task)
+    significant = tests[
+        tests["task"].isin(["sst2", "stsb"]) & (tests["tuning"] == "tuned") & (tests["p_max_t"] <= 0.05)
+    ]
+    assert "PiSSA and LoLDU are significantly worse on SST-2 (p = .031)" in head
+    assert {*zip(significant["adapter"], significant["task"], strict=True)} == {("pissa", "sst2"), ("loldu", "sst2")}
+    assert {*significant["p_max_t"]} == {0.03125}
+    assert {*significant["verdict"]} == {"separable: worse"}
+
+
+def test_api_page_has_every_public_name():
+    listed = re.findall(r"^::: xlora_bench\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert {*listed, *(name for name in xlora_bench.inject.__all__ if name in dir(xlora_bench)), "__version__"} == {
+        *dir(xlora_bench)
+    }
 
 
 def test_the_library_example_of_the_readme_runs(monkeypatch, tmp_path):
@@ -240,11 +278,12 @@ def test_the_paper_on_the_page_of_protocols_is_read():
 
 def test_page_of_variants_has_the_default_init_and_the_parameter_count_of_each():
     rows = {
-        name.strip("`"): (formula, init)
-        for name, _, formula, init, _ in table_after("variants.md", "## Adapters\n")[1:]
+        name.strip("`"): (formula, count, init)
+        for name, _, formula, count, init, _ in table_after("variants.md", "## Adapters\n")[1:]
     }
     assert sorted(rows) == test_conformance.VARIANTS
-    for name, (formula, init) in rows.items():
+    for name, (formula, count, init) in rows.items():
+        assert count == f"{instantiate(configured(f'adapter={name}').adapter).parameter_count(768, 768, 8):,}", name
         assert instantiate(configured(f"adapter={name}").init_scheme).name == init.strip("`"), name
         if name not in ("asymmetric", "loldu"):  # theirs depends on an option
             out = 24 if name == "cholesky" else 40

@@ -10,6 +10,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xlora_bench import inject
     from xlora_bench.adapters import (
         LU,
         Adapter,
@@ -79,12 +80,14 @@ _MODULES = {
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = [*_MODULE_OF, "__version__"]
+__all__ = [*_MODULE_OF, "__version__", "inject"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("xlora-bench")
+    if name == "inject":
+        return import_module("xlora_bench.inject")
     if name in _MODULE_OF:
         return getattr(import_module(f"xlora_bench.{_MODULE_OF[name]}"), name)
     if name[:1].isupper() and (added := _in_a_file_of_its_own(name)) is not None:

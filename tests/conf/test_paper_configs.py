@@ -36,7 +36,7 @@ RUNS = {  # the published rows of methods that exist, times the tasks
     "lora_roberta_large_as_script": 2 * 2,
     "lora_roberta_large_dagger": 2,
     "pissa_deberta_v3_base": 7,
-    "quickstart": 5,
+    "quickstart": 4,
     "vera_roberta_base": 2 * 2,
     "vera_roberta_large": 3 * 2,
     "xlora_sst2": 5 * 2,

@@ -28,7 +28,7 @@ SMALL = (
 )
 RUN = {  # every paper with all its rows on one task; xlora_sst2 at one of its three ranks
     **dict.fromkeys(sorted(path.stem for path in (CONF / "paper").glob("[!_]*.yaml")), ("task=rte",)),
-    "quickstart": ("task=synth_single",),
+    "quickstart": ("task=synth_single", "hydra/launcher=serial"),
     "vera_roberta_large": ("task=rte", "optimizer.lr=5e-3"),  # at its own rate the parent collapses on 32 rows
     "xlora_sst2": ("adapter.rank=2",),
 }

@@ -40,3 +40,20 @@ def test_the_reference_can_be_named(folder):
 def test_a_reference_that_is_not_there_is_named(folder, capsys, reference, message):
     assert main([str(folder), "--reference", reference]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_table_ends_with_a_sentence_per_column(tmp_path, capsys):
+    runs = [
+        {"adapter": adapter, "task": task, "seed": seed, "score": score}
+        for task, best in (("rte", "lora"), ("sst2", "lu"))
+        for adapter in ("lora", "lu")
+        for seed in range(6)
+        for score in [0.5 + 0.1 * (adapter == best) + 0.01 * seed]
+    ]
+    grid(tmp_path, runs)
+    assert main([str(tmp_path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "lora is significantly better than every other method (largest p = 0.0312)" in shown  # 2 / 2^6
+    first, second = (f"{task}: {name} is sig" for task, name in (("rte", "lora"), ("sst2", "lu")))
+    assert 0 < shown.index(first) < shown.index(second) < shown.index("Files: ")
+    assert first not in (tmp_path / "reports" / "all" / "table.md").read_text()

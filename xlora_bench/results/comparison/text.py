@@ -62,6 +62,12 @@ def to_markdown(comparison: Comparison, figures: Sequence[str | None]) -> str:
     return "\n".join([*lines, ""])
 
 
+def conclusions(comparison: Comparison) -> list[str]:
+    """Return one sentence per column: whether a method is significantly better than all others, or why not."""
+    names = comparison.axes.columns
+    return [": ".join(filter(None, (column_label(names, each.key), each.summary))) for each in comparison.columns]
+
+
 def to_frame(comparison: Comparison) -> pd.DataFrame:
     """Return one row per column and method, with all numbers at full precision."""
     rows = []

@@ -1,12 +1,13 @@
 """Write a report: the files of a table, its runs, its figures and its comparison."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from xlora_bench.results.comparison import write_comparison
+from xlora_bench.results.comparison import conclusions, write_comparison
 from xlora_bench.results.comparison.build import compare
 from xlora_bench.results.figures.factors import write_factors
 from xlora_bench.results.figures.figures import write_figures
@@ -83,6 +84,8 @@ def write_report(
             reference=reference,
             results_dir=results_dir,
         )
+        if comparison is not None:
+            table = dataclasses.replace(table, conclusions=conclusions(comparison))
     except Exception as error:
         if reference is not None:
             raise

@@ -23,6 +23,7 @@ class Table:
     """Row keys, column keys, and the entry of each pair; columns in `published_only` were not measured.
 
     Entries that are measured and published are listed again, with their difference or the reason for no comparison.
+    `conclusions` are the sentences of the comparison, one per column; only the terminal shows them with the table.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Table:
     row_labels: dict[str, str] = field(default_factory=dict)
     published_only: frozenset[Key] = frozenset()
     notes: list[str] = field(default_factory=list)
+    conclusions: list[str] = field(default_factory=list)
     selection: str = "best"
     aggregation: Aggregation = "mean"
 
@@ -57,7 +59,7 @@ class Table:
             for line in lines:
                 part.add_row(*map(Text, line))
             parts.append(part)
-        return Group(*parts, *(Text(note, style="dim") for note in self.notes))
+        return Group(*parts, *(Text(note, style="dim") for note in self.notes), *map(Text, self.conclusions))
 
     def to_markdown(self) -> str:
         """Return the table as Markdown: one part per value of the first column axis."""
