@@ -1,5 +1,6 @@
 """Write a report: the files of a table, its runs, its figures and its comparison."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ import pandas as pd
 
 from xlora_bench.results.comparison import write_comparison
 from xlora_bench.results.figures.factors import write_factors
-from xlora_bench.results.figures.figures import write_figures
+from xlora_bench.results.figures.figures import figure_notes, write_figures
 from xlora_bench.results.frame.trials import without_trials
 from xlora_bench.results.protocols.paper import Paper
 from xlora_bench.results.protocols.protocol import Aggregation, Selection
@@ -34,9 +35,9 @@ def write_report(
 ) -> Table:
     """Write the table of a tidy frame, its runs, figures and comparison into `folder`; return the table.
 
-    Files: `table.md`, `table.csv`, `table.tex`, `runs.csv`, those of `write_figures` and `write_factors` (PNG and SVG),
-    and those of `write_comparison`. The figure of the factors and comparisons by example need `results_dir`, the folder
-    that holds `runs/`. An error in a figure or a comparison is only a warning, unless a `reference` is given.
+    Files: `table.md`, `table.csv`, `table.tex`, `runs.csv`, those of `write_figures` and `write_factors` (PNG, SVG and
+    PDF), and those of `write_comparison`. The figure of the factors and comparisons by example need `results_dir`, the
+    folder that holds `runs/`. An error in a figure or a comparison is only a warning, unless a `reference` is given.
     `reference` names the method that others are compared with, such as `{"adapter": "lora"}` (see `find_reference`).
     `selection` and `aggregation` default to the paper's, else to the best epoch and the mean.
 
@@ -46,6 +47,7 @@ def write_report(
     """
     frame = under(frame, selection or (paper.protocol.selection if paper else None) or "best")
     table = build_table(frame, title=title, paper=paper, aggregation=aggregation)
+    table = dataclasses.replace(table, notes=[*table.notes, *figure_notes(without_trials(frame))])
     texts = {
         "table.md": table.to_markdown(),
         "table.csv": table.to_csv(),
