@@ -60,6 +60,9 @@ def test_usual_texts_stay_readable_in_markdown(text):
         (r"\input{x}", r"\textbackslash{}input\{x\}"),
         ("[2cm] x", "{}[2cm] x"),
         ("*x", "{}*x"),
+        ("p <= 0.05 | n < 6, a >= b", r"p $\le$ 0.05 \textbar{} n \textless{} 6, a $\ge$ b"),
+        ("--out \u00e9\u010d", r"-{}-out \'{e}\v{c}"),
+        ("\U0001f600 \u4e2d", "{}[U+1F600] [U+4E2D]"),
     ],
 )
 def test_latex_runs_no_command_of_a_text(text, expected):

@@ -1,13 +1,15 @@
-"""Callbacks of a run: which epoch's adapter is kept, and the dropout masks of each epoch."""
+"""Callbacks of a run: which epoch's adapter is kept, the dropout masks of each epoch, and its costs."""
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from xlora_bench.runs.seeds import derive
 from xlora_bench.training.callbacks.checkpoint import EpochCheckpoint
+from xlora_bench.training.callbacks.costs import Costs
 from xlora_bench.training.callbacks.streams import EpochStreams
 from xlora_bench.training.loop.evaluation import Evaluation
 
@@ -47,3 +49,28 @@ def test_each_epoch_has_masks_of_its_own_that_a_seed_repeats():
         assert not torch.equal(first, draws(0, 1))
         assert not torch.equal(first, draws(1, 0))
         assert torch.initial_seed() == derive(1, "dropout", 0)
+
+
+def test_training_and_evaluation_have_their_wall_clock_and_cpu_seconds(monkeypatch):
+    clocks = iter([(0, 0), (10, 15), (14, 17), (20, 30), (50, 60), (51, 62)])
+    monkeypatch.setattr("xlora_bench.training.callbacks.costs._clocks", lambda: np.array(next(clocks), dtype=float))
+    costs = Costs()
+    costs.on_train_epoch_start(None, None)
+    costs.on_validation_start(None, None)
+    costs.on_validation_end(None, None)
+    costs.on_train_epoch_end(None, None)
+    resumed = Costs()
+    resumed.load_state_dict(costs.state_dict())
+    resumed.on_train_epoch_start(None, None)
+    resumed.on_train_epoch_end(None, None)
+    cost = resumed.summary()
+    assert (cost["train_seconds"], cost["cpu_seconds"], cost["eval_seconds"]) == (20 - 4 + 1, 30 - 2 + 2, 4)
+
+
+def test_an_older_checkpoint_has_neither_cpu_seconds_nor_memory_of_its_run():
+    older = {"train_seconds": 2.0, "eval_seconds": 1.0, "samples": 8, "tokens": 64, "peak_memory_bytes": 10**9}
+    costs = Costs()
+    costs.load_state_dict(older)
+    cost = costs.summary()
+    assert (cost["cpu_seconds"], cost["peak_memory_bytes"]) == (None, None)
+    assert (cost["train_seconds"], cost["tokens_per_second"]) == (2.0, 32.0)

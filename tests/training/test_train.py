@@ -55,9 +55,10 @@ def test_the_record_says_everything(trained):
     assert counts["head"] == 384 * 2 + 2
     assert [entry["epoch"] for entry in record["metrics"]["history"]] == [1, 2]
     assert record["metrics"]["best"] in record["metrics"]["history"]
-    assert {"init_seconds", "train_seconds", "eval_seconds", "tokens_per_second", "peak_memory_bytes"} <= set(
-        record["cost"]
-    )
+    cost = record["cost"]
+    assert {"init_seconds", "train_seconds", "eval_seconds", "tokens_per_second"} <= set(cost)
+    assert 0 < cost["cpu_seconds"] <= 1.1 * cost["train_seconds"] * record["machine"]["threads"] + 0.5
+    assert (cost["peak_memory_bytes"] is None) == (not record["machine"]["gpus"])
     assert all(record["hashes"].values())
 
 

@@ -19,6 +19,11 @@ ROW_LENGTHS = (*range(32, 129, 8), 144, 160, 176, 192)
 """Steps of 8 leave 5 to 10 % padding at batch sizes 16 to 32. Short rows: cheap attention. Long rows: less padding."""
 CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
 REGRESSION_METRICS = ("pearson", "spearman")
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("accuracy", "f1"), (0.0, 1.0)),
+    **dict.fromkeys(("matthews", *REGRESSION_METRICS), (-1.0, 1.0)),
+}
+"""The lowest and the highest value of each metric."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,20 @@ MARKDOWN = re.compile(r"[\\`*|$]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|\](?=[(\[:])")
 HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 """Where a tag or a character reference would begin."""
 ENTITIES = {"<": "&lt;", "&": "&amp;"}
-LATEX = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-    }
-)
+LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{"±": r"$\pm$", "·": r"$\cdot$", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "λ": r"$\lambda$", "β": r"$\beta$"},
+    **{"\u00d7": r"$\times$", "\u2212": "$-$", "\u03b1": r"$\alpha$", "\u03c3": r"$\sigma$"},
+    **{"\u2013": r"\textendash{}", "\u2014": r"\textemdash{}", "…": r"\dots{}", "ß": r"\ss{}", "ø": r"\o{}"},
+}
+"""What pdfLaTeX would not print as it is, with its default encoding of fonts."""
+ACCENTS = {
+    **{"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0307": ".", "\u0308": '"'},
+    **{"\u0306": "u", "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c"},
+}
+"""By combining character: the LaTeX command of the accent."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters by which a spreadsheet knows a formula."""
 
@@ -46,9 +52,22 @@ def markdown(text: str) -> str:
 
 
 def latex(text: str) -> str:
-    """Return `text` as one line of LaTeX; the command before it does not read a leading `[` or `*` as its option."""
-    line = one_line(text).translate(LATEX)
-    return f"{{}}{line}" if line.startswith(("[", "*")) else line
+    """Return `text` as one line that pdfLaTeX prints; the command before it reads no leading `[` or `*` as its option.
+
+    A character that it has no sign for, such as an emoji, is written as its code: `[U+1F600]`.
+    """
+    line = one_line(text).replace("<=", "≤").replace(">=", "≥")
+    written = "".join(map(_latex_character, line)).replace("--", "-{}-")
+    return f"{{}}{written}" if written.startswith(("[", "*")) else written
+
+
+def _latex_character(character: str) -> str:
+    if character in LATEX or character.isascii():
+        return LATEX.get(character, character)
+    parts = unicodedata.normalize("NFD", character)
+    if len(parts) == 2 and parts[0].isascii() and parts[1] in ACCENTS:
+        return f"\\{ACCENTS[parts[1]]}{{{parts[0]}}}"
+    return f"[U+{ord(character):04X}]"
 
 
 def figure(text: str) -> str:

@@ -209,9 +209,14 @@ def written(tmp_path_factory):
     return folder
 
 
+FIGURES = ("ranked_differences", "critical_difference")
+
+
 def test_files(written):
     names = {path.name for path in written.iterdir() if path.is_file()}
-    assert names == {"comparison.md", "comparison.csv", "critical_difference.png", "critical_difference.svg"}
+    figures = (f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "pdf"))
+    assert names == {"comparison.md", "comparison.csv", *figures}
+    assert "![Ranked differences](ranked_differences.png)" in (written / "comparison.md").read_text()
     assert (written / "critical_difference.png").stat().st_size > 10_000
 
 

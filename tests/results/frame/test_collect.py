@@ -45,3 +45,16 @@ def test_wanted_runs_come_once_and_in_their_order(tmp_path):
 def test_an_empty_folder_gives_an_empty_frame(tmp_path):
     assert collect(tmp_path).empty
     assert "score" in collect(tmp_path).columns
+
+
+def test_memory_of_a_process_is_not_that_of_a_run(tmp_path):
+    runs = {
+        "a": {"machine": {"gpus": []}, "config": {}},
+        "b": {"machine": {"gpus": ["H200"]}, "config": {"trainer": {"accelerator": "cpu"}}},
+        "c": {"machine": {"gpus": ["H200"]}, "config": {"trainer": {"accelerator": "auto"}}},
+    }
+    for run_id, known in runs.items():
+        record(run_id, cost={"peak_memory_bytes": 5e8}, **known).write(tmp_path / "runs" / run_id / "record.json")
+    memory = collect(tmp_path).set_index("run_id")["cost/peak_memory_bytes"]
+    assert memory.notna().to_dict() == {"a": False, "b": False, "c": True}
+    assert memory["c"] == 5e8

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from xlora_bench.results.statistics import difference_interval, done_scores, mean_interval, paired
+from xlora_bench.data.task import CLASSIFICATION_METRICS, RANGES, REGRESSION_METRICS
+from xlora_bench.results.statistics import bounds_of, difference_interval, done_scores, mean_interval, paired
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,40 @@ def test_difference_is_paired_by_seed():
     assert found.n == 3
     pairs = paired(first, second)
     assert (pairs.seeds, pairs.only_first, pairs.only_second) == ([0, 1, 2], [7], [9])
+
+
+def test_bounds_are_the_ranges_of_the_metrics():
+    assert set(RANGES) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
+    assert bounds_of(["accuracy"]) == bounds_of(["f1", "accuracy"]) == (0, 1)
+    assert bounds_of(["accuracy", "pearson"]) == (-1, 1)
+    assert bounds_of(["accuracy", "macro_f1"]) == bounds_of([]) == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("method", ["t", "bca"])
+def test_an_interval_is_cut_at_the_bounds(method):
+    scores = [0.7, 0.99, 1.0]
+    whole, found = (mean_interval(scores, method=method, bounds=b) for b in ((-np.inf, np.inf), (0, 1)))
+    assert (found.low, found.high) == (max(whole.low, 0), min(whole.high, 1))
+    assert method == "bca" or whole.high > 1
+    assert mean_interval([3.0, 4.0], bounds=(0, 1)).high == 3.5  # scores that are not of this range
+
+
+def test_a_difference_is_cut_at_the_largest_difference():
+    first, second = {0: 1.0, 1: 0.1}, {0: 0.0, 1: 0.1}
+    found = difference_interval(first, second, bounds=(0, 1))
+    assert (found.low, found.high) == (-1, 1)
+    assert difference_interval(first, second, bounds=(-1, 1)).high == 2
+    assert difference_interval(first, second).high > 2
+
+
+def test_a_cut_interval_contains_the_truth_exactly_when_the_whole_one_does():
+    runs = np.random.default_rng(0).beta(12, 0.5, (2000, 3))  # accuracies near 1: mean 0.96
+    truth = 12 / 12.5
+    whole = [mean_interval(scores) for scores in runs]
+    found = [mean_interval(scores, bounds=(0, 1)) for scores in runs]
+    assert [truth in each for each in found] == [truth in each for each in whole]
+    assert all(0 <= each.low <= each.high <= 1 for each in found)
+    assert np.mean([each.high > 1 for each in whole]) > 0.5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Reports of runs whose names and reasons would act in Markdown, LaTeX or a spreadsheet."""
 
 import csv
+import shutil
+import subprocess
 
 import pytest
 from markdown_it import MarkdownIt
@@ -8,8 +10,10 @@ from rich.console import Console
 
 from tests.helpers.records import grid
 from xlora_bench.results.reports.report import write_report
+from xlora_bench.results.tables.build_table import build_table
 
 NAME = "=1+1 | <b>x</b> $\\frac$ [red]_y_\x1b[31m\n\n**z**"
+PAGE = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{%s}\end{document}"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,26 @@ def test_latex_has_no_command_of_a_name(report):
     assert r"\frac" not in text
     assert "\x1b" not in text
     assert r"\textbackslash{}frac" in text
+
+
+@pytest.mark.process
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("kind", ["hostile", "large"])
+def test_latex_compiles_and_fits_the_page(report, tmp_path, kind):
+    text = (report[0] / "table.tex").read_text()
+    if kind == "large":
+        signs = r"<= >= < > | _ ^ ~ -- \ { } & % # [x] *"
+        signs += "\u00e9\u0159\u00df\u00b1\u00b7\u2212\u00d7\u03b1\u03b2\u4e2d\U0001f600"
+        runs = [{"adapter": f"{signs} {m}", "task": f"task {t}"} for m in range(50) for t in range(8)]
+        text = build_table(grid(tmp_path, runs), title=signs).to_latex()
+    (tmp_path / "table.tex").write_text(text)
+    (tmp_path / "page.tex").write_text(PAGE % "table.tex")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    for problem in ("Overfull", "Float too large", "Missing character"):
+        assert problem not in done.stdout
+    assert "\\begin{table}" not in text[text.rindex("\\footnotesize\\raggedright") :]
 
 
 def test_csv_files_have_no_formula(report):

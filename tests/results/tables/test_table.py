@@ -90,7 +90,7 @@ def test_one_run_or_overlap_is_never_bold(tmp_path):
 
 def test_latex_is_escaped_and_balanced(table):
     text = table.to_latex()
-    assert r"\caption{A | title\_1}" in text
+    assert r"\caption{A \textbar{} title\_1}" in text
     assert r"1 collapsed & \textbf{0.9050 $\pm$ 0.0055 (6)}" in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]

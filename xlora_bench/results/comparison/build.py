@@ -9,7 +9,7 @@ import pandas as pd
 from xlora_bench.results.comparison.across import Across, compare_across
 from xlora_bench.results.comparison.columns import Column, compare_column
 from xlora_bench.results.comparison.predictions import read_examples
-from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.frame.method_names import column_label, method_name
 from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, keys, ordered
 from xlora_bench.results.frame.trials import without_trials
 
@@ -91,15 +91,6 @@ def find_reference(order: Sequence[Key], names: Sequence[str], wanted: Mapping[s
             f"reference (={dict(wanted)}) must fit exactly one method of the table, fits {len(matching)}: {methods}"
         )
     return matching[0]
-
-
-def column_label(names: Sequence[str], key: Key) -> str:
-    """Return a column key as text: a group choice alone, a config value with its key, such as `lora, rank 8`."""
-    parts = []
-    for name, value in zip(names, key, strict=True):
-        shown = "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-        parts.append(f"{name.rpartition('.')[2]} {shown}" if "." in name else shown)
-    return ", ".join(parts)
 
 
 def _across(columns: Sequence[Column], axes: PivotAxes, labels: Mapping[Key, str]) -> tuple[list[Across], list[str]]:

@@ -12,7 +12,7 @@ from xlora_bench.results.comparison.pairwise import PairwiseTest, against_refere
 from xlora_bench.results.comparison.predictions import Examples
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import Key
-from xlora_bench.results.statistics.intervals import Interval, mean_interval
+from xlora_bench.results.statistics.intervals import Bounds, Interval, bounds_of, mean_interval
 from xlora_bench.results.statistics.pairs import Pairs, Scores, done_scores, paired
 from xlora_bench.results.statistics.significance import describe_significance, significant_from_rest
 
@@ -42,9 +42,13 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """The comparison of one column; `best` is significantly better than all others (or None), `summary` is text."""
+    """The comparison of one column; `best` is significantly better than all others (or None), `summary` is text.
+
+    `metrics` are the names of its headline metrics: one, unless the column mixes tasks.
+    """
 
     key: Key
+    metrics: tuple[str, ...]
     reference: Key
     lines: list[Line]
     best: Key | None
@@ -75,13 +79,23 @@ def compare_column(
         for name, runs in scores.items()
         if name != reference and set(runs) & set(scores.get(reference, {}))
     }
-    pairwise = against_reference(pairs, reference=reference, examples=examples)
+    metrics = tuple(map(str, frame["headline"].dropna().unique()))
+    bounds = bounds_of(metrics)
+    pairwise = against_reference(pairs, reference=reference, examples=examples, bounds=bounds)
     named = {labels.get(name, method_name(name)): runs for name, runs in scores.items()}
     return Column(
         key=key,
+        metrics=metrics,
         reference=reference,
         lines=[
-            _line(name, frame.loc[methods == name, "status"], runs, pairwise.get(name), is_reference=name == reference)
+            _line(
+                name,
+                frame.loc[methods == name, "status"],
+                runs,
+                pairwise.get(name),
+                is_reference=name == reference,
+                bounds=bounds,
+            )
             for name, runs in scores.items()
         ],
         best=significant_from_rest(scores),
@@ -91,7 +105,9 @@ def compare_column(
     )
 
 
-def _line(name: Key, statuses: pd.Series, runs: Scores, pairwise: PairwiseTest | None, *, is_reference: bool) -> Line:
+def _line(
+    name: Key, statuses: pd.Series, runs: Scores, pairwise: PairwiseTest | None, *, is_reference: bool, bounds: Bounds
+) -> Line:
     counts, values = statuses.value_counts(), list(runs.values())
     return Line(
         method=name,
@@ -99,7 +115,7 @@ def _line(name: Key, statuses: pd.Series, runs: Scores, pairwise: PairwiseTest |
         failed=int(counts.get("failed", 0) + counts.get("collapsed", 0)),
         missing=int(counts.get("missing", 0)),
         mean=float(np.mean(values)) if values else math.nan,
-        interval=mean_interval(values) if len(values) > 1 else None,
+        interval=mean_interval(values, bounds=bounds) if len(values) > 1 else None,
         pairwise=pairwise,
         is_reference=is_reference,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from xlora_bench.results.comparison.predictions import Examples
 from xlora_bench.results.frame.pivot_axes import Key
 from xlora_bench.results.statistics.examples import ByExample, compare_by_example, mcnemar_over_seeds, resampled_scores
-from xlora_bench.results.statistics.intervals import Interval, mean_interval
+from xlora_bench.results.statistics.intervals import UNBOUNDED, Bounds, Interval, mean_interval, of_difference
 from xlora_bench.results.statistics.pairs import Pairs
 from xlora_bench.results.statistics.permutation_test import (
     ALPHA,
@@ -28,7 +28,8 @@ class PairwiseTest:
     """One method against the reference, paired by seed; differences are method minus reference.
 
     `p` is of the sign-flip test. `p_holm` (Holm) and `p_max_t` (Westfall-Young) are adjusted for the `comparisons` of
-    the column. `mcnemar` and `by_example` are from stored predictions; None if these runs do not allow them.
+    the column. `mcnemar` and `by_example` are from stored predictions; None if these runs do not allow them. `bounds`
+    are those of a score.
     """
 
     pairs: Pairs
@@ -38,6 +39,7 @@ class PairwiseTest:
     p_max_t: float
     mcnemar: float | None = None
     by_example: ByExample | None = None
+    bounds: Bounds = UNBOUNDED
 
     @cached_property
     def difference(self) -> float:
@@ -47,7 +49,8 @@ class PairwiseTest:
     @property
     def interval(self) -> Interval | None:
         """The t-interval of the difference over seeds; None for one pair."""
-        return mean_interval(self.pairs.differences) if self.pairs.n > 1 else None
+        within = of_difference(self.bounds)
+        return mean_interval(self.pairs.differences, bounds=within) if self.pairs.n > 1 else None
 
     @cached_property
     def detectable(self) -> float | None:
@@ -84,8 +87,10 @@ class PairwiseTest:
         return f"not significant: would need {about} seeds"
 
 
-def against_reference(pairs: Mapping[Key, Pairs], *, reference: Key, examples: Examples) -> dict[Key, PairwiseTest]:
-    """Return the test of each method that has at least one pair with the reference."""
+def against_reference(
+    pairs: Mapping[Key, Pairs], *, reference: Key, examples: Examples, bounds: Bounds
+) -> dict[Key, PairwiseTest]:
+    """Return the test of each method that has at least one pair with the reference; `bounds` are those of a score."""
     if not pairs:
         return {}
     raw = [sign_flip_test(each.differences) for each in pairs.values()]
@@ -99,7 +104,8 @@ def against_reference(pairs: Mapping[Key, Pairs], *, reference: Key, examples: E
             p_holm=float(p_holm),
             p_max_t=float(p_max_t),
             mcnemar=_mcnemar(each, name, reference, examples),
-            by_example=_by_example(each, name, reference, scores, examples),
+            by_example=_by_example(each, name, reference, scores, examples, bounds=bounds),
+            bounds=bounds,
         )
         for (name, each), p, p_holm, p_max_t in zip(pairs.items(), raw, holm(raw), adjusted, strict=True)
     }
@@ -136,7 +142,13 @@ def _mcnemar(pairs: Pairs, name: Key, reference: Key, examples: Examples) -> flo
 
 
 def _by_example(
-    pairs: Pairs, name: Key, reference: Key, scores: Mapping[tuple[object, object], np.ndarray], examples: Examples
+    pairs: Pairs,
+    name: Key,
+    reference: Key,
+    scores: Mapping[tuple[object, object], np.ndarray],
+    examples: Examples,
+    *,
+    bounds: Bounds,
 ) -> ByExample | None:
     both = _both(pairs, name, reference, scores)
-    return compare_by_example(both[0], both[1], examples=len(examples.labels)) if both else None
+    return compare_by_example(both[0], both[1], examples=len(examples.labels), bounds=bounds) if both else None

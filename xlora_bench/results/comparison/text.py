@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from xlora_bench.results.comparison.across import Across
-from xlora_bench.results.comparison.build import Comparison, column_label
+from xlora_bench.results.comparison.build import Comparison
 from xlora_bench.results.comparison.columns import Column, Line
+from xlora_bench.results.frame.method_names import column_label
 from xlora_bench.results.statistics.intervals import Interval
 from xlora_bench.results.statistics.permutation_test import ALPHA, pairs_needed, smallest_p
 from xlora_bench.results.statistics.power import failure_interval
@@ -45,11 +46,15 @@ IQM = """\
   tasks of medium difficulty: prefer the IQM of the difference, which is paired by seed."""
 
 
-def to_markdown(comparison: Comparison, figures: Sequence[str | None]) -> str:
-    """Return the comparison as Markdown; `figures` are the file names of the diagrams, in the order of `across`."""
+def to_markdown(comparison: Comparison, figures: Sequence[str | None], *, ranked: str | None) -> str:
+    """Return the comparison as Markdown, with its figures.
+
+    `ranked` is the file name of the ranked differences, `figures` are those of the diagrams, in the order of `across`.
+    """
     reference = markdown(comparison.labels[comparison.reference])
     preface = PREFACE.format(reference=reference, alpha=ALPHA, five=smallest_p(5), needed=pairs_needed())
     lines = ["# Comparison", "", preface]
+    lines += ["", f"![Ranked differences]({ranked})"] if ranked is not None else []
     for column in comparison.columns:
         lines += ["", f"## {markdown(column_label(comparison.axes.columns, column.key)) or 'All runs'}", ""]
         lines += _column(column, comparison)

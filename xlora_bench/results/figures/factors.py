@@ -1,17 +1,18 @@
 """Figure of the factors during training: norms of the factors, of their gradients, and of their change in a step."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from xlora_bench.results.figures.figures import COLOURS, save
+from xlora_bench.results.figures import style
+from xlora_bench.results.figures.figures import method_handles
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, keys, ordered
-from xlora_bench.system.escape import figure as figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
@@ -59,39 +60,36 @@ def means(path: Path) -> pd.DataFrame:
 
 
 def _write(lines: Mapping[tuple[Key, Key], pd.DataFrame], path: Path, labels: dict[str, str]) -> list[Path]:
-    panels = ordered(panel for panel, _ in lines)[:MOST_PANELS]
-    methods = ordered(method for _, method in lines)
-    figure = Figure(figsize=(3.2 * len(COLUMNS) + 2.4, 2.6 * len(panels) + 0.4), layout="constrained")
-    grid = figure.subplots(len(panels), len(COLUMNS), squeeze=False, sharex="row")
-    for row, panel in zip(grid, panels, strict=True):
-        for (what, title), panel_axes in zip(COLUMNS.items(), row, strict=True):
-            for number, method in enumerate(methods):
-                if (panel, method) in lines:
-                    _draw(panel_axes, lines[panel, method], what, number)
-            _finish(panel_axes, f"{figure_text(method_name(panel))}: {title}" if panel else title)
-    figure.supxlabel("optimizer step", fontsize=10)
-    figure.supylabel("Frobenius norm, mean over modules and runs", fontsize=10)
-    handles = [
-        Line2D([], [], color=COLOURS[number % len(COLOURS)], label=figure_text(method_name(method, labels)))
-        for number, method in enumerate(methods)
-    ]
-    handles += [
-        Line2D([], [], color="#444444", linestyle=style, label=f"factor {name}") for name, style in FACTORS.items()
-    ]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
-    return save(figure, path)
+    panel_keys = ordered(panel for panel, _ in lines)[:MOST_PANELS]
+    every_method = ordered(method for _, method in lines)
+    methods = every_method[: style.MOST_METHODS]
+    handles = method_handles(methods, labels)
+    for handle in handles:
+        handle.set(linestyle="-", marker="")
+    handles += [Line2D([], [], color="#444444", lw=0.8, ls=ls, label=f"factor {name}") for name, ls in FACTORS.items()]
+    few = "" if methods == every_method else f" The first {len(methods)} of {len(every_method)} methods."
+    legend = style.Legend(
+        label="optimizer step",
+        handles=handles,
+        note=f"Frobenius norms, means over modules and runs.{few}",
+    )
+    wanted = list(product(panel_keys, COLUMNS.items()))
+    titles = [": ".join(filter(None, (method_name(key) if key else "", title))) for key, (_, title) in wanted]
+    figure, panels = style.panels(titles, [0.8] * len(wanted), columns=len(COLUMNS), left=0.33, legend=legend)
+    for (key, (what, _)), panel in zip(wanted, panels, strict=True):
+        for number, method in enumerate(methods):
+            if (key, method) in lines:
+                _draw(panel, lines[key, method], what, number)
+        panel.set_yscale("log")
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.xaxis.set_major_locator(MaxNLocator(2, integer=True))
+    return style.save(figure, path)
 
 
 def _draw(panel: "Panel", line: pd.DataFrame, what: str, number: int) -> None:
-    for factor, style in FACTORS.items():
+    colour = style.look_of(number)["color"]
+    for factor, dashes in FACTORS.items():
         values = line[f"{what}_{factor}"]
         positive = values[values > 0]  # a frozen factor has neither gradient nor change
         few = "o" if len(positive) == 1 else None
-        panel.plot(positive.index, positive, color=COLOURS[number % len(COLOURS)], linestyle=style, marker=few, lw=1.2)
-
-
-def _finish(panel: "Panel", title: str) -> None:
-    panel.set_yscale("log")
-    panel.set_title(title, fontsize=10)
-    panel.grid(alpha=0.25, linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
+        panel.plot(positive.index, positive, color=colour, linestyle=dashes, marker=few, markersize=2, lw=0.8)

@@ -1,73 +1,110 @@
-"""Figures of score against cost: one panel per model and task, one line per method, error bars over seeds."""
+"""Figures of score against cost: one panel per model and task, one line per method, standard deviations over seeds."""
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.figures import style
+from xlora_bench.results.frame.collect import MEMORY
+from xlora_bench.results.frame.method_names import column_label, method_name
 from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, keys, ordered
-from xlora_bench.results.statistics import summarise
-from xlora_bench.system.escape import figure as figure_text
+from xlora_bench.results.statistics import bounds_of, summarise
+from xlora_bench.results.statistics.intervals import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
 
-FIGURES = {
-    "score_vs_parameters": ("parameters/trainable", "trainable parameters, head included"),
-    "score_vs_rank": ("adapter.rank", "rank"),
-    "score_vs_time": ("cost/train_seconds", "training time, seconds"),
-    "score_vs_memory": ("cost/peak_memory_bytes", "peak memory, bytes"),
-}
-"""By file name: the column on the horizontal axis, and its label."""
-COSTS = ("score_vs_parameters", "score_vs_time", "score_vs_memory")
-"""Figures against a cost; they show the Pareto front."""
-NOTES = ("hollow: some runs\ncollapsed or failed", "Pareto front\nof the means")
-"""Legend entries besides the methods."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours for colour-blind readers, without yellow, which is not visible on white."""
-MARKERS = "osD^vPX*<>"
-STYLES = ("-", "--", ":")
-DODGE = {"score_vs_parameters": 0.05, "score_vs_rank": 0.2, "score_vs_time": 0.0, "score_vs_memory": 0.0}
-"""Horizontal spread (in decades) of methods with equal x, so that their error bars do not overlap."""
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A horizontal axis: a column of the frame, multiplied by `scale`, and its label.
 
-def write_figures(frame: pd.DataFrame, folder: str | Path, *, axes: PivotAxes, labels: dict[str, str]) -> list[Path]:
-    """Write the figures of a tidy frame as PNG and SVG; return their paths. `labels` renames row values.
-
-    A figure without any point, for instance without a numeric rank, is not written.
+    `counts` are the same for many methods: their points are put side by side, and the ticks are at the counts. A figure
+    needs `least` different values.
     """
+
+    column: str
+    label: str
+    scale: float = 1.0
+    counts: bool = False
+    front: bool = True
+    least: int = 1
+
+
+FIGURES = {
+    "score_vs_parameters": Cost(
+        column="parameters/trainable", label="trainable parameters, head included", counts=True
+    ),
+    "score_vs_rank": Cost(column="adapter.rank", label="rank", counts=True, front=False, least=2),
+    "score_vs_time": Cost(column="cost/train_seconds", label="training time, wall-clock seconds"),
+    "score_vs_cpu_time": Cost(column="cost/cpu_seconds", label="training time, CPU seconds of all threads"),
+    "score_vs_memory": Cost(column=MEMORY, label="peak memory of the GPU, MB", scale=1e-6),
+}
+"""By file name. All but the rank are costs, and show the Pareto front."""
+NO_MEMORY = (
+    "No figure of score against memory: on a CPU the memory of a run is not known, because its process keeps what "
+    "earlier runs left."
+)
+FRONT: dict[str, Any] = {"lw": 3, "color": style.GREY, "alpha": 0.35}
+"""Look of the Pareto front."""
+OTHERS: dict[str, Any] = {"marker": ".", "markersize": 3, "markeredgewidth": 0, "color": style.GREY}
+"""Look of the methods that are not drawn one by one."""
+LEFT = 0.42
+"""Inches for the labels of a vertical axis."""
+
+
+def write_figures(frame: pd.DataFrame, folder: str | Path, *, axes: PivotAxes, labels: Mapping[str, str]) -> list[Path]:
+    """Write the figures of a tidy frame as PNG, SVG and PDF; return their paths. `labels` renames row values.
+
+    A figure whose cost no run has, such as a numeric rank, is not written, nor one against a single rank.
+    """
+    selection = frame.attrs.get("selection", "best")
     written = []
-    for name, (column, label) in FIGURES.items():
-        points = _points(frame, axes, column)
-        if not points.empty:
-            written += _write(points, Path(folder) / name, label=label, score=_score(frame), labels=labels)
+    for name, cost in FIGURES.items():
+        values = _numbers(frame, cost.column)
+        if values[values > 0].nunique() >= cost.least:
+            figure = _Figure(_points(frame, axes, cost.column), cost, axes=axes, labels=labels, selection=selection)
+            written += style.save(figure.draw(), Path(folder) / name)
     return written
 
 
+def figure_notes(frame: pd.DataFrame) -> list[str]:
+    """Return notes on figures that a reader may miss."""
+    done = frame[frame["status"] == "completed"]
+    return [NO_MEMORY] if len(done) and not (_numbers(done, MEMORY) > 0).any() else []
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> pd.Series:
+    values = frame[column] if column in frame else pd.Series(math.nan, index=frame.index)
+    return pd.to_numeric(values, errors="coerce").astype(float)
+
+
 def _points(frame: pd.DataFrame, axes: PivotAxes, column: str) -> pd.DataFrame:
-    """Return `panel`, `method`, `rank`, `x`, `x_std`, `mean`, `std`, `bad`, `front` of groups with a score and an x.
+    """Return `panel`, `method`, `rank`, `x`, `x_std`, `mean`, `std`, `n`, `bad`, `metrics`, `front` of each group.
 
     A group has the runs that differ only in the seed; `x` is its mean cost. `bad` counts collapsed or failed runs; a
-    group with any is drawn hollow and is never on the Pareto front.
+    group with any is drawn hollow and is never on the Pareto front. A group without a score or a cost has NaN there.
     """
-    panels = [name for name in axes.columns if name != "adapter.rank"]
-    names = {"panel": panels, "method": axes.rows, "rank": ["adapter.rank"]}
+    columns = [name for name in axes.columns if name != "adapter.rank"]
+    names = {"panel": columns, "method": axes.rows, "rank": ["adapter.rank"]}
     group_keys = {name: pd.Series(keys(frame, of), index=frame.index, dtype=object) for name, of in names.items()}
-    cost = pd.to_numeric(frame[column], errors="coerce") if column in frame else math.nan
-    placed = frame.assign(**group_keys, x=cost)
-    done = placed[(placed["status"] == "completed") & placed["score"].notna()]
+    runs = frame[["status", "score", "headline"]].assign(**group_keys, x=_numbers(frame, column))
+    done = runs[(runs["status"] == "completed") & runs["score"].notna()]
     costs = done.groupby(list(names), dropna=False, sort=False)["x"].agg(x="mean", x_std="std").reset_index()
-    groups = summarise(placed, list(names), "score").merge(costs, on=list(names), how="left")
-    groups["bad"] = groups["n_collapsed"] + groups["n_failed"]
-    points = groups[(groups["n"] > 0) & (groups["x"] > 0)].reset_index(drop=True)
-    return points.assign(front=pareto_front(points))
+    groups = summarise(runs, list(names), "score").merge(costs, on=list(names), how="left")
+    metrics = {panel: tuple(of_panel.dropna().unique()) for panel, of_panel in runs.groupby("panel")["headline"]}
+    groups = groups.assign(metrics=groups["panel"].map(metrics), bad=groups["n_collapsed"] + groups["n_failed"])
+    front = pareto_front(groups[(groups["n"] > 0) & (groups["x"] > 0)])
+    return groups.assign(front=front.reindex(groups.index, fill_value=False))
 
 
 def pareto_front(points: pd.DataFrame) -> pd.Series:
@@ -84,115 +121,169 @@ def pareto_front(points: pd.DataFrame) -> pd.Series:
     return pd.Series(points.index.isin(front), index=points.index)
 
 
-def _score(frame: pd.DataFrame) -> str:
-    return f"{', '.join(map(str, frame['headline'].dropna().unique()))} ({frame.attrs.get('selection', 'best')} epoch)"
+def best_methods(scores: pd.DataFrame, value: str) -> list[Key]:
+    """Return the at most `MOST_METHODS` methods with the best mean rank over panels by their best `value`."""
+    best = scores.groupby(["panel", "method"], sort=False)[value].max().dropna().reset_index()
+    ranks = best.groupby("panel", sort=False)[value].rank(ascending=False).groupby(best["method"], sort=False).mean()
+    kept = set(ranks.nsmallest(style.MOST_METHODS).index)
+    return [method for method in ordered(scores["method"]) if method in kept]
 
 
-def _write(points: pd.DataFrame, path: Path, *, label: str, score: str, labels: dict[str, str]) -> list[Path]:
-    panels, methods = ordered(points["panel"]), ordered(points["method"])
-    width = min(len(panels), 3)
-    height = math.ceil(len(panels) / width)
-    figure = Figure(figsize=(3.6 * width + 2.4, 3.2 * height), layout="constrained")
-    grid = figure.subplots(height, width, squeeze=False, sharex=True)
-    for panel_key, panel in zip(panels, grid.flat, strict=False):
-        _draw(panel, points[points["panel"] == panel_key], methods, labels=labels, dodge=DODGE[path.name])
-        if path.name in COSTS:
-            _draw_front(panel, points[points["panel"] == panel_key])
-        _set_ticks(panel, points["x"])
-        panel.set_title(figure_text(method_name(panel_key)), fontsize=10)
-    for panel in grid.flat[len(panels) :]:
-        panel.set_axis_off()
-    figure.supxlabel(label, fontsize=10)
-    figure.supylabel(figure_text(score), fontsize=10)
-    handles = {
-        text: handle for panel in grid.flat for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    handles = dict(sorted(handles.items(), key=lambda item: item[0] in NOTES))  # methods first
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
-    return save(figure, path)
+def method_handles(methods: Sequence[Key], labels: Mapping[str, str]) -> list[Line2D]:
+    """Return the legend entries of `methods`."""
+    names = [style.wrap(method_name(method, labels), 1.2) for method in methods]
+    return [
+        Line2D([], [], label=name, lw=0.8, ls=style.style_of(number), **style.look_of(number))
+        for number, name in enumerate(names)
+    ]
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and SVG, the same bytes for the same figure; return the paths."""
-    with rc_context({"svg.hashsalt": path.name}):
-        figure.savefig(path.with_suffix(".png"), dpi=200)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    return [path.with_suffix(".png"), path.with_suffix(".svg")]
+class _Figure:
+    """One figure; the horizontal positions are logarithms to base 10."""
 
+    def __init__(
+        self, points: pd.DataFrame, cost: Cost, *, axes: PivotAxes, labels: Mapping[str, str], selection: str = "best"
+    ) -> None:
+        self.cost, self.axes, self.labels, self.selection = cost, axes, labels, selection
+        self.panels = ordered(points["panel"])
+        self.groups = points[points["panel"].isin(self.panels[: style.MOST_PANELS])]
+        self.points = self.groups[(self.groups["n"] > 0) & (self.groups["x"] > 0)]
+        self.points = self.points.assign(at=np.log10(self.points["x"] * cost.scale))
+        self.methods = best_methods(self.points, "mean")
+        self.columns = 1 if len(self.panels) <= 3 else 2
+        self.inches = style.WIDTH / self.columns - LEFT - 0.06
+        low, high = (self.points["at"].min(), self.points["at"].max()) if len(self.points) else (0.0, 0.0)
+        margin = 0.08 * max(high - low, 0.3) + max(0.0, 0.3 - high + low) / 2
+        self.limits = low - margin, high + margin
 
-def _draw(
-    panel: "Panel", points: pd.DataFrame, methods: Sequence[Key], *, labels: dict[str, str], dodge: float
-) -> None:
-    panel.set_xscale("log")
-    for index, method in enumerate(methods):
-        line = points[points["method"] == method].sort_values("x")
-        if line.empty:
-            continue
-        at = line["x"] * 10 ** (dodge * ((index + 0.5) / len(methods) - 0.5))
-        look = look_of(index)
-        panel.errorbar(
-            at,
-            line["mean"],
-            yerr=line["std"].fillna(0.0),
-            xerr=line["x_std"].fillna(0.0) if (line["x_std"] > 0).any() else None,
-            label=figure_text(method_name(method, labels)),
-            linestyle=style_of(index),
-            linewidth=1.2,
-            capsize=2.5,
-            **look,
+    def draw(self) -> Figure:
+        """Return the figure."""
+        panel_keys = self.panels[: style.MOST_PANELS]
+        parts = {key: self.groups[self.groups["panel"] == key] for key in panel_keys}
+        titles = [self._title(key, part) for key, part in parts.items()]
+        height = 1.3 if self.columns == 1 else 0.95
+        figure, panels = style.panels(
+            titles, [height] * len(parts), columns=self.columns, left=LEFT, legend=self._legend()
         )
-        bad = line["bad"] > 0
-        panel.plot(at[bad], line["mean"][bad], linestyle="", markerfacecolor="white", zorder=4, **look)
-        if bad.any():
-            panel.plot([], [], linestyle="", marker="o", color="#666666", markerfacecolor="white", label=NOTES[0])
-    panel.grid(alpha=0.25, linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
+        for key, panel in zip(panel_keys, panels, strict=True):
+            points = self.points[self.points["panel"] == key]
+            panel.set_xlim(*self.limits)
+            self._set_ticks(panel)
+            if points.empty:
+                text = without_score(parts[key])
+                panel.text(0.5, 0.5, text, transform=panel.transAxes, ha="center", fontsize=style.SIZE)
+                panel.set_yticks([])
+            else:
+                self._draw_points(panel, points)
+        return figure
+
+    def _title(self, key: Key, groups: pd.DataFrame) -> str:
+        """Return the name of a panel, its metric, and the number of methods that have no point in it."""
+        names = [name for name in self.axes.columns if name != "adapter.rank"]
+        title = ": ".join(filter(None, (column_label(names, key), ", ".join(groups["metrics"].iloc[0]) or "score")))
+        methods = set(groups["method"])
+        empty = methods - set(self.points.loc[self.points["panel"] == key, "method"])
+        few = f" ({len(empty)} of {len(methods)} methods without a score)"
+        return title + (few if 0 < len(empty) < len(methods) else "")
+
+    def _legend(self) -> style.Legend:
+        others = len(set(self.points["method"])) - len(self.methods)
+        handles = method_handles(self.methods, self.labels)
+        if others:
+            text = style.wrap(f"{others} more methods, see table.csv", 1.2)
+            handles.append(Line2D([], [], ls="", label=text, **OTHERS))
+        if (self.points["bad"] > 0).any():
+            text = style.wrap("hollow: some runs collapsed or failed", 1.2)
+            look = style.look_of(0) | {"color": "#666666", "markerfacecolor": "white"}
+            handles.append(Line2D([], [], ls="", label=text, **look))
+        if self.cost.front and self.points["front"].any():
+            handles.append(Line2D([], [], label=style.wrap("Pareto front of the means", 1.2), **FRONT))
+        note = f"Score: {self.selection} epoch; mean and standard deviation over seeds."
+        if len(self.panels) > style.MOST_PANELS:
+            note += f" {len(self.panels) - style.MOST_PANELS} more panels: see table.csv."
+        return style.Legend(label=self.cost.label, handles=handles, note=note)
+
+    def _draw_points(self, panel: "Panel", points: pd.DataFrame) -> None:
+        numbers = {method: number for number, method in enumerate(self.methods)}
+        others = points[~points["method"].isin(numbers)]
+        panel.plot(others["at"], others["mean"], ls="", zorder=1, **OTHERS)
+        if self.cost.front:
+            _draw_front(panel, points)
+        points = points.drop(others.index)
+        points = points.assign(number=points["method"].map(numbers)).sort_values(["number", "at"])
+        if self.cost.counts and len(points):
+            step = 0.055 / self.inches * (self.limits[1] - self.limits[0])
+            points["at"] = style.side_by_side(points["at"].to_numpy(), step=step)
+        panel.add_collection(self._bars(points), autolim=True)
+        for number in points["number"].unique():
+            line = points[points["number"] == number]
+            look = style.look_of(int(number))
+            panel.plot(line["at"], line["mean"], lw=0.8, ls=style.style_of(int(number)), **look)
+            bad = line[line["bad"] > 0]
+            panel.plot(bad["at"], bad["mean"], ls="", markerfacecolor="white", zorder=4, **look)
+        panel.autoscale_view(scalex=False)
+        panel.yaxis.set_major_locator(MaxNLocator(4))
+        panel.ticklabel_format(axis="y", useOffset=False)
+
+    def _bars(self, points: pd.DataFrame) -> LineCollection:
+        """Return the standard deviations of scores, cut at the range of the metric, and those of measured costs."""
+        bars: list[list[tuple[float, float]]] = []
+        colours: list[str] = []
+        for point in points.fillna({"std": 0.0, "x_std": 0.0}).to_dict("records"):
+            at, mean, std, x_std = (float(point[name]) for name in ("at", "mean", "std", "x_std"))
+            low, high = cut((mean - std, mean + std), mean, bounds_of(point["metrics"]))
+            bars.append([(at, low), (at, high)])
+            if x_std > 0 and not self.cost.counts:
+                least = 10 ** self.limits[0] / self.cost.scale
+                ends = (max(point["x"] - x_std, least), point["x"] + x_std)
+                bars.append([(math.log10(end * self.cost.scale), mean) for end in ends])
+            colours += [style.look_of(point["number"])["color"]] * (len(bars) - len(colours))
+        return LineCollection(bars, colors=colours, linewidths=0.6)
+
+    def _set_ticks(self, panel: "Panel") -> None:
+        """Set ticks at the counts, or at round numbers, but none so near to another that their labels touch."""
+        low, high = self.limits
+        values = 10 ** self.points["at"].unique() if self.cost.counts else _round_numbers(10**low, 10**high)
+        values = [] if self.points.empty else values
+        ticks: list[tuple[float, str]] = []
+        free = -math.inf  # inches from the left up to which there are labels
+        for value in sorted(values):
+            at, text = math.log10(value), _short(value)
+            left = (at - low) / (high - low) * self.inches - style.text_width(text) / 2
+            if low <= at <= high and left > free:
+                ticks.append((at, text))
+                free = left + style.text_width(text) + 0.06
+        panel.set_xticks([at for at, _ in ticks], [text for _, text in ticks])
+        if self.cost.counts:
+            panel.set_xticks(self.points["at"].unique(), minor=True)
+            panel.tick_params(which="minor", length=2, width=0.5)
+
+
+def without_score(groups: pd.DataFrame) -> str:
+    """Return why a panel has no point, in words."""
+    counts = {word: int(groups[f"n_{word}"].sum()) for word in ("collapsed", "failed", "missing")}
+    runs = [f"{count} {word}" for word, count in counts.items() if count]
+    return f"no score: {', '.join(runs) or 'the cost of its runs is not known'}"
 
 
 def _draw_front(panel: "Panel", points: pd.DataFrame) -> None:
     """Draw the Pareto front (best mean score up to each cost) as a step line behind the points."""
-    front = points[points["front"]].sort_values("x")
+    front = points[points["front"]].sort_values("at")
     if len(points) > 1 and not front.empty:
-        end = max(points["x"].max(), front["x"].iloc[-1])
-        panel.plot(
-            [*front["x"], end],
-            [*front["mean"], front["mean"].iloc[-1]],
-            drawstyle="steps-post",
-            color="#999999",
-            linewidth=5,
-            alpha=0.35,
-            solid_capstyle="butt",
-            label=NOTES[1],
-            zorder=0,
-        )
+        at, mean = [*front["at"], points["at"].max()], [*front["mean"], front["mean"].iloc[-1]]
+        panel.plot(at, mean, drawstyle="steps-post", solid_capstyle="butt", zorder=0, **FRONT)
 
 
-def _set_ticks(panel: "Panel", values: pd.Series) -> None:
-    """Set a tick at every value if there are at most 8 and they are well apart, else at round numbers."""
-    ticks = sorted(values.unique())
-    apart = all(right / left > 1.4 for left, right in pairwise(ticks))
-    if len(ticks) <= 8 and apart:
-        panel.xaxis.set_major_locator(FixedLocator(ticks))
-    else:
-        wide = ticks[-1] / ticks[0] > 4
-        subs = (1, 2, 5) if ticks[-1] / ticks[0] < 200 else (1,)
-        panel.xaxis.set_major_locator(LogLocator(subs=subs) if wide else MaxNLocator(4))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-
-
-def look_of(number: int) -> dict[str, Any]:
-    """Return colour and marker of the method with index `number`."""
-    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
-
-
-def style_of(number: int) -> str:
-    """Return the line style of the method with index `number`; it changes when the colours repeat."""
-    return STYLES[number // len(COLOURS) % len(STYLES)]
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten between `low` and `high`, or if these are few, other round numbers."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    values = [value for value in values if low <= value <= high]
+    return values if len(values) > 2 else [float(value) for value in MaxNLocator(4).tick_values(low, high) if value > 0]
 
 
 def _short(value: float) -> str:
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:g}"
+    if value < 1e4:
+        return f"{value:.4g}"
+    limit, unit = next(each for each in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= 0.9995 * each[0])
+    return f"{value / limit:.3g}{unit}"

@@ -21,6 +21,10 @@ OUTCOME = (
 """Columns that every frame has. Of the others, those with a `/` are measured, the rest are requested (config)."""
 
 
+MEMORY = "cost/peak_memory_bytes"
+"""None for a run on a CPU: older records have the memory of its process there, with what earlier runs left."""
+
+
 class Reasons(dict[str, str]):
     """A mapping in `frame.attrs` that is never changed: pandas copies the attributes for each frame derived from it."""
 
@@ -101,7 +105,15 @@ def _row(record: Record) -> dict[str, Any]:
     parts = {"best": best, "last": last}
     parts |= {name: getattr(record, name) for name in ("parameters", "cost", "hashes", "code", "versions")}
     measured = {f"{part}/{key}": value for part, values in parts.items() for key, value in values.items()}
+    if MEMORY in measured and not _on_gpu(record):
+        measured[MEMORY] = None
     return {**requested_columns(record.config, record.choices), "seed": record.seed, **outcome, **measured}
+
+
+def _on_gpu(record: Record) -> bool:
+    trainer = record.config.get("trainer")
+    accelerator = trainer.get("accelerator") if isinstance(trainer, Mapping) else None
+    return bool(record.machine.get("gpus")) and accelerator != "cpu"
 
 
 def _score(metrics: Mapping[str, Any], headline: str | None) -> float:

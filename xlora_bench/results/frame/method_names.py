@@ -1,6 +1,7 @@
-"""Display names of methods, the same in all parts of a report."""
+"""Display names of methods and columns, the same in all parts of a report."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 
 def method_name(key: Hashable, labels: Mapping[str, str] | None = None) -> str:
@@ -8,3 +9,13 @@ def method_name(key: Hashable, labels: Mapping[str, str] | None = None) -> str:
     parts = key if isinstance(key, tuple) else (key,)
     known = [str(part) for part in parts if part is not None]
     return " · ".join((labels or {}).get(part, part) for part in known) or "-"
+
+
+def column_label(names: Sequence[str], key: Sequence[Any]) -> str:
+    """Return a column key as text: a group choice alone, a config value with its key, such as `lora, rank 8`."""
+    parts = []
+    for name, value in zip(names, key, strict=True):
+        key_name = name.rpartition(".")[2]
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        parts.append(f"no {key_name}" if value is None else f"{key_name} {shown}" if "." in name else shown)
+    return ", ".join(parts)

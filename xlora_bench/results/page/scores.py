@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from xlora_bench.results.comparison.build import Comparison, column_label
-from xlora_bench.results.figures.figures import pareto_front
+from xlora_bench.results.figures.figures import FIGURES, Cost, pareto_front
 from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.pivot_axes import Key, keys
 from xlora_bench.results.page.runs import plain
@@ -14,13 +14,8 @@ from xlora_bench.results.statistics.intervals import Interval
 from xlora_bench.results.tables.table import Table
 
 RANK = "adapter.rank"
-COSTS: Mapping[str, tuple[str, str, float]] = {
-    "parameters": ("parameters/trainable", "trained parameters, head included", 1.0),
-    "seconds": ("cost/train_seconds", "training time, seconds", 1.0),
-    "cpu_seconds": ("cost/cpu_seconds", "CPU time, seconds", 1.0),
-    "megabytes": ("cost/gpu_peak_bytes", "peak GPU memory, MB", 1e-6),
-}
-"""By name: the column of the frame, the label, and the factor from the unit of the column to that of the label."""
+COSTS: Mapping[str, Cost] = {name.removeprefix("score_vs_"): cost for name, cost in FIGURES.items() if cost.front}
+"""The costs of the figures, by name."""
 
 
 def entries(table: Table, comparison: Comparison | None, frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -62,7 +57,7 @@ def entries(table: Table, comparison: Comparison | None, frame: pd.DataFrame) ->
 
 def cost_labels(frame: pd.DataFrame) -> dict[str, str]:
     """Return the labels of the costs that the runs have."""
-    return {name: COSTS[name][1] for name in _costs(frame)}
+    return {name: COSTS[name].label for name in _costs(frame)}
 
 
 def _runs(table: Table, frame: pd.DataFrame) -> dict[Key, list[int]]:
@@ -101,9 +96,9 @@ def _lines(comparison: Comparison) -> dict[tuple[Key, Key], dict[str, Any]]:
 def _costs(frame: pd.DataFrame) -> Mapping[str, pd.Series]:
     done = frame["status"] == "completed"
     columns = {
-        name: (pd.to_numeric(frame[column], errors="coerce") * factor).where(done)
-        for name, (column, _, factor) in COSTS.items()
-        if column in frame
+        name: (pd.to_numeric(frame[cost.column], errors="coerce").astype(float) * cost.scale).where(done)
+        for name, cost in COSTS.items()
+        if cost.column in frame
     }
     return {name: column for name, column in columns.items() if column.notna().any()}
 

@@ -18,8 +18,8 @@ from xlora_bench.results.frame.method_names import method_name
 from xlora_bench.results.frame.trials import without_trials
 from xlora_bench.results.page.answers import answers
 from xlora_bench.results.page.charts import diagram_rows, looks, specifications
-from xlora_bench.results.page.scores import cost_labels, entries
 from xlora_bench.results.page.runs import details, plain, run_table
+from xlora_bench.results.page.scores import cost_labels, entries
 from xlora_bench.results.tables.table import Table
 from xlora_bench.system.escape import one_line
 from xlora_bench.system.io import write_atomically

@@ -8,7 +8,7 @@ from scipy import stats
 
 from xlora_bench.results.protocols.protocol import Aggregation
 from xlora_bench.results.statistics import Interval, mean_interval
-from xlora_bench.results.statistics.intervals import LEVEL
+from xlora_bench.results.statistics.intervals import LEVEL, UNBOUNDED, Bounds
 
 SPREADS: dict[str, tuple[str, str]] = {
     "mean": ("std", "mean ± standard deviation (ddof 1)"),
@@ -34,19 +34,20 @@ def spread(values: Sequence[float], aggregation: Aggregation) -> float:
     return float(high - low) / 2
 
 
-def interval(values: Sequence[float], aggregation: Aggregation) -> Interval | None:
+def interval(values: Sequence[float], aggregation: Aggregation, *, bounds: Bounds = UNBOUNDED) -> Interval | None:
     """Return the interval of the mean (Student's t) or of the median (order statistics); None for fewer than two runs.
 
-    Mean: `mean ± t_{n-1} std / sqrt(n)` at 95 %. Median: for n >= 6 the order-statistic interval at 95 %; for n < 6
-    the range `[min, max]`, which contains the median with probability `1 - 2^(1 - n)` (its `level`).
+    Mean: `mean ± t_{n-1} std / sqrt(n)` at 95 %, cut at the `bounds` of the values. Median: for n >= 6 the
+    order-statistic interval at 95 %; for n < 6 the range `[min, max]`, which contains the median with probability
+    `1 - 2^(1 - n)` (its `level`).
     """
     n = len(values)
     if n < 2:
         return None
     if aggregation == "mean":
-        return mean_interval(values)
+        return mean_interval(values, bounds=bounds)
     low, high, level = min(values), max(values), 1 - 2.0 ** (1 - n)
     if n >= 6:
-        bounds, level = stats.quantile_test(values, q=0, p=0.5).confidence_interval(LEVEL), LEVEL
-        low, high = float(bounds.low), float(bounds.high)
+        ends, level = stats.quantile_test(values, q=0, p=0.5).confidence_interval(LEVEL), LEVEL
+        low, high = float(ends.low), float(ends.high)
     return Interval(estimate=center(values, "median"), low=low, high=high, n=n, method="order statistics", level=level)

@@ -10,7 +10,7 @@ import pandas as pd
 from xlora_bench.results.comparison import conclusions, write_comparison
 from xlora_bench.results.comparison.build import compare
 from xlora_bench.results.figures.factors import write_factors
-from xlora_bench.results.figures.figures import write_figures
+from xlora_bench.results.figures.figures import figure_notes, write_figures
 from xlora_bench.results.frame.trials import without_trials
 from xlora_bench.results.page.write import NAME as PAGE
 from xlora_bench.results.page.write import write_page
@@ -39,7 +39,7 @@ def write_report(
     """Write the table of a tidy frame, its runs, figures and comparison into `folder`; return the table.
 
     Files: `report.html` (see `write_page`), `table.md`, `table.csv`, `table.tex`, `runs.csv`, those of `write_figures`
-    and `write_factors` (PNG and SVG), and those of `write_comparison`. The figure of the factors and comparisons by
+    and `write_factors` (PNG, SVG, PDF), and those of `write_comparison`. The figure of the factors and comparisons by
     example need `results_dir`, the folder that holds `runs/`. An error in a figure or a comparison is only a warning,
     unless a `reference` is given.
     `reference` names the method that others are compared with, such as `{"adapter": "lora"}` (see `find_reference`).
@@ -51,6 +51,7 @@ def write_report(
     """
     frame = under(frame, selection or (paper.protocol.selection if paper else None) or "best")
     table = build_table(frame, title=title, paper=paper, aggregation=aggregation)
+    table = dataclasses.replace(table, notes=[*table.notes, *figure_notes(without_trials(frame))])
     texts = {
         "table.md": table.to_markdown(),
         "table.csv": table.to_csv(),

@@ -1,21 +1,19 @@
 """Report on tuning trials: their files, and the expected best score of k trials."""
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from xlora_bench.results.figures.figures import look_of, style_of
-from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.figures import style
+from xlora_bench.results.figures.figures import best_methods, method_handles
+from xlora_bench.results.frame.method_names import column_label
 from xlora_bench.results.frame.pivot_axes import Key, keys, ordered
 from xlora_bench.system.escape import csv
-from xlora_bench.system.escape import figure as figure_text
 from xlora_bench.system.io import write_atomically
 
 log = logging.getLogger(__name__)
@@ -55,16 +53,23 @@ def curves(trials: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
 def write_trials(
     trials: pd.DataFrame, folder: Path, *, by: Sequence[str], labels: Mapping[str, str] | None = None
 ) -> None:
-    """Write `trials.csv`, `expected_best.csv` and, if a figure can be drawn, `expected_best.png` into `folder`."""
+    """Write `trials.csv`, `expected_best.csv` and the figure `expected_best` (PNG, SVG, PDF) into `folder`."""
     by = [name for name in by if name in trials]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "trials.csv", csv(trials))
     expected = curves(trials, by=by)
     write_atomically(folder / "expected_best.csv", csv(expected))
     try:
-        _draw(expected, folder / "expected_best.png", by=by, labels=labels or {})
+        _draw(expected, folder / "expected_best", by=by, labels=labels or {}, metrics=_metrics(trials))
     except Exception as error:
         log.warning("no figure of the expected best in %s: %s: %s", folder, type(error).__name__, error)
+
+
+def _metrics(trials: pd.DataFrame) -> dict[Key, str]:
+    """Return the headline metric by task."""
+    if not {"task", "headline"} <= set(trials):
+        return {}
+    return {(task,): str(metric) for task, metric in trials.groupby("task")["headline"].first().dropna().items()}
 
 
 def _scores(trials: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[Key, list[float]]]:
@@ -79,29 +84,38 @@ def _scores(trials: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[Key, list
             yield group, counted[of_group].dropna().tolist()
 
 
-def _draw(expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapping[str, str]) -> None:
-    """Draw one line per group, one panel per task."""
+def _draw(
+    expected: pd.DataFrame, path: Path, *, by: Sequence[str], labels: Mapping[str, str], metrics: Mapping[Any, str]
+) -> None:
+    """Draw one line per group, one panel per task; `metrics` has the metric of each task, as a tuple of its axes."""
     if expected.empty:
         return
-    names = [name for name in by if name != "task"]
-    methods = pd.Series(keys(expected, names), index=expected.index, dtype=object)
-    panels = list(expected.groupby("task", sort=False)) if "task" in by else [("", expected)]
-    width = min(len(panels), 3)
-    height = math.ceil(len(panels) / width)
-    figure = Figure(figsize=(3.2 * width + 2.4, 2.8 * height), layout="constrained")
-    grid = figure.subplots(height, width, squeeze=False).flatten()
-    handles = {}
-    for panel, (task, rows) in zip(grid, panels, strict=False):
-        for number, method in enumerate(ordered(methods)):
-            line = rows[methods[rows.index] == method]
-            look = look_of(number) | {"linestyle": style_of(number), "linewidth": 1.2}
-            (drawn,) = panel.plot(line["k"], line["expected_best"], **look)
-            handles[figure_text(method_name(method, labels))] = drawn
-        panel.set_title(figure_text(str(task)), fontsize=10)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for panel in grid[len(panels) :]:
-        panel.set_axis_off()
-    figure.supxlabel("trials k", fontsize=10)
-    figure.supylabel("expected best of k trials", fontsize=10)
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
+    tasks = [name for name in by if name == "task"]
+    methods = [name for name in by if name != "task"]
+    scores = expected.assign(
+        panel=pd.Series(keys(expected, tasks), index=expected.index, dtype=object),
+        method=pd.Series(keys(expected, methods), index=expected.index, dtype=object),
+    )
+    panel_keys = ordered(scores["panel"])[: style.MOST_PANELS]
+    shown = best_methods(scores, "expected_best")
+    others = scores["method"].nunique() - len(shown)
+    titles = [": ".join(filter(None, (column_label(tasks, key), metrics.get(key, "score")))) for key in panel_keys]
+    columns = 1 if len(panel_keys) <= 3 else 2
+    legend = style.Legend(
+        label="trials k",
+        handles=method_handles(shown, labels) if methods else (),
+        note="Expected best score of k trials." + (f" {others} more methods: see expected_best.csv." if others else ""),
+    )
+    figure, panels = style.panels(
+        titles, [1.3 if columns == 1 else 0.95] * len(titles), columns=columns, left=0.42, legend=legend
+    )
+    for key, panel in zip(panel_keys, panels, strict=True):
+        for number, method in enumerate(shown):
+            line = scores[(scores["panel"] == key) & (scores["method"] == method)]
+            look = style.look_of(number)
+            aside = 0.015 * line["k"].max() * (number - (len(shown) - 1) / 2)  # equal lines are seen side by side
+            panel.plot(line["k"] + aside, line["expected_best"], lw=0.8, ls=style.style_of(number), **look)
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.yaxis.set_major_locator(MaxNLocator(4))
+        panel.ticklabel_format(axis="y", useOffset=False)
+    style.save(figure, path)

@@ -5,7 +5,7 @@ of the intervals and the error rates of the tests are simulated in `benchmarks/s
 `docs/statistics.md`.
 """
 
-from xlora_bench.results.statistics.intervals import Interval, difference_interval, mean_interval
+from xlora_bench.results.statistics.intervals import Interval, bounds_of, difference_interval, mean_interval
 from xlora_bench.results.statistics.pairs import Pairs, done_scores, paired
 from xlora_bench.results.statistics.significance import describe_significance, significant_from_rest
 from xlora_bench.results.statistics.summary import summarise
@@ -13,6 +13,7 @@ from xlora_bench.results.statistics.summary import summarise
 __all__ = [
     "Interval",
     "Pairs",
+    "bounds_of",
     "describe_significance",
     "difference_interval",
     "done_scores",

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from xlora_bench.results.statistics.intervals import LEVEL, Interval
+from xlora_bench.results.statistics.intervals import LEVEL, UNBOUNDED, Bounds, Interval, cut, of_difference
 from xlora_bench.results.statistics.resampled import draws, weighted_score
 
 RESAMPLES = 1000
@@ -72,14 +72,17 @@ def resampled_scores(
     return np.stack([np.concatenate([weighted_score(metric, run, labels, block) for block in blocks]) for run in runs])
 
 
-def compare_by_example(first: np.ndarray, second: np.ndarray, *, examples: int, level: float = LEVEL) -> ByExample:
+def compare_by_example(
+    first: np.ndarray, second: np.ndarray, *, examples: int, level: float = LEVEL, bounds: Bounds = UNBOUNDED
+) -> ByExample:
     """Return the intervals of `first - second` from their `resampled_scores`, (S, 1 + B) each, paired by seed.
 
     `these_runs`: percentile interval of the bootstrapped mean over seeds. `seeds_and_examples`: t-interval with crossed
     seeds and examples. Its variance is `v = v_s + v_e`. `v_s = s^2 / S`, with `s^2` the variance of the S measured
     differences. `v_e` is the mean covariance over resamples of the differences of two different seeds, at least 0. The
     seed-example interaction is part of `s^2`. Degrees of freedom by Satterthwaite:
-    `v^2 / (v_s^2 / (S - 1) + v_e^2 / (n - 1))`, n = `examples`.
+    `v^2 / (v_s^2 / (S - 1) + v_e^2 / (n - 1))`, n = `examples`. Its part that no difference of two scores within
+    `bounds` can have is cut off.
 
     Raises:
         ValueError: if the shapes differ, or there are fewer than two resamples.
@@ -105,9 +108,8 @@ def compare_by_example(first: np.ndarray, second: np.ndarray, *, examples: int, 
         freedom = variance**2 / (by_seed**2 / (seeds - 1) + shared**2 / max(examples - 1, 1))
         both = stats.t.interval(level, freedom, loc=estimate, scale=variance**0.5)
         p = 2 * float(stats.t.sf(abs(estimate) / variance**0.5, freedom))
-    crossed = Interval(
-        estimate=estimate, low=float(both[0]), high=float(both[1]), n=seeds, method="seeds x examples", level=level
-    )
+    low, high = cut(both, estimate, of_difference(bounds))
+    crossed = Interval(estimate=estimate, low=low, high=high, n=seeds, method="seeds x examples", level=level)
     return ByExample(these_runs=these, seeds_and_examples=crossed, p=p)
 
 

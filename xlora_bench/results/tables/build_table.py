@@ -12,7 +12,7 @@ from xlora_bench.results.protocols.paper import Paper
 from xlora_bench.results.protocols.protocol import Aggregation
 from xlora_bench.results.protocols.published import AVERAGE
 from xlora_bench.results.protocols.selection import MEANING, selection_notes
-from xlora_bench.results.statistics import significant_from_rest, summarise
+from xlora_bench.results.statistics import bounds_of, significant_from_rest, summarise
 from xlora_bench.results.tables.averages import with_averages
 from xlora_bench.results.tables.consistency_checks import consistency_notes
 from xlora_bench.results.tables.table import Table
@@ -98,9 +98,12 @@ def _measured(
     numbers = {position: number for number, positions in enumerate(groups.values()) for position in positions}
     grouped = frame[["status", "score"]].assign(group=[numbers[position] for position in range(len(frame))])
     counts = summarise(grouped, ["group"], "score").set_index("group").to_dict("index")
+    metrics = frame["headline"].to_numpy()
+    all_metrics = bounds_of(frame["headline"].dropna().unique())  # for averages over tasks, which have no metric
     result = {}
     for number, (row_column, by_seed) in enumerate(_scores(frame, groups).items()):
         scores = list(by_seed.values())
+        own = [name for name in set(metrics[groups[row_column]]) if isinstance(name, str)]
         result[row_column] = TableCell(
             center=center(scores, aggregation),
             spread=spread(scores, aggregation),
@@ -108,7 +111,7 @@ def _measured(
             collapsed=int(counts[number]["n_collapsed"]),
             failed=int(counts[number]["n_failed"]),
             missing=int(counts[number]["n_missing"]),
-            interval=interval(scores, aggregation),
+            interval=interval(scores, aggregation, bounds=bounds_of(own) if own else all_metrics),
         )
     return result
 

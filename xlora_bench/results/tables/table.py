@@ -1,6 +1,6 @@
 """A table of measured and published numbers, with its output formats."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from xlora_bench.results.frame.pivot_axes import Key, PivotAxes
 from xlora_bench.results.protocols.protocol import Aggregation
+from xlora_bench.results.tables.latex import NEEDS, fitting, floats, pages, paragraphs, tabular
 from xlora_bench.results.tables.table_cell import TableCell
 from xlora_bench.system.escape import csv, latex, markdown
 
@@ -78,22 +79,43 @@ class Table:
         return "\n".join([*lines, "", *(f"- {markdown(note)}" for note in self.notes), ""])
 
     def to_latex(self) -> str:
-        """Return the table as LaTeX for `booktabs`, with one header line per column axis."""
-        shape = "l" * len(self.axes.rows) + "r" * len(self.columns)
-        lines = [
-            r"\begin{table}",
-            rf"\caption{{{latex(self.title)}}}",
-            rf"\begin{{tabular}}{{{shape}}}",
-            r"\toprule",
+        """Return the table as LaTeX: floats with as many rows and columns as fit a page, then the notes."""
+        measured = [
+            tabular(
+                "l" * len(self.axes.rows) + "r" * len(columns),
+                list(self._latex_head(columns)),
+                [
+                    [*map(latex, self._row_label(row)), *(_latex(self.entries[row, column]) for column in columns)]
+                    for row in rows
+                ],
+            )
+            for columns in self._fitting_columns()
+            for rows in pages(self.rows)
         ]
-        lines += [*self._latex_head(), r"\midrule"]
-        for row in self.rows:
-            texts = [latex(label) for label in self._row_label(row)]
-            texts += [_latex_entry(self.entries[row, column]) for column in self.columns]
-            lines.append(" & ".join(texts) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", *self._latex_compared()]
-        notes = [rf"\par\footnotesize {latex(note)}" for note in self.notes]
-        return "\n".join([*lines, *notes, r"\end{table}", ""])
+        head = self._compared_head()
+        compared = [
+            tabular(
+                "l" * (len(head) - 1) + "p{5cm}",
+                [" & ".join(map(latex, head)) + r" \\"],
+                [[*map(latex, line)] for line in lines],
+            )
+            for lines in pages(self.compared())
+        ]
+        lines = [NEEDS, *floats(self.title, measured), *floats(f"{self.title}: {COMPARED.lower()}", compared)]
+        return "\n".join([*lines, *paragraphs(self.notes), ""])
+
+    def _fitting_columns(self) -> Iterator[list[Key]]:
+        """Yield the columns in parts that fit the width of a page."""
+        labels = sum(
+            max(map(len, texts)) for texts in zip(self.axes.rows, *map(self._row_label, self.rows), strict=True)
+        )
+        widths = []
+        for column in self.columns:
+            entries = (self.entries[row, column] for row in self.rows)
+            texts = [self._column_label(column), *(f"{entry.measured} {entry.remarks}" for entry in entries)]
+            widths.append(max(map(len, texts)) + 2)
+        for part in fitting(widths, labels=labels):
+            yield self.columns[part]
 
     def to_csv(self) -> str:
         """Return the table as CSV: one line per entry, numbers at full precision."""
@@ -124,16 +146,6 @@ class Table:
         about = ["published", "measured", "difference", "interval", "inside", "why refused"]
         return [*self.axes.names, *about]
 
-    def _latex_compared(self) -> Iterator[str]:
-        if lines := self.compared():
-            head = self._compared_head()
-            yield rf"\par\medskip {latex(COMPARED)}\par"
-            yield rf"\begin{{tabular}}{{{'l' * len(head)}}}"
-            yield r"\toprule"
-            for line in (head, *lines):
-                yield " & ".join(map(latex, line)) + r" \\" + (r" \midrule" if line is head else "")
-            yield from (r"\bottomrule", r"\end{tabular}")
-
     def _parts(self) -> Iterator[tuple[str, list[Key]]]:
         """Yield (title, columns) for each value of the first column axis; one part if there is no second axis."""
         if len(self.axes.columns) < 2:
@@ -155,13 +167,13 @@ class Table:
             return ", ".join(labels[1:])
         return (", ".join(labels) or self.headline) + self._remark(column)
 
-    def _latex_head(self) -> Iterator[str]:
+    def _latex_head(self, columns: Sequence[Key]) -> Iterator[str]:
         empty = " & " * (len(self.axes.rows) - 1)
         names = " & ".join(map(latex, self.axes.rows))
         last = len(self.axes.columns) - 1
         for level, axis in enumerate(self.axes.columns):
             table_cells = []
-            for _, group in groupby(self.columns, key=lambda column: column[: level + 1]):
+            for _, group in groupby(columns, key=lambda column: column[: level + 1]):
                 part = list(group)
                 label = _label(axis, part[0][level]) + (self._remark(part[0]) if level == 0 else "")
                 table_cells.append(rf"\multicolumn{{{len(part)}}}{{c}}{{{latex(label)}}}")
@@ -195,6 +207,6 @@ def _markdown_row(texts: Iterable[str]) -> str:
     return "| " + " | ".join(texts) + " |"
 
 
-def _latex_entry(entry: TableCell) -> str:
+def _latex(entry: TableCell) -> str:
     measured = rf"\textbf{{{latex(entry.measured)}}}" if entry.bold else latex(entry.measured)
     return f"{measured} {latex(entry.remarks)}".strip()
