@@ -21,7 +21,7 @@ PARAMETERS, RANKED = "score_vs_parameters.svg", "ranked_differences.svg"
 AGAINST = ("parameters", "rank", "time", "memory")
 KINDS = ("png", "svg", "pdf")
 FIGURES = {f"score_vs_{what}.{kind}" for what in AGAINST for kind in KINDS}
-TABLES = {"table.md", "table.csv", "table.tex", "runs.csv"}
+TABLES = {"table.md", "table.csv", "table.tex", "runs.csv", "report.html"}
 COMPARISON = {"comparison.md", "comparison.csv", *(f"ranked_differences.{kind}" for kind in KINDS)}
 
 

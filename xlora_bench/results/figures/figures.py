@@ -116,7 +116,7 @@ def pareto_front(points: pd.DataFrame) -> pd.Series:
     front: set[int] = set()
     for _, panel in points[points["bad"] == 0].groupby("panel", sort=False):
         ranked = panel.sort_values(["x", "mean"], ascending=[True, False])
-        best = ranked["mean"].cummax().shift(fill_value=-math.inf)
+        best = ranked["mean"].astype(float).cummax().shift(fill_value=-math.inf)
         front |= set(ranked.index[ranked["mean"] > best])
     return pd.Series(points.index.isin(front), index=points.index)
 
