@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.names import ROOT
+from tests.helpers.records import grid
 from xlora_bench.cli.report import main
+from xlora_bench.results.reports.report import report_page
 from xlora_bench.runs.record import Record
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -196,3 +198,38 @@ def test_the_page_of_a_sweep_and_print(visit, results):
     page = visit(path=Path(path))
     assert "Which of 2 methods" in page.locator("#answer h2").inner_text()
     assert page.pdf().startswith(b"%PDF")
+
+
+def test_hostile_names_are_shown_as_text(visit, tmp_path):
+    names = [
+        "<img src=x onerror=document.title='hit'>",
+        "</script><script>document.title='hit'</script>",
+        "a|b\\c",
+        "\N{ROCKET}",
+        "y" * 200,
+    ]
+    runs = [{"adapter": name, "seed": seed, "score": 0.5 + seed / 10} for name in names for seed in (0, 1)]
+    path = report_page(grid(tmp_path, runs), tmp_path / "r.html", title=names[0], results_dir=tmp_path)
+    page = visit(path=path)
+    see_all(page)
+    assert page.title().startswith(names[0])
+    assert page.locator("main img").count() == 0
+    for name in names:
+        assert page.locator("#entries tbody td", has_text=name).count() == 1
+    page.locator("#run-table tbody a").first.click()
+    page.get_by_text("Config", exact=True).click()
+    assert names[0] in page.locator("dialog#run").inner_text()
+
+
+def test_fifty_methods(visit, tmp_path):
+    runs = [
+        {"adapter": f"method{number}", "seed": seed, "score": number / 100 + seed / 10}
+        for number in range(50)
+        for seed in (0, 1)
+    ]
+    page = visit(
+        path=report_page(grid(tmp_path, runs), tmp_path / "r.html", title="t", results_dir=tmp_path), width=390
+    )
+    see_all(page)
+    assert page.locator("#legend button").count() == 50
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
