@@ -102,3 +102,12 @@ def test_merge_prefixes_all_but_the_main_split(make_task):
     assert metrics.merge(task, {"mismatched": bad, "matched": good}) == {
         "accuracy": 0.7, "collapsed": 1.0, "mismatched/accuracy": 0.5, "mismatched/collapsed": 1.0,
     }  # fmt: skip
+
+
+def test_pearson_has_the_bits_of_scipy(regression):
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 8, 277, 1500):
+        for scale in (1.0, 1e200):
+            guess, labels = scale * rng.normal(size=n), rng.normal(size=n)
+            expected = stats.pearsonr(guess, labels).statistic
+            assert metrics.compute(regression, guess, labels)["pearson"] == expected

@@ -6,6 +6,7 @@ import pytest
 
 from tests.helpers.records import record
 from xlora_bench.cli.table import main
+from xlora_bench.results.frame import predictions_file
 from xlora_bench.results.frame.collect import collect
 from xlora_bench.results.protocols.selection import cross_split_score, halves, scores_under, under, with_selections
 
@@ -191,3 +192,22 @@ def test_reasons_of_many_runs_are_not_copied_with_each_frame(tmp_path):
     assert list(derived.attrs["without_predictions"]) == ["a"]
     for name in ("without_predictions", "unreadable"):
         assert derived.attrs[name] is frame.attrs[name]
+
+
+def test_a_report_reads_each_file_of_predictions_once(tmp_path, monkeypatch):
+    for seed in range(3):
+        random_run(tmp_path, f"{seed:016x}", seed=seed)
+    opened, read = [], predictions_file._table
+    monkeypatch.setattr(predictions_file, "_table", lambda path: opened.append(path.parent.name) or read(path))
+    path = tmp_path / "runs" / f"{0:016x}" / "predictions.parquet"
+    left = predictions_file._KEPT.left
+    with_selections(collect(tmp_path), tmp_path)
+    assert opened == [f"{seed:016x}" for seed in range(3)]
+    assert predictions_file._KEPT.left < left
+    first = predictions_file.read_main_split(path, predictions_file.COLUMNS)
+    assert len(opened) == 3
+    again = predictions_file.read_main_split(path, predictions_file.COLUMNS)
+    assert len(opened) == 4  # kept for one reading
+    assert all(np.array_equal(first[name], again[name]) for name in ("idx", "label", "prediction", "epoch"))
+    predictions(np.zeros((1, 9))).to_parquet(path, index=False)
+    assert len(predictions_file.read_main_split(path)["idx"]) == 9

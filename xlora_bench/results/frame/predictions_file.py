@@ -1,6 +1,6 @@
 """Predictions of a run (`predictions.parquet`): one row per epoch, split and example."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,58 @@ def read_predictions(path: Path, columns: Sequence[str] | None = None) -> pd.Dat
     return frame if columns is None else frame[list(columns)]
 
 
+class _Kept:
+    """What was read once and is read again later; at most `left` bytes of arrays."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self._contents: dict[Hashable, dict[str, np.ndarray]] = {}
+
+    def take(self, key: Hashable) -> dict[str, np.ndarray] | None:
+        """Return the content at `key`, which is kept no longer; None if there is none."""
+        content = self._contents.pop(key, None)
+        self.left += _bytes(content or {})
+        return content
+
+    def keep(self, key: Hashable, content: dict[str, np.ndarray]) -> None:
+        """Keep `content` if there is room for it."""
+        if _bytes(content) <= self.left:
+            self.left -= _bytes(content)
+            self._contents[key] = content
+
+
+_KEPT = _Kept(256 * 2**20)
+
+
 def read_main_split(path: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Return the columns of the first split in the file, which is the main one, as arrays: four times as fast.
+
+    A report needs each file twice, so what is read is kept for the next call, within 256 MiB.
 
     Raises:
         ValueError: as `read_predictions`.
     """
-    table = _read(path, _table)
-    names = columns or _all_columns(table.column_names)
-    arrays = {name: table[name].to_numpy() for name in {*names, "split"} & {*table.column_names}}
-    _check(arrays, names, rows=len(table))
-    main = arrays["split"] == arrays["split"][0]
-    return {name: arrays[name] if main.all() else arrays[name][main] for name in names if name != "split"}
+    key = (path, path.stat().st_mtime_ns) if path.exists() else None
+    content = _KEPT.take(key)
+    if content is None:
+        content = _main_split(_read(path, _table))
+        _KEPT.keep(key, content)
+    names = columns or _all_columns(content)
+    _check(content, names, rows=len(content.get("split", ())))
+    return {name: content[name] for name in names if name != "split"}
+
+
+def _main_split(table: Any) -> dict[str, np.ndarray]:
+    """Return the columns of the main split; of the column `split` one entry."""
+    arrays = {name: table[name].to_numpy() for name in table.column_names}
+    split = arrays.get("split", np.empty(0))
+    main = split == split[0] if len(split) else split
+    content = {name: array if main.all() else array[main] for name, array in arrays.items() if name != "split"}
+    return content if "split" not in arrays else {**content, "split": split[:1]}
+
+
+def _bytes(content: Mapping[str, np.ndarray]) -> int:
+    return sum(array.nbytes for array in content.values())
 
 
 def _read(path: Path, read: Callable[[Path], Any]) -> Any:

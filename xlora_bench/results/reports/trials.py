@@ -115,6 +115,7 @@ def _draw(
             look = style.look_of(number)
             aside = 0.015 * line["k"].max() * (number - (len(shown) - 1) / 2)  # equal lines are seen side by side
             panel.plot(line["k"] + aside, line["expected_best"], lw=0.8, ls=style.style_of(number), **look)
+        panel.set_xlim(1 - 0.1 * scores["k"].max(), 1.1 * scores["k"].max())
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.yaxis.set_major_locator(MaxNLocator(4))
         panel.ticklabel_format(axis="y", useOffset=False)
