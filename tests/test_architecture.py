@@ -204,6 +204,12 @@ def test_every_public_name_is_documented_and_importable():
         _ = xlora_bench.Lora
 
 
+def test_type_checkers_see_every_public_name_and_no_other():
+    imports = [node for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text())) if hasattr(node, "names")]
+    seen = {alias.asname for node in imports for alias in node.names if alias.asname == alias.name}
+    assert seen == set(dir(xlora_bench)) - {"__version__"}
+
+
 def test_the_package_is_imported_fast_and_silently():
     code = "import time; t = time.perf_counter(); import xlora_bench, sys; print(time.perf_counter() - t)"
     code += "; assert not {'torch', 'transformers', 'hydra'} & set(sys.modules)"
