@@ -44,6 +44,12 @@ def log_report(table: Table, *, name: str, figures: Iterable[Path], settings: Ma
         log.warning("the report was not logged to W&B: %s: %s", type(error).__name__, error)
 
 
+def wandb_node(loggers: Any) -> Mapping[str, Any]:
+    """Return the node of the W&B logger in the node `logger` of a plain config; empty if there is none."""
+    nodes = [loggers, *(loggers.values() if isinstance(loggers, dict) else loggers or [])]
+    return next((one for one in nodes if isinstance(one, dict) and str(one.get("_target_")).endswith(".WandbLogs")), {})
+
+
 def _entry(value: Any) -> Any:
     """Return `value` for a table that may be exported as CSV: text escaped, None for NaN."""
     if isinstance(value, str):

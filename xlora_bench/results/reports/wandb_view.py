@@ -1,12 +1,12 @@
 """A view of logged runs in Weights & Biases as code: a saved workspace, and a report, with the same panels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from xlora_bench.results.reports.wandb_table import wandb_node
 from xlora_bench.runs.record import Record, record_paths
-from xlora_bench.training.trust import nodes_of
 
 NAME = "xlora_bench: score by rank and init scheme"
 GROUPING = ("task", "adapter", "init_scheme", "rank")
@@ -39,15 +39,13 @@ def logged_runs(results_dir: Path) -> LoggedRuns:
     """
     if not (results_dir / "runs").is_dir():
         raise ValueError(f"`{results_dir}` is not a results folder: it has no folder `runs`")
-    node: dict[str, Any] = {}
+    node: Mapping[str, Any] = {}
     headlines: dict[str, None] = {}
     records = [Record.read(path) for path in record_paths(results_dir)]
     for record in sorted(records, key=lambda record: record.finished):
         if headline := record.metrics.get("headline"):
             headlines[headline] = None
-        for one in nodes_of("logger", record.config.get("logger")).values():
-            if isinstance(one, dict) and str(one.get("_target_")).endswith(".WandbLogs"):
-                node = one
+        node = wandb_node(record.config.get("logger")) or node
     figures = {path.stem: None for path in sorted((results_dir / "reports").glob("*/*.png"))}
     return LoggedRuns(
         project=node.get("project"),

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 DRAW_SECONDS = 1.0
 """Time between two drawings of the line on a terminal."""
-LEAST_SECONDS, MOST_SECONDS, SHARE = 10.0, 600.0, 0.1
+LEAST_SECONDS, MOST_SECONDS, SHARE = 20.0, 600.0, 0.1
 """Elsewhere a line is printed after this share of the elapsed time, within these limits."""
 SHOWN = 3
 """Runs under way that a line names."""

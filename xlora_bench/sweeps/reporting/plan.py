@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.results.frame.collect import collect, requested_columns, to_frame
 from xlora_bench.results.protocols.paper import Paper
+from xlora_bench.results.reports.wandb_table import wandb_node
 from xlora_bench.runs.config_hash import COSMETIC
 from xlora_bench.runs.hydra_internals import basic_sweeper
 from xlora_bench.runs.plain_config import plain_config
@@ -87,11 +88,7 @@ class Plan:
     @property
     def wandb_node(self) -> Mapping[str, Any]:
         """The node of the W&B logger in the config; empty if there is none."""
-        node = OmegaConf.to_container(self.config.logger, resolve=True)
-        nodes = [node, *(node.values() if isinstance(node, dict) else cast("list[Any]", node))]
-        return next(
-            (one for one in nodes if isinstance(one, dict) and str(one.get("_target_")).endswith(".WandbLogs")), {}
-        )
+        return wandb_node(OmegaConf.to_container(self.config.logger, resolve=True))
 
 
 def make_plan(config: DictConfig) -> Plan:
