@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from xlora_bench.results.comparison.build import Comparison, column_label
-from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.comparison.build import Comparison
+from xlora_bench.results.frame.method_names import column_label, method_name
 from xlora_bench.results.frame.trials import without_trials
 from xlora_bench.results.tables.table import Table
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from xlora_bench.results.comparison.build import Comparison, column_label
+from xlora_bench.results.comparison.build import Comparison
 from xlora_bench.results.figures.figures import FIGURES, Cost, pareto_front
-from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.frame.method_names import column_label, method_name
 from xlora_bench.results.frame.pivot_axes import Key, keys
 from xlora_bench.results.page.runs import plain
 from xlora_bench.results.statistics.intervals import Interval
