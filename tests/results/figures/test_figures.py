@@ -1,3 +1,4 @@
+import logging
 import re
 from xml.etree import ElementTree
 
@@ -5,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from tests.helpers.records import grid
+from xlora_bench.results.figures import style
 from xlora_bench.results.figures.figures import FIGURES as FIGURES_BY_NAME
 from xlora_bench.results.figures.figures import NO_MEMORY, _Figure, _points, pareto_front
 from xlora_bench.results.figures.style import side_by_side
@@ -245,3 +248,11 @@ def test_cost_and_score_of_a_point_are_means_over_its_seeds(tmp_path):
     (point,) = _points(frame, find_pivot_axes(frame), "cost/train_seconds").to_dict("records")
     assert (point["x"], point["mean"], point["n"], point["bad"], point["front"]) == (3.0, 0.6, 2, 1, False)
     assert point["x_std"] == pytest.approx(2**0.5)
+
+
+def test_saving_a_figure_logs_nothing(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    figure = Figure()
+    figure.text(0.1, 0.1, "text")
+    style.save(figure, tmp_path / "f")
+    assert caplog.records == []

@@ -1,5 +1,6 @@
 """What all figures share: the width of a paper's column, text that is readable there, colours, a legend, the files."""
 
+import logging
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from xlora_bench.system.escape import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs each table of a font that it puts into a PDF
 
 WIDTH = 84 / 25.4
 """Width of a figure in inches: 84 mm, a column of a paper."""
