@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import CSVLogger
 
 from xlora_bench.runs.run import Run
@@ -203,3 +204,41 @@ def test_save_dir_and_name_are_the_runs_own_unless_the_options_set_them(tmp_path
     assert made.log_dir == str(tmp_path / "x" / "version_0")
     other = LightningLogs(kind=CSVLogger, options={"save_dir": str(tmp_path / "y")}).open(tmp_path, LABELS)
     assert other.root_dir.startswith(str(tmp_path / "y"))
+
+
+class Tracked(CSVLogger):
+    """A logger with MLflow's option, which tries the lock of the file while it is made."""
+
+    def __init__(self, save_dir, tracking_uri=None):
+        super().__init__(save_dir)
+        self.tracking_uri = tracking_uri
+        lock = FileLock(f"{(tracking_uri or '').removeprefix('sqlite:///')}.lock", is_singleton=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.alone = True
+        else:
+            lock.release()
+            self.alone = False
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "uri"),
+    [
+        (None, {"tracking_uri": None}, "sqlite:///{folder}/mlflow.db"),
+        ("http://localhost:5000", {}, "http://localhost:5000"),
+        ("http://localhost:5000", {"tracking_uri": "sqlite:///{folder}/mine.db"}, "sqlite:///{folder}/mine.db"),
+    ],
+)
+def test_mlflow_has_a_database_in_the_results_folder_made_by_one_process_at_a_time(
+    environment, options, uri, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if environment:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", environment)
+    filled = {key: value and value.format(folder=tmp_path) for key, value in options.items()}
+    labels = replace(LABELS, results_dir=tmp_path)
+    made = LightningLogs(kind=Tracked, options=filled).open(tmp_path / "run", labels)
+    assert made.tracking_uri == uri.format(folder=tmp_path)
+    assert made.alone == made.tracking_uri.startswith("sqlite:")

@@ -1,11 +1,14 @@
 """Interface of the loggers, CSV files, and any logger of Lightning by its class."""
 
+import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from xlora_bench.system.options import CheckedOptions, fault, option_faults, signature_of
@@ -72,7 +75,8 @@ class LightningLogs(RunLogs):
     """The logger class `kind` of Lightning, or one derived from it, with its `options`.
 
     `save_dir` and `run_name`, if the class has them and the options do not set them, are the folder and the name of the
-    run. The flat config is logged as hyperparameters.
+    run. The `tracking_uri` of MLflow defaults to the environment variable MLFLOW_TRACKING_URI, else to `mlflow.db` in
+    the results folder. The flat config is logged as hyperparameters.
     """
 
     kind: type[Logger]
@@ -82,9 +86,23 @@ class LightningLogs(RunLogs):
         """Return the logger of one run."""
         names = signature_of(self.kind).annotations
         given = {key: value for key, value in (("save_dir", str(folder)), ("run_name", labels.name)) if key in names}
-        logger = self.kind(**given | dict(self.options))
-        logger.log_hyperparams({**labels.config, "run_id": labels.run_id, "sweep": labels.group})
+        options = dict(self.options)
+        if "tracking_uri" in names and not options.get("tracking_uri"):  # MLflow refuses its old default, a folder
+            options["tracking_uri"] = os.environ.get("MLFLOW_TRACKING_URI") or _sqlite(labels.results_dir or folder)
+        with _alone(str(options.get("tracking_uri") or "")):
+            logger = self.kind(**given | options)
+            logger.log_hyperparams({**labels.config, "run_id": labels.run_id, "sweep": labels.group})
         return logger
+
+
+def _alone(tracking_uri: str) -> AbstractContextManager[object]:
+    """Hold a lock beside the SQLite file of MLflow: two processes that make its tables at once raise errors."""
+    file = tracking_uri.removeprefix("sqlite:///")
+    return nullcontext() if file == tracking_uri else FileLock(f"{file}.lock")
+
+
+def _sqlite(folder: Path) -> str:
+    return f"sqlite:///{folder.absolute() / 'mlflow.db'}"
 
 
 def logger_faults(key: str, kind: type, options: Mapping[str, Any]) -> list[str]:
