@@ -11,7 +11,6 @@ from xlora_bench.results.frame.collect import collect, of_records
 from xlora_bench.results.protocols.load_paper import load_paper
 from xlora_bench.results.protocols.protocol import Aggregation, Selection
 from xlora_bench.results.protocols.selection import with_selections
-from xlora_bench.results.reproduce.records_archive import read_archive
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +68,8 @@ def recorded_runs(results_dir: Path, filters: Sequence[str]) -> pd.DataFrame:
             of the runs.
     """
     if results_dir.is_file():
+        from xlora_bench.results.reproduce.records_archive import read_archive  # noqa: PLC0415 - slow to import
+
         frame = of_records([run.record for run in read_archive(results_dir).values()])
         frame.attrs["missing"] = []
     elif any((results_dir / name).is_dir() for name in ("runs", "cells")):

@@ -12,7 +12,6 @@ import pandas as pd
 
 from xlora_bench.results.figures.factors import COLUMNS, FACTORS, MOST_RUNS, means
 from xlora_bench.results.frame.pivot_axes import is_missing
-from xlora_bench.results.reproduce.records_archive import read_archive
 from xlora_bench.runs.record import run_folder
 
 DIGITS = 6
@@ -112,6 +111,8 @@ def _record(results_dir: Path | None, run_id: str) -> dict[str, Any]:
 
 
 def _archived(path: Path) -> Callable[[str], dict[str, Any]]:
+    from xlora_bench.results.reproduce.records_archive import read_archive  # noqa: PLC0415 - slow to import
+
     runs = read_archive(path)
     return lambda run_id: runs[run_id].record.as_json() if run_id in runs else {}
 
