@@ -35,7 +35,7 @@ def check_runs_per_device(value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(
             f"`hydra.launcher.runs_per_device` (={value}) must be a whole number of at least 1, the runs that share a "
-            "GPU; to choose it, divide the memory of the GPU by `cost.peak_memory_bytes` of a record"
+            "GPU; take its memory divided by that of the largest run"
         )
 
 
