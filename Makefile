@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-quick test-cluster conformance mutants faults bench docs docs-build lint type clean
+.PHONY: help setup quickstart test test-quick test-cluster test-gpu conformance mutants faults bench bench-gpu docs docs-build lint type clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -29,6 +29,11 @@ test-cluster: setup ## Run the tests on a Slurm (root, Debian's slurmctld slurmd
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	XLORA_BENCH_CLUSTER=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster
 
+test-gpu: setup ## Run the tests that need a GPU, and on the CPU those that take any device
+	@$(BIN)/python -c "import torch; torch.cuda.is_available() or print('no GPU is here: the tests that need one are skipped; the others of tests/training/test_devices.py run on the CPU')"
+	XLORA_BENCH_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m gpu
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu" tests/training/test_devices.py
+
 conformance: setup ## Prove every variant in every precision on every layer type, and on a GPU if there is one
 	XLORA_BENCH_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests/test_conformance.py
 
@@ -41,6 +46,10 @@ faults: setup ## Kill sweeps at random file operations, flip bits, fill the disk
 bench: setup ## Measure speed into benchmarks/results; DATA=dir with GLUE, FULL=1 for all of it
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(if $(DATA),--data-dir $(DATA)) $(if $(FULL),--full)
+
+bench-gpu: setup ## Measure runs per hour on the GPU into benchmarks/results/gpu; without one, try the program on the CPU
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks.gpu $(if $(DATA),--data-dir $(DATA))
 
 docs: docs-build ## Build the documentation site and serve it on http://127.0.0.1:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000

@@ -33,8 +33,8 @@ def main() -> None:
     """Train, evaluate, and write `{"accuracy": ..., "steps": ...}` to `--out`."""
     options = parse()
     torch.manual_seed(options.model_seed)
-    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-    model = AutoModelForSequenceClassification.from_pretrained(FOLDER, num_labels=2)
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=2)
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.rank,
@@ -61,6 +61,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default=FOLDER, help="folder or id on the Hub (%(default)s)")
+    parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--init", choices=["lora", "pissa"], default="lora")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -86,6 +89,9 @@ def arguments(options: argparse.Namespace) -> TrainingArguments:
         train_sampling_strategy="sequential",  # the rows come in the order of our batches
         seed=options.seed,
         save_strategy="no",
+        use_cpu=options.cpu,
+        bf16=options.precision == "bf16",
+        tf32=True if options.precision == "tf32" else None,
         report_to=[],
         disable_tqdm=True,
     )

@@ -154,11 +154,11 @@ def frame_of(rows: Rows) -> pd.DataFrame:
     return pd.DataFrame({"text": rows.texts[0], "label": rows.labels})
 
 
-def measured(command: Sequence[str], *, log_to: Path) -> Spent:
+def measured(command: Sequence[str], *, log_to: Path, codes: Sequence[int] = (0,)) -> Spent:
     """Run a command and return what it cost.
 
     Raises:
-        RuntimeError: if it fails; its output is in `log_to`.
+        RuntimeError: if its exit code is none of `codes`; its output is in `log_to`.
     """
     log_to.parent.mkdir(parents=True, exist_ok=True)
     with log_to.open("w", encoding="utf-8") as file:
@@ -169,7 +169,7 @@ def measured(command: Sequence[str], *, log_to: Path) -> Spent:
                 with suppress(psutil.TimeoutExpired):
                     process.wait(timeout=0.1)
         seconds = time.perf_counter() - start
-    if process.returncode:
+    if process.returncode not in codes:
         raise RuntimeError(f"`{' '.join(command)}` ended with {process.returncode}; see {log_to}")
     after = psutil.cpu_times()
     stolen = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)

@@ -27,6 +27,8 @@ def glue() -> Path:
 def pytest_collection_modifyitems(items):
     """`make test-quick` has of the conformance suite the linear layers in fp32; clusters are only for those who ask."""
     for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU is here"))
         if item.get_closest_marker("cluster") and os.environ.get("XLORA_BENCH_CLUSTER") != "1":
             item.add_marker(pytest.mark.skip(reason="starts a cluster on this machine (set XLORA_BENCH_CLUSTER=1)"))
         if item.path.name == "test_conformance.py" and not item.name.endswith("-linear-fp32]"):

@@ -1,8 +1,11 @@
 """The parts of `make bench`, and what they compute from the measured times."""
 
 import importlib
+import os
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 pytest.importorskip("loralib", reason="the extra `bench` is not installed")
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import models, runs
+from benchmarks import gpu, models, runs
 from benchmarks.batches import made, packed
 from benchmarks.growth import of_size
 from benchmarks.limit import flops
@@ -21,6 +24,7 @@ from benchmarks.step import training_step
 from benchmarks.sweeps import Grid, measured, spread_over
 from benchmarks.tables import publish
 from benchmarks.timing import interleaved, ratios
+from tests.helpers.names import ROOT
 
 
 @pytest.mark.parametrize("name", sorted({*all_benchmarks.PARTS, *all_benchmarks.FULL}))
@@ -87,6 +91,45 @@ def test_memory_is_that_of_a_process_and_its_children(tmp_path):
     assert spent.seconds > 0.6
     with pytest.raises(RuntimeError, match="ended with 3; see "):
         measured([sys.executable, "-c", "raise SystemExit(3)"], log_to=tmp_path / "log")
+
+
+def test_runs_of_a_gpu_are_measured_on_the_cpu_too(tmp_path):
+    words = ["--device", "cpu", "--results", str(tmp_path), "--precisions", "fp32", "tf32", "--baseline-runs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", *words, "--together", "1", "999", "--threads", "1"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not run: the GPU, TF32, bert-base, 4 and 8 runs" in done.stderr
+    frame = pd.read_csv(tmp_path / "gpu" / "cpu.csv")
+    assert frame[["what", "precision", "together"]].to_numpy().tolist() == [["Trainer", "fp32", 1], ["ours", "fp32", 1]]
+    assert frame["runs per hour"].tolist() == pytest.approx(
+        (3600 * np.array([1, 2]) / frame["seconds"]).tolist(), rel=1e-4
+    )
+    assert frame["relative"].tolist() == pytest.approx([1, frame["seconds"][0] * 2 / frame["seconds"][1]], rel=1e-4)
+    assert (frame["peak MiB"] > 100).all()
+    assert "# Runs per hour: cpu" in (tmp_path / "gpu" / "cpu.md").read_text()
+
+
+def test_what_the_driver_does_not_tell_is_no_number(tmp_path, monkeypatch):
+    card = gpu.card_of("100, 50.5\n300, 70.5\n200, [N/A]\n12")  # the last line was cut off
+    assert card == (300, 60.5)
+    assert np.isnan(gpu.card_of("")).all()
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text('#!/bin/sh\n[ "$5" = -i ] && [ "$6" = GPU-a ] && echo 700, 90\nexec sleep 60\n')
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    monkeypatch.setattr(gpu, "WORK", tmp_path)
+    command = [sys.executable, "-c", "import time; time.sleep(1)"]
+    row = gpu.measured_row(SimpleNamespace(device="cuda"), command, runs=2)
+    assert row["peak MiB"] == 700
+    assert row["Wh per run"] == pytest.approx(90 * row["seconds"] / 3600 / 2)
+    row = gpu.measured_row(SimpleNamespace(device="cuda"), [sys.executable, "-c", "raise SystemExit(1)"], runs=2)
+    assert np.isnan(list(row.values())).all()
 
 
 def test_a_table_is_written_for_readers_and_for_programs(tmp_path):

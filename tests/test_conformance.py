@@ -59,7 +59,7 @@ CASES += [
     for precision in OTHER_PRECISIONS
     for kind in (KINDS if os.environ.get("XLORA_BENCH_FULL") else ["linear"])
 ]
-ON_GPU = CASES if torch.cuda.is_available() else [pytest.param(*CASES[0], marks=pytest.mark.skip("no GPU is here"))]
+ON_GPU = CASES if torch.cuda.is_available() else CASES[:1]
 
 
 @cache

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A Slurm of its own on this machine, in a folder: `slurm.sh start DIR [NODES]`, `kill-node DIR N`, `stop DIR`.
+# A Slurm of its own on this machine, in a folder: `slurm.sh start DIR [NODES [GPUS]]`, `kill-node DIR N`, `stop DIR`.
+# GPUS is 0 or 1: Slurm gives out /dev/null as the GPU of each node. A node has one CPU, and a second one with the GPU.
 # Each node is a slurmd in a namespace of its own, with its own host name and processes, so that it can vanish at once.
 # The partition `high` takes nodes from `low`, whose jobs are queued again. Needs root, slurmctld, slurmd, munge.
 set -euo pipefail
@@ -7,7 +8,7 @@ action=$1 dir=$2
 export SLURM_CONF=$dir/slurm.conf
 case $action in
 start)
-  nodes=${3:-2} port=$((20000 + $$ % 10000)) munge=$dir/munge
+  nodes=${3:-2} gpus=${4:-0} port=$((20000 + $$ % 10000)) munge=$dir/munge
   mkdir -p "$munge" "$dir/state"
   chmod 755 "$dir" "$munge"
   head -c 1024 /dev/urandom > "$munge/key"
@@ -15,7 +16,9 @@ start)
   chown -R munge "$munge"
   setpriv --reuid=munge --regid=munge --clear-groups munged --key-file="$munge/key" --socket="$munge/socket" \
     --pid-file="$dir/munge/pid" --log-file="$munge/log" --seed-file="$munge/seed"
+  if [ "$gpus" -gt 0 ]; then echo "Name=gpu File=/dev/null" > "$dir/gres.conf"; fi
   cat > "$SLURM_CONF" <<END
+GresTypes=gpu
 ClusterName=test
 SlurmctldHost=$(hostname)(127.0.0.1)
 SlurmctldPort=$port
@@ -39,7 +42,7 @@ KillWait=5
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-$(for n in $(seq "$nodes"); do echo "NodeName=n$n NodeAddr=127.0.0.1 Port=$((port + n)) CPUs=1 RealMemory=1000"; done)
+$(for n in $(seq "$nodes"); do echo "NodeName=n$n NodeAddr=127.0.0.1 Port=$((port + n)) CPUs=$((1 + gpus)) RealMemory=1000 Gres=gpu:$gpus"; done)
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1
 PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF
 END

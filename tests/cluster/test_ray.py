@@ -151,12 +151,26 @@ def test_a_child_comes_home_with_the_parent_that_is_there_already(cluster, tmp_p
     assert again["metrics"] == first["metrics"]
 
 
+def test_runs_that_share_a_gpu_train_at_the_same_time(cluster, serial, tmp_path):
+    node = cluster.add_node(num_cpus=2, num_gpus=1)  # a GPU by Ray's word: the runs train on its CPUs
+    try:
+        process = start(tmp_path, cluster, "hydra.launcher.runs_per_device=2")
+        wait_for(process, tmp_path, "claims/*", 2)  # the other nodes have no GPU
+        ended(process)
+    finally:
+        cluster.remove_node(node)
+    assert outcomes(tmp_path) == outcomes(serial)
+    assert table(tmp_path) == table(serial)
+
+
 def test_a_failed_run_and_a_wrong_cluster_are_one_line_each(cluster, tmp_path):
     here = f"hydra.launcher.address='{cluster.address}'"
     wrong = (
         (["hydra.launcher.address='127.0.0.1:1'"], "(=127.0.0.1:1): no Ray cluster answers there"),
         ([here, "hydra.launcher.gpus=1"], "`hydra.launcher.gpus` (=1) must be at most the 0 GPUs"),
         ([here, "hydra.launcher.cpus=9"], "`hydra.launcher.cpus` (=9) must be at most the 2 CPUs"),
+        ([here, "hydra.launcher.runs_per_device=2"], "(=2) needs a GPU, and the Ray cluster has none: leave it out"),
+        (["hydra.launcher.runs_per_device=0"], "`hydra.launcher.runs_per_device` (=0) must be a whole number of at"),
         (["hydra.launcher.cpus=0"], "`hydra.launcher.cpus` (=0) must be a whole number of at least 1"),
     )
     for words, expected in wrong:

@@ -72,7 +72,8 @@ class Slurm:
 
 
 @pytest.fixture
-def slurm():
+def slurm(request):
+    nodes, gpus = getattr(request, "param", (2, 0))
     commands = ("slurmctld", "slurmd", "sbatch", "munged", "unshare")
     if missing := [name for name in commands if shutil.which(name) is None]:
         pytest.skip(f"no {', '.join(missing)} on this machine")
@@ -82,7 +83,7 @@ def slurm():
     try:
         if subprocess.run(["unshare", "--pid", "--uts", "--mount-proc", "--fork", "true"], check=False).returncode:
             pytest.skip("no namespaces for the nodes on this machine")
-        done = slurm.script("start", 2)
+        done = slurm.script("start", nodes, gpus)
         assert not done.returncode, done.stderr
         yield slurm
     finally:
@@ -185,6 +186,20 @@ def test_a_driver_that_was_killed_comes_back_to_its_array(app, slurm, serial):
     assert all(run["overrides"].keys() == {"adapter", "seed"} for run in running)
 
 
+@pytest.mark.parametrize("slurm", [(1, 1)], indirect=True)
+def test_runs_that_share_the_gpu_of_a_task_train_at_the_same_time(app, slurm, serial):
+    gpu = ("hydra.launcher.workers=1", "hydra.launcher.gpus=1", "hydra.launcher.runs_per_device=2")
+    process = app.start(*SWEEP, *SLURM, *gpu)
+    while len(list(app.folder.glob("multirun/claims/*"))) < 2:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    assert len(slurm.tasks()) == 1
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert app.results == serial
+    assert app.epochs.total() == 8 * EPOCHS
+
+
 def test_interrupted_workers_go_on_from_the_last_whole_epoch(app, slurm, serial):
     process = app.start(*SWEEP, *SLURM)
     app.wait(3)
@@ -228,6 +243,7 @@ def test_an_array_that_trains_nothing_names_its_logs(app, slurm):
 
 def test_wrong_options_are_refused(app, slurm):
     lines = {
+        "hydra.launcher.runs_per_device=2": "`hydra.launcher.gpus` (=None) to 1 or TYPE:1",
         "hydra.launcher.workers=0": "`hydra.launcher.workers` (=0) must be a whole number of at least 1",
         "hydra.launcher.partition=x": "sbatch failed: sbatch: error: invalid partition specified: x",
     }

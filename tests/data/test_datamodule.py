@@ -1,4 +1,5 @@
 from itertools import chain
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -54,6 +55,22 @@ def test_a_tokenizer_without_padding_is_refused(tokenizer):
     tokenizer.pad_token = None
     with pytest.raises(ValueError, match="no padding token"):
         PaddedCollator(tokenizer)
+
+
+@pytest.mark.parametrize(("device", "pins"), [("cuda", True), ("cpu", False), ("mps", False)])
+def test_batches_are_in_pinned_memory_where_a_gpu_reads_them(make_data, device, pins):
+    data = make_data()
+    assert not data.train_dataloader().pin_memory
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    assert [loader.pin_memory for loader in (data.train_dataloader(), *data.val_dataloader())] == [pins, pins]
+
+
+@pytest.mark.gpu
+def test_every_tensor_of_a_batch_is_pinned(make_data):
+    data = make_data()
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")))
+    batch = next(iter(data.train_dataloader()))
+    assert all(value.is_pinned() for value in batch.values() if torch.is_tensor(value))
 
 
 def test_an_epoch_holds_every_row_once_and_the_last_batch_is_kept(make_data):

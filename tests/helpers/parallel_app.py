@@ -1,4 +1,7 @@
-"""An application whose jobs do what `does` names: `parallel_app.py CONF_DIR ...`; the real one only trains longer."""
+"""An application whose jobs do what `does` names: `parallel_app.py CONF_DIR ...`; the real one only trains longer.
+
+The GPUs of its sweeps are those that CUDA_VISIBLE_DEVICES names, whatever the machine has.
+"""
 
 import json
 import os
@@ -11,6 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from tests.helpers.fake_devices import fake_devices
 from tests.helpers.records import record
 from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.sweep_context import running_sweep
@@ -47,10 +51,12 @@ def here() -> dict:
         "rayon": os.environ.get("RAYON_NUM_THREADS"),
         "cpus": sorted(os.sched_getaffinity(0)),
         "sweep": running_sweep(),
+        "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore Ctrl-C
+    fake_devices()
     conf = str(Path(sys.argv.pop(1)).absolute())
     hydra.main(version_base="1.3", config_path=conf, config_name="config")(main)()

@@ -97,6 +97,11 @@ class TextData(lightning.LightningDataModule):
         """Return the loaders of `val_dataloader`."""
         return self.val_dataloader()
 
+    @property
+    def pins_memory(self) -> bool:
+        """Whether batches are made in pinned memory: a copy to a GPU then waits for nothing."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
     def _eval_loader(self, split: TokenizedSplit) -> DataLoader[Example]:
         longest_first: list[int] = np.argsort(-split.lengths, kind="stable").tolist()
         return self._loader(split, longest_first, size=self.task.eval_batch_size, collator=self.eval_collator)
@@ -110,6 +115,7 @@ class TextData(lightning.LightningDataModule):
             sampler=sampler,
             collate_fn=collator,
             num_workers=self.num_workers,
+            pin_memory=self.pins_memory,
             # A loader draws a base seed each epoch. With its own generator it does not use the global one.
             generator=seeds.generator(self.seed, "order"),
         )

@@ -5,12 +5,22 @@ from xlora_bench.results.tables.consistency_checks import consistency_notes
 
 
 def write(
-    folder, name, *, commit="a" * 40, dirty=False, data="d1", weights="w1", torch="2.0", task="rte", **task_config
+    folder,
+    name,
+    *,
+    commit="a" * 40,
+    dirty=False,
+    data="d1",
+    weights="w1",
+    torch="2.0",
+    task="rte",
+    trainer=None,
+    **task_config,
 ):
     record(
         name,
         choices={"adapter": "lora", "task": task, "model": "minilm"},
-        config={"task": task_config},
+        config={"task": task_config, "trainer": trainer or {}},
         code={"commit": commit, "dirty": dirty},
         hashes={"data": data, "weights": weights},
         versions={"torch": torch, "wandb": None},
@@ -47,6 +57,21 @@ def test_each_kind_of_mixture_is_named_with_its_runs(tmp_path):
     assert "Mixed versions of torch: 2.0 (7 runs); 2.1 (other_torch)" in notes
     assert "wandb" not in notes
     assert "Mixed code" in build_table(collect(tmp_path), title="t").to_markdown()
+
+
+def test_runs_of_several_precisions_are_named(tmp_path):
+    trainers = {"a": {"precision": "32-true", "tf32": None}, "b": {"precision": "32-true"}, "old": {}}
+    for name, trainer in trainers.items():
+        write(tmp_path, name, trainer=trainer)
+    assert consistency_notes(collect(tmp_path)) == []
+    write(tmp_path, "rounded", trainer={"precision": "32-true", "tf32": True})
+    write(tmp_path, "half", trainer={"precision": "bf16-mixed", "tf32": False})
+    (note,) = consistency_notes(collect(tmp_path))
+    assert note == (
+        "Mixed precision: 32-true (2 runs); bf16-mixed (half); 32-true with TF32 (rounded). "
+        "Such runs round differently: compare them with care."
+    )
+    assert note in build_table(collect(tmp_path), title="t").to_markdown()
 
 
 def test_many_runs_are_counted_after_the_first(tmp_path):

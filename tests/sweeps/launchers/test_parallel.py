@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.helpers.apps import SMALL, records
+from tests.helpers.apps import SMALL, records, run
 from tests.helpers.command_lines import run_all
 from tests.helpers.names import ROOT
 from xlora_bench.sweeps.launchers.placement import count_cores
@@ -51,13 +52,14 @@ def start(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
 
-    def start(results, *arguments):
+    def start(results, *arguments, **more):
         command = [sys.executable, "-m", "tests.helpers.parallel_app", "conf", "-m", *arguments]
         return subprocess.Popen(
             [*command, f"paths.results_dir={results}"],
             cwd=folder,
-            env=environment | {"PYTHONPATH": str(ROOT)},
+            env=environment | more,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -145,6 +147,34 @@ def test_more_threads_than_cores_are_refused(start, tmp_path):
     sweep = finish(start(tmp_path, "hydra/launcher=parallel", "hydra.launcher.workers=999", "seed=0,1"))
     assert sweep.returncode == 1
     assert "`hydra.launcher.workers` x `hydra.launcher.threads` (=999 x 1) must be at most" in sweep.stderr
+
+
+SHARED = ("hydra/launcher=parallel", "hydra.launcher.runs_per_device=2")
+
+
+def test_runs_share_the_devices_as_many_on_each_as_were_set(start, tmp_path):
+    sweep = finish(start(tmp_path, *SHARED, "does=work", "seed=0,1,2,3,4", CUDA_VISIBLE_DEVICES="5,7"))
+    assert sweep.returncode == 0, sweep.stderr
+    assert re.match(
+        r"parallel: at most 4 workers x 1 threads on \d+ cores, GPUs 5,7 with at most 2 runs each", sweep.stdout
+    )
+    entries = logged(tmp_path)
+    assert {entry["number"] for entry in entries} == {0, 1, 2, 3, 4}
+    workers = {entry["pid"]: entry["device"] for entry in entries}
+    assert sorted(workers.values()) == ["5", "5", "7", "7"]
+    assert all((entry["torch"], entry["omp"]) == (1, "1") for entry in entries)
+
+
+def test_runs_that_share_a_device_give_the_table_of_the_serial_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    sweep = ("-m", "adapter=lora,lu", "seed=0,1", *SMALL)
+    tables = []
+    for name, module, words in (("serial", "xlora_bench", ()), ("shared", "tests.helpers.fake_devices", SHARED)):
+        done = run(tmp_path / name, *sweep, *words, module=module)
+        assert done.returncode == 0, done.stderr
+        tables.append(next((tmp_path / name / "reports").iterdir()) / "table.md")
+    assert "GPUs 0 with at most 2 runs each" in done.stdout
+    assert tables[0].read_text() == tables[1].read_text()
 
 
 def test_runs_are_the_same_as_in_the_serial_run(tmp_path):

@@ -1,12 +1,16 @@
 """Worker placement: how many workers, with how many threads, on which cores and devices."""
 
 import os
+import re
 
 import pytest
 from omegaconf import OmegaConf
 
 from xlora_bench.sweeps.launchers import placement
+from xlora_bench.sweeps.launchers.parallel import ParallelLauncher
 from xlora_bench.sweeps.launchers.placement import choose_slots, count_cores, slots, visible_devices, workers_in_memory
+from xlora_bench.sweeps.launchers.ray_tasks import RayLauncher
+from xlora_bench.sweeps.launchers.slurm import SlurmLauncher
 
 LARGE = {"model": {"name": "FacebookAI/roberta-large"}}  # 302M weights: 1.2 GB, 4.7 GB a worker
 
@@ -29,9 +33,9 @@ def free_memory(monkeypatch, count):
     monkeypatch.setattr(placement.psutil, "virtual_memory", lambda: type("Memory", (), {"available": count}))
 
 
-def chosen(config=None, *, workers=None, threads=None):
+def chosen(config=None, *, workers=None, threads=None, **more):
     """Return how many workers there are, the threads of each, and the devices."""
-    result = choose_slots(OmegaConf.create(config or {}), workers=workers, threads=threads)
+    result = choose_slots(OmegaConf.create(config or {}), workers=workers, threads=threads, **more)
     assert len({slot.threads for slot in result}) == 1
     return len(result), result[0].threads, [slot.device for slot in result if slot.device]
 
@@ -59,6 +63,10 @@ def test_a_quota_below_the_cores_counts_and_binds_nobody(monkeypatch):
         ({"threads": 4}, r"\(=1 x 4\) must be at most the 3"),
         ({"workers": 0}, r"workers` \(=0\)"),
         ({"threads": 0}, r"threads` \(=0\)"),
+        (
+            {"runs_per_device": 2},
+            r"runs_per_device` \(=2\) needs a GPU, .*: leave it out, and set workers",
+        ),
     ],
 )
 def test_what_cannot_be_is_named(options, message):
@@ -83,6 +91,30 @@ def test_a_worker_per_device_unless_the_trainer_uses_none(monkeypatch, capsys):
     assert chosen() == (2, 1, ["5", "7"])
     assert capsys.readouterr().out == "parallel: at most 2 workers x 1 threads on 3 cores, GPUs 5,7\n"
     assert chosen({"trainer": {"accelerator": "cpu"}}) == (3, 1, [])
+
+
+@pytest.mark.usefixtures("three_cores")
+def test_runs_share_a_device_and_keep_their_threads_though_cores_are_few(monkeypatch, capsys):
+    monkeypatch.setattr(placement, "visible_devices", lambda: ["5", "7"])
+    assert chosen(runs_per_device=2) == (4, 1, ["5", "7", "5", "7"])
+    line = "parallel: at most 4 workers x 1 threads on 3 cores, GPUs 5,7 with at most 2 runs each"
+    assert capsys.readouterr().out == line + "; the workers share the cores\n"
+    assert chosen(workers=3, runs_per_device=2) == (3, 1, ["5", "7", "5"])
+    assert capsys.readouterr().out == line.replace("most 4", "most 3") + "\n"
+    with pytest.raises(ValueError, match=r"\(=3\) must be at most 2 GPUs x `hydra.launcher.runs_per_device` \(=1\)"):
+        chosen(workers=3)
+    with pytest.raises(ValueError, match=r"\(=4 x 2\) must be at most the 3 cores"):
+        chosen(threads=2, runs_per_device=2)
+    with pytest.raises(ValueError, match=r"runs_per_device` \(=2\) needs a GPU"):
+        chosen({"trainer": {"accelerator": "cpu"}}, runs_per_device=2)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2", True, None, "auto"])
+@pytest.mark.parametrize("launcher", [ParallelLauncher, RayLauncher, SlurmLauncher])
+def test_the_runs_of_a_device_are_a_whole_number(launcher, value):
+    line = rf"^`hydra.launcher.runs_per_device` \(={re.escape(str(value))}\) must be a whole number of at least 1, .*;"
+    with pytest.raises(ValueError, match=line):
+        launcher(runs_per_device=value)
 
 
 @pytest.mark.usefixtures("three_cores")

@@ -15,7 +15,7 @@ from xlora_bench.runs.parcel import packed
 from xlora_bench.runs.record import Record
 from xlora_bench.sweeps.launchers.launcher import failed
 from xlora_bench.sweeps.launchers.ray_node import Home, NewRun, Result, new_runs, remove_earlier_runs
-from xlora_bench.sweeps.launchers.ray_tasks import RayTasks
+from xlora_bench.sweeps.launchers.ray_tasks import RayLauncher, RayTasks
 
 EARLY, LATE = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
 
@@ -30,19 +30,29 @@ class FakeRay:
     """Keeps the arguments of each task; a task ends with what `results` has next."""
 
     def __init__(self):
-        self.tasks, self.results, self.gpus, self.max_calls = [], [], (), None
+        self.tasks, self.results, self.gpus, self.max_calls, self.options_given = [], [], (), None, {}
 
     def put(self, value):
         return dict(value) if isinstance(value, dict) else value
 
     def nodes(self):
-        return [{"Resources": {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})}} for gpus in self.gpus]
+        return [
+            {"Alive": True, "Resources": {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})}} for gpus in self.gpus
+        ]
 
     def remote(self, *, max_calls):
         self.max_calls = max_calls
         return lambda _: self
 
-    def options(self, **_):
+    def is_initialized(self):
+        return True
+
+    def cluster_resources(self):
+        return {"CPU": 8.0 * len(self.gpus), "GPU": float(sum(self.gpus))}
+
+    def options(self, **given):
+        self.options_given = given
+
         def start(*arguments):
             self.tasks.append(arguments)
             return len(self.tasks)
@@ -100,6 +110,30 @@ def test_a_worker_is_kept_unless_its_next_task_may_get_another_gpu(ray, tmp_path
     ray.gpus = nodes
     tasks_of(tmp_path, gpus=gpus)
     assert ray.max_calls == expected
+
+
+@pytest.mark.parametrize(("runs", "part"), [(1, 1.0), (2, 0.5), (3, 0.3333), (6, 0.1666), (8, 0.125)])
+def test_as_many_runs_share_a_gpu_as_were_set(ray, tmp_path, runs, part):
+    ray.gpus = (1, 1)
+    tasks = launched(tmp_path, runs_per_device=runs)
+    assert ray.options_given["num_gpus"] == part  # Ray counts in steps of .0001
+    assert runs * round(part * 10_000) <= 10_000 < (runs + 1) * round(part * 10_000)
+    assert tasks.slots == 2 * runs
+    assert ray.options_given["num_cpus"] == 1
+
+
+def launched(folder, **options):
+    launcher = RayLauncher(**options)
+    launcher._sweep = SimpleNamespace()
+    return launcher.executor(OmegaConf.create({"paths": {"results_dir": str(folder)}}))
+
+
+def test_a_gpu_that_is_not_there_or_has_two_sizes_is_refused(ray, tmp_path):
+    ray.gpus = (0,)
+    with pytest.raises(ValueError, match=r"runs_per_device` \(=2\) needs a GPU, and the Ray cluster has none: leave"):
+        launched(tmp_path, runs_per_device=2)
+    with pytest.raises(ValueError, match=r"runs_per_device` \(=2\) and `hydra.launcher.gpus` \(=0.25\) both set"):
+        RayLauncher(runs_per_device=2, gpus=0.25)
 
 
 @pytest.mark.parametrize("deleted", [False, True])

@@ -1,20 +1,60 @@
 """Parts of `hydra/launcher=slurm` that need no Slurm; tests/cluster has the others."""
 
 import json
+import re
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 from xlora_bench.runs import claim
+from xlora_bench.runs.command_line import CommandLine
 from xlora_bench.sweeps.launchers import slurm_array
 from xlora_bench.sweeps.launchers.slurm import SlurmLauncher, is_held
 from xlora_bench.sweeps.launchers.slurm_array import Array
+from xlora_bench.sweeps.launchers.slurm_worker import SlurmWorkerLauncher
+from xlora_bench.sweeps.launchers.workers import WorkerSlot
 
 
 def test_without_slurm_the_launcher_is_refused_before_the_sweep_is_planned(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"no command `sbatch` on this machine; .* hydra/launcher=parallel"):
         SlurmLauncher().setup(hydra_context=None, task_function=None, config=None)
+
+
+def script_of(folder, monkeypatch, **options):
+    """Return the options of sbatch and the overrides of the worker in the batch script."""
+    launcher = SlurmLauncher(**options)
+    line = CommandLine(config_name="config", config_dir=None, hydra=())
+    monkeypatch.setattr(CommandLine, "of", lambda _: line)
+    launcher._sweep = SimpleNamespace(config=OmegaConf.create({"hydra": {}}))
+    text = launcher.script(folder / "slurm" / "sweep" / "launch", workers=2)
+    batch = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", text, re.MULTILINE))
+    return batch, dict(re.findall(r"hydra\.launcher\.(\w+)=(\S+)", text))
+
+
+@pytest.mark.parametrize("gpus", [1, "1", "a100:1"])
+def test_the_runs_that_share_the_gpu_of_a_task_have_their_cpus(monkeypatch, tmp_path, gpus):
+    batch, worker = script_of(tmp_path, monkeypatch, threads=3, gpus=gpus, runs_per_device=4)
+    assert (batch["gpus-per-task"], batch["cpus-per-task"]) == (str(gpus), "12")
+    assert (worker["threads"], worker["runs_per_device"]) == ("3", "4")
+    batch, worker = script_of(tmp_path, monkeypatch, threads=3)
+    assert (batch["cpus-per-task"], worker["runs_per_device"]) == ("3", "1")
+
+
+@pytest.mark.parametrize("gpus", [None, 2, "a100:2", "11", "a100"])
+def test_runs_share_the_gpu_of_a_task_that_has_one(gpus):
+    with pytest.raises(ValueError, match=r"runs_per_device` \(=2\) needs one GPU per task: set `hydra.launcher.gpus`"):
+        SlurmLauncher(gpus=gpus, runs_per_device=2)
+    SlurmLauncher(gpus=gpus)
+
+
+def test_a_task_has_so_many_processes_that_all_see_its_gpu(tmp_path):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    pool = SlurmWorkerLauncher(index=0, workers=2, sweep="s", threads=3, runs_per_device=4).executor(config)
+    assert pool._slots == [WorkerSlot(threads=3)] * pool.slots
+    assert pool.slots == 4
 
 
 class FakeSlurm:

@@ -1,4 +1,4 @@
-"""Consistency checks of a table: notes if its runs mix code, data, weights or library versions."""
+"""Consistency checks of a table: notes if its runs mix code, data, weights, library versions or precisions."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,16 @@ import pandas as pd
 
 from xlora_bench.results.frame.pivot_axes import is_missing, keys
 
+AGAIN = "Compare such runs with care, or train them again with rerun=true."
+ROUNDED = "Such runs round differently: compare them with care."
 NAMED = 8
 """Number of run ids in a note; the rest is counted."""
 
 
 def consistency_notes(frame: pd.DataFrame) -> list[str]:
-    """Return one note for each of code, data, weights and versions in which comparable runs differ.
+    """Return one note for each of code, data, weights, versions and precision in which comparable runs differ.
 
-    Data must be equal for equal task and task options, weights for equal model, code and versions for all runs.
+    Data must be equal for equal task and task options, weights for equal model, the others for all runs.
     """
     task = [name for name in frame.columns if name == "task" or name.startswith("task.")]
     model = [name for name in frame.columns if name == "model" or name.startswith("model.")]
@@ -23,7 +25,16 @@ def consistency_notes(frame: pd.DataFrame) -> list[str]:
     for name in frame.columns:
         if name.startswith("versions/"):
             notes += _note(frame, name, within=[], what=f"versions of {name.removeprefix('versions/')}")
+    notes += _note(frame.assign(state=_precision(frame)), "state", within=[], what="precision", advice=ROUNDED)
     return notes
+
+
+def _precision(frame: pd.DataFrame) -> pd.Series:
+    """Return, for each run, `trainer.precision` with a mark for `trainer.tf32`; None where it is not known."""
+    names = ["trainer.precision", "trainer.tf32"]
+    known = frame.reindex(columns=names).itertuples(index=False, name=None)
+    texts = [None if is_missing(kind) else f"{kind}{' with TF32' if tf32 is True else ''}" for kind, tf32 in known]
+    return pd.Series(texts, index=frame.index, dtype=object)
 
 
 def _code(frame: pd.DataFrame) -> pd.Series:
@@ -33,7 +44,7 @@ def _code(frame: pd.DataFrame) -> pd.Series:
     return pd.Series(texts, index=frame.index, dtype=object)
 
 
-def _note(frame: pd.DataFrame, name: str, *, within: Sequence[str], what: str) -> list[str]:
+def _note(frame: pd.DataFrame, name: str, *, within: Sequence[str], what: str, advice: str = AGAIN) -> list[str]:
     if name not in frame:
         return []
     known = frame[[not is_missing(value) for value in frame[name]]]
@@ -47,7 +58,7 @@ def _note(frame: pd.DataFrame, name: str, *, within: Sequence[str], what: str) -
         return []
     most = max(mixed, key=lambda value: len(mixed[value]))
     parts = [f"{value[:24]} ({_runs(runs, value == most)})" for value, runs in mixed.items()]
-    return [f"Mixed {what}: {'; '.join(parts)}. Compare such runs with care, or train them again with rerun=true."]
+    return [f"Mixed {what}: {'; '.join(parts)}. {advice}"]
 
 
 def _runs(runs: Sequence[str], is_most: bool) -> str:

@@ -7,22 +7,24 @@ from omegaconf import DictConfig
 
 from xlora_bench.sweeps.launchers.launcher import RunLauncher
 from xlora_bench.sweeps.launchers.schedule import Executor
-from xlora_bench.sweeps.launchers.workers import Pool, start_fork_server
+from xlora_bench.sweeps.launchers.workers import Pool, check_runs_per_device, start_fork_server
 
 
 class ParallelLauncher(RunLauncher):
-    """Runs jobs in `workers` processes of `threads` threads each; see `choose_slots` for null.
+    """Runs jobs in `workers` processes of `threads` threads each, at most `runs_per_device` on a GPU at the same time.
+
+    `choose_slots` says what null means.
 
     Workers are kept between jobs and launches, so that later runs reuse their in-process caches.
 
     Raises:
-        ValueError: at launch, if `workers` or `threads` is below 1, or workers x threads is more than the cores.
+        ValueError: if `runs_per_device` is not a whole number of at least 1; at launch, if `choose_slots` refuses.
     """
 
-    def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, threads: int | None = None, runs_per_device: int = 1) -> None:
         super().__init__()
-        self.workers = workers
-        self.threads = threads
+        check_runs_per_device(runs_per_device)
+        self.workers, self.threads, self.runs_per_device = workers, threads, runs_per_device
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep context and config; start the fork server, whose imports run in the background."""
@@ -33,6 +35,7 @@ class ParallelLauncher(RunLauncher):
         """Return a pool of worker processes."""
         from xlora_bench.sweeps.launchers.placement import choose_slots  # noqa: PLC0415 - slow to import
 
-        pool = Pool(choose_slots(config, workers=self.workers, threads=self.threads))
+        numbers = {"workers": self.workers, "threads": self.threads}
+        pool = Pool(choose_slots(config, **numbers, runs_per_device=self.runs_per_device))
         atexit.register(pool.close)
         return pool

@@ -17,24 +17,39 @@ USUAL = Encoder(layers=12, width=768, inner=3072)
 GIB = 2**30
 
 
-def choose_slots(config: DictConfig, *, workers: int | None, threads: int | None) -> list[WorkerSlot]:
+def choose_slots(
+    config: DictConfig, *, workers: int | None, threads: int | None, runs_per_device: int = 1
+) -> list[WorkerSlot]:
     """Return one slot per worker for the sweep of `config`, and print the choice in one line.
 
     `threads` None means 1, because the last digits of a run depend on the number of threads, so it must not vary with
-    the machine. `workers` None means one per GPU, or without GPUs as many as cores and free memory allow. The pool
-    starts workers on demand, so there are never more than runs.
+    the machine. `workers` None means `runs_per_device` per GPU, or without GPUs as many as cores and free memory allow.
+    The pool starts workers on demand, so there are never more than runs.
 
     Raises:
-        ValueError: if a number is below 1, or more threads would run than there are cores.
+        ValueError: if `slots` refuses a number, `runs_per_device` above 1 has no GPU, or a GPU would get more workers.
     """
     cores = count_cores()
     devices = [] if OmegaConf.select(config, "trainer.accelerator") == "cpu" else visible_devices()
     threads = 1 if threads is None else threads
+    if runs_per_device > 1 and not devices:
+        raise ValueError(
+            f"`hydra.launcher.runs_per_device` (={runs_per_device}) needs a GPU, and these runs have none: "
+            "leave it out, and set workers"
+        )
+    room = len(devices) * runs_per_device
     if workers is None:
         carried = min(cores // max(1, threads), workers_in_memory(config))
-        workers = len(devices) or max(1, carried)
+        workers = room or max(1, carried)
+    elif devices and workers > room:
+        raise ValueError(
+            f"`hydra.launcher.workers` (={workers}) must be at most {len(devices)} GPUs x "
+            f"`hydra.launcher.runs_per_device` (={runs_per_device}); for more runs on a GPU, set runs_per_device"
+        )
     chosen = slots(workers, threads, devices=devices)
     on = f"{cores} cores" + (f", GPUs {','.join(devices)}" if devices else "")
+    on += f" with at most {runs_per_device} runs each" if runs_per_device > 1 else ""
+    on += "; the workers share the cores" if workers > cores else ""
     line = f"parallel: at most {workers} workers x {threads} threads on {on}"
     console().print(line, soft_wrap=True, markup=False, highlight=False)
     return chosen
@@ -50,7 +65,8 @@ def workers_in_memory(config: DictConfig) -> int:
 def slots(workers: int, threads: int, *, devices: list[str]) -> list[WorkerSlot]:
     """Return one slot per worker; workers are bound to disjoint cores only if together they use every core.
 
-    Otherwise the operating system places them, because it knows which cores other programs leave free.
+    Otherwise the operating system places them, because it knows which cores other programs leave free. With GPUs,
+    workers of one thread may be more than the cores: most of the time they wait for the GPU.
 
     Raises:
         ValueError: if a number is below 1, or more threads would run than there are cores.
@@ -59,7 +75,7 @@ def slots(workers: int, threads: int, *, devices: list[str]) -> list[WorkerSlot]
     for name, value in (("workers", workers), ("threads", threads)):
         if value < 1:
             raise ValueError(f"`hydra.launcher.{name}` (={value}) must be at least 1, or null to have it chosen")
-    if workers * threads > cores:
+    if workers * threads > cores and (threads > 1 or not devices):
         raise ValueError(
             f"`hydra.launcher.workers` x `hydra.launcher.threads` (={workers} x {threads}) must be at most the {cores} "
             "cores of this process: more threads than cores make every run slower; leave one of them null"

@@ -21,12 +21,14 @@ from xlora_bench.sweeps.launchers.placement import count_cores
 from xlora_bench.sweeps.launchers.ray_node import Home, Result, announced_id, run_on_node
 from xlora_bench.sweeps.launchers.schedule import Executor, WorkerLostError, error_of
 from xlora_bench.sweeps.launchers.sent_errors import received
-from xlora_bench.sweeps.launchers.workers import THREADS
+from xlora_bench.sweeps.launchers.workers import THREADS, check_runs_per_device
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 CONNECT_SECONDS = 5.0
+UNITS = 10_000
+"""Parts of a GPU in which Ray counts: a sixth is rounded down to .1666, since six times .1667 is more than a GPU."""
 
 
 class RayLauncher(RunLauncher):
@@ -34,25 +36,36 @@ class RayLauncher(RunLauncher):
 
     `address` is that of a running cluster, `auto` for one on this machine; null: the environment variable RAY_ADDRESS,
     else a new cluster of this machine alone. `shared` tells whether the nodes see `paths.results_dir` (null: each task
-    looks). `work_dir` is the folder of a node that does not. A task whose node is lost is tried again.
+    looks). `work_dir` is the folder of a node that does not. A task whose node is lost is tried again. With
+    `runs_per_device` above 1, each run gets that part of a GPU.
 
     Raises:
-        ValueError: at launch, if Ray is not installed, the cluster does not answer, or no node has what a run needs.
+        ValueError: if an option has a wrong value; at setup, if Ray is not installed; at launch, if the cluster does
+            not answer, or no node has what a run needs.
     """
 
     def __init__(
         self,
+        *,
         address: str | None = None,
         cpus: int = 1,
         gpus: float | None = None,
         shared: bool | None = None,
         work_dir: str = "~/.cache/xlora_bench/ray",
+        runs_per_device: int = 1,
     ) -> None:
         super().__init__()
         if not isinstance(cpus, int) or cpus < 1:
             raise ValueError(f"`hydra.launcher.cpus` (={cpus}) must be a whole number of at least 1")
         if gpus is not None and gpus < 0:
             raise ValueError(f"`hydra.launcher.gpus` (={gpus}) must be at least 0, or null for 1 if there are any")
+        check_runs_per_device(runs_per_device)
+        if gpus is not None and runs_per_device > 1:
+            raise ValueError(
+                f"`hydra.launcher.runs_per_device` (={runs_per_device}) and `hydra.launcher.gpus` (={gpus:g}) both set "
+                "the GPUs of a run; leave one of them out"
+            )
+        self.runs_per_device = runs_per_device
         self.address, self.cpus, self.gpus, self.shared, self.work_dir = address, cpus, gpus, shared, work_dir
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -66,7 +79,13 @@ class RayLauncher(RunLauncher):
     def executor(self, config: DictConfig) -> Executor:
         """Connect to the cluster."""
         resources = connect(self.address)
-        gpus = (1.0 if resources.get("GPU") else 0.0) if self.gpus is None else float(self.gpus)
+        if self.runs_per_device > 1 and not resources.get("GPU"):
+            raise ValueError(
+                f"`hydra.launcher.runs_per_device` (={self.runs_per_device}) needs a GPU, and the Ray cluster has "
+                "none: leave it out, and set cpus"
+            )
+        part = UNITS // self.runs_per_device / UNITS
+        gpus = (part if resources.get("GPU") else 0.0) if self.gpus is None else float(self.gpus)
         for key, needed, name in (("cpus", self.cpus, "CPU"), ("gpus", gpus, "GPU")):
             if needed > resources.get(name, 0):
                 raise ValueError(

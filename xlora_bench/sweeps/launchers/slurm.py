@@ -30,7 +30,7 @@ from xlora_bench.runs.run import claim_path
 from xlora_bench.sweeps.launchers.launcher import Job, RunLauncher, failed
 from xlora_bench.sweeps.launchers.schedule import WorkerLostError
 from xlora_bench.sweeps.launchers.slurm_array import Array, check_commands
-from xlora_bench.sweeps.launchers.workers import THREADS
+from xlora_bench.sweeps.launchers.workers import THREADS, check_runs_per_device
 from xlora_bench.sweeps.planning import jobs as job_files
 from xlora_bench.sweeps.planning.run_list import write_run_list
 from xlora_bench.system.io import write_atomically
@@ -50,7 +50,8 @@ class SlurmLauncher(RunLauncher):
     A task that is preempted, reaches its time limit or loses its node is queued again; the run goes on from its last
     whole epoch. When all tasks have ended and runs are left, a new array is submitted, unless the last one ended none.
 
-    `threads` are the CPUs of a task, `gpus` its GPUs (null: none), `time` its limit in Slurm's notation, `memory` as
+    A task trains `runs_per_device` runs at the same time, on its one GPU. `threads` are the CPUs of a run, `gpus` the
+    GPUs of a task (null: none), `time` its limit in Slurm's notation, `memory` as
     `8G`; `setup` are shell lines that run before the worker; `options` are further options of sbatch by name.
 
     Raises:
@@ -69,11 +70,19 @@ class SlurmLauncher(RunLauncher):
         memory: str | None = None,
         setup: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
+        runs_per_device: int = 1,
     ) -> None:
         super().__init__()
         for name, value in (("workers", workers), ("threads", threads)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"`hydra.launcher.{name}` (={value}) must be a whole number of at least 1")
+        check_runs_per_device(runs_per_device)
+        if runs_per_device > 1 and str(gpus).rpartition(":")[2] != "1":
+            raise ValueError(
+                f"`hydra.launcher.runs_per_device` (={runs_per_device}) needs one GPU per task: set "
+                f"`hydra.launcher.gpus` (={gpus}) to 1 or TYPE:1, and workers to the number of GPUs"
+            )
+        self.runs_per_device = runs_per_device
         self.workers, self.threads, self.lines = workers, threads, list(setup)
         self.options = {
             "partition": partition,
@@ -149,6 +158,7 @@ class SlurmLauncher(RunLauncher):
             "hydra.sweep.dir": folder,
             "hydra.launcher.sweep": folder.parent.name,
             "hydra.launcher.threads": self.threads,
+            "hydra.launcher.runs_per_device": self.runs_per_device,
             "hydra.launcher.workers": workers,
             "paths.results_dir": folder.parents[2],
         }
@@ -157,7 +167,7 @@ class SlurmLauncher(RunLauncher):
         options = {
             "array": f"0-{workers - 1}",
             "ntasks": 1,
-            "cpus-per-task": self.threads,
+            "cpus-per-task": self.threads * self.runs_per_device,
             "output": folder / "logs" / "%a.log",
             "open-mode": "append",
             "signal": f"B:USR1@{END_SECONDS}",

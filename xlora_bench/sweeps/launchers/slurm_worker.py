@@ -14,17 +14,20 @@ from xlora_bench.sweeps.launchers.workers import Pool, WorkerSlot
 class SlurmWorkerLauncher(RunLauncher):
     """A task of the array of `SlurmLauncher`: number `index` of `workers`, on the runs of the `sweep`.
 
-    It begins with every `workers`-th run and goes on with those of the other tasks. It ends when each run has ended or
-    is trained by another process.
+    It begins with every `workers`-th run and goes on with those of the other tasks. It trains `runs_per_device` runs at
+    the same time, each in a process of its own. It ends when each run has ended or is trained by another process.
     """
 
-    def __init__(self, index: int, workers: int, sweep: str, threads: int = 1, **_: Any) -> None:
+    def __init__(
+        self, index: int, workers: int, sweep: str, threads: int = 1, runs_per_device: int = 1, **_: Any
+    ) -> None:
         super().__init__()
-        self.index, self.workers, self.threads = index, workers, threads
+        self.index, self.workers, self.threads, self.runs_per_device = index, workers, threads, runs_per_device
 
     def executor(self, config: DictConfig) -> "UnlessEnded":
-        """Return one worker process."""
-        return UnlessEnded([WorkerSlot(threads=self.threads)], folder=Path(str(config.hydra.sweep.dir)) / "jobs")
+        """Return the worker processes."""
+        slots = [WorkerSlot(threads=self.threads)] * self.runs_per_device
+        return UnlessEnded(slots, folder=Path(str(config.hydra.sweep.dir)) / "jobs")
 
     def ended_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Run the jobs of this task first."""

@@ -30,6 +30,15 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXP
 """Variables for the number of threads, which numerical libraries read at import."""
 
 
+def check_runs_per_device(value: object) -> None:
+    """Raise a ValueError unless `value` is a number of runs that share a GPU: a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(
+            f"`hydra.launcher.runs_per_device` (={value}) must be a whole number of at least 1, the runs that share a "
+            "GPU; take its memory divided by that of the largest run"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerSlot:
     """Resources of a worker: `threads`, the `cpus` it is bound to (None: any), its GPU `device` (None: all)."""
