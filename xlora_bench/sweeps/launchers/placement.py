@@ -21,19 +21,22 @@ def choose_slots(config: DictConfig, *, workers: int | None, threads: int | None
     """Return one slot per worker for the sweep of `config`, and print the choice in one line.
 
     `threads` None means 1, because the last digits of a run depend on the number of threads, so it must not vary with
-    the machine. `workers` None means one per GPU, or without GPUs as many as cores and free memory allow. The pool
-    starts workers on demand, so there are never more than runs.
+    the machine. `workers` None means one per GPU, or without GPUs as many as cores and free memory allow. A run with
+    `trainer.devices=2` has two GPUs, or else two threads. The pool starts workers on demand, so there are never more
+    than runs.
 
     Raises:
         ValueError: if a number is below 1, or more threads would run than there are cores.
     """
     cores = count_cores()
     devices = [] if OmegaConf.select(config, "trainer.accelerator") == "cpu" else visible_devices()
-    threads = 1 if threads is None else threads
+    per_run = OmegaConf.select(config, "trainer.devices") or 1
+    groups = [",".join(devices[first : first + per_run]) for first in range(0, len(devices) - per_run + 1, per_run)]
+    threads = (1 if devices else per_run) if threads is None else threads
     if workers is None:
         carried = min(cores // max(1, threads), workers_in_memory(config))
-        workers = len(devices) or max(1, carried)
-    chosen = slots(workers, threads, devices=devices)
+        workers = len(groups) or max(1, carried)
+    chosen = slots(workers, threads, devices=groups)
     on = f"{cores} cores" + (f", GPUs {','.join(devices)}" if devices else "")
     line = f"parallel: at most {workers} workers x {threads} threads on {on}"
     console().print(line, soft_wrap=True, markup=False, highlight=False)
