@@ -30,7 +30,8 @@ WARNED = {
     "seeds: the paired test of a table needs at least": ("-m", "seed=0,1", "adapter=lora,lu"),
 }
 ELSEWHERE = {  # these need a machine without a GPU, a disk, a network or a package
-    "is not on this machine; use cpu or auto": "training/preflight.py",
+    "is not on this machine; use cpu or auto": "training/devices.py",
+    "GPUs that this process sees": "training/devices.py",
     "of free disk; a run needs at least": "training/preflight.py",
     "the Hub could not be reached at": "data/hub.py",
     "pip install": "training/loggers/run_logs.py",

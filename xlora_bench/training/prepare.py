@@ -10,8 +10,6 @@ from typing import Any
 
 import lightning
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import Logger
@@ -28,11 +26,15 @@ from xlora_bench.nn.layers.quantized_linear import entries
 from xlora_bench.runs import seeds
 from xlora_bench.runs.config_hash import canonical, config_hash, relevant
 from xlora_bench.runs.run import Run
-from xlora_bench.runs.sweep_context import running_sweep
+from xlora_bench.runs.sweep_context import running_sweep, sweep_folder
 from xlora_bench.system.lru_cache import collect_garbage
+from xlora_bench.system.ranks import ALONE, Ranks
 from xlora_bench.training.callbacks import Costs, EpochCheckpoint, EpochStreams, FactorMonitor
+from xlora_bench.training.callbacks.gradients import SumGradients
+from xlora_bench.training.devices import device_here
 from xlora_bench.training.loggers import RunLabels, RunLogs
 from xlora_bench.training.loop.module import Classifier
+from xlora_bench.training.loop.rank_strategy import RankStrategy
 from xlora_bench.training.options import PARTS, checked_part
 from xlora_bench.training.resolve import RunRequest
 from xlora_bench.training.start_from import load_parent_adapter
@@ -44,7 +46,8 @@ class PreparedRun:
     """An adapted model with its data and trainer, ready for training.
 
     `about` holds entries of the record: hashes, parameter counts and ranks. `checkpoint` is that of the last whole
-    epoch of an interrupted run, else None. `close_logger` takes the summary of the outcome.
+    epoch of an interrupted run, else None. `close_logger` takes the summary of the outcome. Of several
+    `ranks`, only the first one has loggers and writes files.
     """
 
     run: Run
@@ -56,6 +59,7 @@ class PreparedRun:
     close_logger: Callable[[Mapping[str, Any]], None]
     about: Mapping[str, Any]
     init_seconds: float
+    ranks: Ranks = ALONE
 
 
 def prepare(
@@ -64,12 +68,13 @@ def prepare(
     init_from: Path | None = None,
     checkpoint: Path | None = None,
     callbacks: Sequence[lightning.Callback] = (),
+    ranks: Ranks = ALONE,
 ) -> PreparedRun:
     """Load and adapt the model, choose the layout of its batches, and build the trainer.
 
     `init_from` is the file of the parent run's trained adapter, which is loaded as the initial one (None: no parent).
     `checkpoint` is that of the last whole epoch of an interrupted run, if there is one.
-    `callbacks` are called before all others.
+    `callbacks` are called before all others. `ranks`: this process is one of several that train the run.
     """
     started = time.perf_counter()
     collect_garbage()
@@ -82,25 +87,29 @@ def prepare(
         optimizer=parts["optimizer"],
         schedule=parts["scheduler"],
         head={name for name, parameter in model.named_parameters() if any(parameter is one for one in head)},
+        ranks=ranks,
     )
     if init_from is not None:
         load_parent_adapter(model, init_from, head=classifier.head)
-    loggers, costs = OpenLoggers.of(run), Costs()
+    loggers, costs = OpenLoggers.of(run) if ranks.is_first else OpenLoggers([]), Costs(ranks)
+    every_n_steps = run.config["monitor"]["every_n_steps"]
     all_callbacks: list[lightning.Callback] = [
         *callbacks,
-        EpochStreams(run.config["seed"]),
-        FactorMonitor(run.attempt, every_n_steps=run.config["monitor"]["every_n_steps"]),
+        *([SumGradients(ranks)] if ranks.world > 1 else []),
+        EpochStreams(run.config["seed"], ranks),
+        *([FactorMonitor(run.attempt, every_n_steps=every_n_steps)] if ranks.is_first else []),
         costs,
-        EpochCheckpoint(run.attempt),
+        *([EpochCheckpoint(run.attempt, ranks)] if ranks.is_first else []),
         *([LearningRateMonitor(logging_interval="step")] if loggers.opened else []),
         *(instantiate(node) for node in nodes_of("callbacks", run.config.get("callbacks")).values()),
     ]
     logger = [logger for _, logger in loggers.opened] or False
-    corpus, trainer = request.corpus, trainer_of(run.config["trainer"], logger=logger, callbacks=all_callbacks)
+    options = {**run.config["trainer"], **({} if ranks.world == 1 else of_rank(run.config["trainer"], ranks))}
+    corpus, trainer = request.corpus, trainer_of(options, logger=logger, callbacks=all_callbacks)
     return PreparedRun(
         run=run,
         classifier=classifier,
-        data=batches(request, model, trainer),
+        data=batches(request, model, trainer, ranks),
         trainer=trainer,
         costs=costs,
         checkpoint=checkpoint if method.resumable else None,
@@ -111,6 +120,7 @@ def prepare(
             "ranks": method.ranks(model),
         },
         init_seconds=time.perf_counter() - started,
+        ranks=ranks,
     )
 
 
@@ -130,6 +140,19 @@ class OpenLoggers:
         """Pass the summary of the outcome to every logger, and close it."""
         for options, logger in self.opened:
             options.close(logger, summary)
+
+
+def of_rank(options: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Return the options of the trainer by which a rank differs; only the first one shows anything."""
+    with_gpus = device_here(options.get("accelerator", "auto")) == "cuda"
+    device = torch.device("cuda", ranks.rank) if with_gpus else torch.device("cpu")
+    hidden = dict.fromkeys(("enable_progress_bar", "enable_model_summary"), False) | {"profiler": None}
+    return {
+        "accelerator": device.type,
+        "devices": [ranks.rank] if with_gpus else 1,
+        "strategy": RankStrategy(device, ranks),
+        **({} if ranks.is_first else hidden),
+    }
 
 
 def trainer_of(
@@ -184,7 +207,7 @@ def adapted_model(request: RunRequest, method: Method) -> tuple[nn.Module, list[
     return adapted, head, weights
 
 
-def batches(request: RunRequest, model: nn.Module, trainer: lightning.Trainer) -> TextData:
+def batches(request: RunRequest, model: nn.Module, trainer: lightning.Trainer, ranks: Ranks) -> TextData:
     """Return the batches of the run, in the layout that `choose_layout` checks to be exact for `model`.
 
     For the check `model` is moved and cast to where and how it will train.
@@ -211,6 +234,7 @@ def batches(request: RunRequest, model: nn.Module, trainer: lightning.Trainer) -
         train_collator=collator,
         eval_collator=collator,
         num_workers=task.num_workers,
+        ranks=ranks,
     )
 
 
@@ -269,10 +293,3 @@ def without_class_names(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: without_class_names(value) for key, value in node.items() if not str(key).startswith("_")}
     return [without_class_names(value) for value in node] if isinstance(node, list) else node
-
-
-def sweep_folder() -> Path | None:
-    """Return Hydra's folder of the sweep whose job this process runs; None outside of sweeps."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    return Path(HydraConfig.get().sweep.dir).absolute()

@@ -10,12 +10,13 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig
 
 from xlora_bench.data.corpus import Corpus, cached_corpus
+from xlora_bench.data.task import TextTask
 from xlora_bench.models import weight_cache
 from xlora_bench.runs.hydra_internals import compose_like
 from xlora_bench.runs.overrides import parent_overrides
 from xlora_bench.runs.plain_config import plain_config
 from xlora_bench.runs.run import Run, writable
-from xlora_bench.system.options import OptionsError
+from xlora_bench.system.options import OptionsError, fault
 from xlora_bench.training.budget.options import Budget
 from xlora_bench.training.budget.solve import solve_budget
 from xlora_bench.training.caches import Caches
@@ -92,6 +93,7 @@ def request_of(
         cache_dir=Path(paths["cache_dir"]).expanduser(),
         data_dir=Path(paths["data_dir"]).expanduser() if paths["data_dir"] else None,
     )
+    check_rows(corpus, task=parts["task"], devices=config["trainer"].get("devices", 1))
     run = Run.of(
         config,
         choices=choices,
@@ -100,6 +102,20 @@ def request_of(
         parent=parent.run.id if parent else None,
     )
     return RunRequest(run=run, parts=parts, corpus=corpus, caches=caches, parent=parent)
+
+
+def check_rows(corpus: Corpus, *, task: TextTask, devices: int) -> None:
+    """Check that each of several devices has a row of every split that is evaluated.
+
+    Raises:
+        OptionsError: otherwise.
+    """
+    if devices == 1:
+        return
+    for split in task.eval_splits:
+        if (rows := len(corpus.splits[split])) < devices:
+            rule = f"must be at most {rows}, the rows of split {split}; lower it"
+            raise OptionsError([fault("trainer.devices", devices, rule)])
 
 
 @dataclass(frozen=True, kw_only=True)

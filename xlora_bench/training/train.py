@@ -16,10 +16,11 @@ from xlora_bench.runs.run import Run
 from xlora_bench.runs.sweep_context import end_at_home, held_runs_are_deferred, running_sweep, sweep_started
 from xlora_bench.system.torch_threads import threads
 from xlora_bench.training.caches import PROCESS
-from xlora_bench.training.callbacks.checkpoint import threads_of
+from xlora_bench.training.callbacks.checkpoint import devices_of, threads_of
 from xlora_bench.training.callbacks.claim_watch import ClaimWatch
 from xlora_bench.training.fit import fit
 from xlora_bench.training.prepare import prepare
+from xlora_bench.training.rank_processes import fit_in_processes
 from xlora_bench.training.recording import now, record_of
 from xlora_bench.training.resolve import RunRequest, resolve
 
@@ -104,11 +105,18 @@ def train_run(request: RunRequest, claim: Claim) -> Record:
     """
     run, started = request.run.start(rerun=request.run.config["rerun"]), now()
     request = replace(request, run=run)
-    checkpoint = run.resume_from()
+    devices = run.config["trainer"].get("devices", 1)
+    checkpoint = usable_checkpoint(run, devices=devices)
     try:
         with threads(threads_of(checkpoint)):  # another number would give other digits
-            init_from, watch = parent_adapter(request), ClaimWatch(claim, run.progress)
-            outcome = fit(prepare(request, init_from=init_from, checkpoint=checkpoint, callbacks=[watch]))
+            init_from = parent_adapter(request)
+            if devices == 1:
+                watch = ClaimWatch(claim, run.progress)
+                outcome = fit(prepare(request, init_from=init_from, checkpoint=checkpoint, callbacks=[watch]))
+            else:
+                outcome = fit_in_processes(
+                    run, devices=devices, init_from=init_from, checkpoint=checkpoint, check=claim.check
+                )
             record = record_of(request, outcome, started=started)
         claim.check()
         run.end(record)
@@ -127,6 +135,18 @@ def train_run(request: RunRequest, claim: Claim) -> Record:
         end_failed(request, record_of(request, failure, started=started))
         raise
     return record
+
+
+def usable_checkpoint(run: Run, *, devices: int) -> Path | None:
+    """Return the checkpoint of an interrupted run; None with a warning if it was trained on another number of devices.
+
+    With dropout its masks would be those of neither number.
+    """
+    checkpoint = run.resume_from()
+    if checkpoint is None or (before := devices_of(checkpoint)) == devices:
+        return checkpoint
+    log.warning("run %s starts over: it began with trainer.devices=%d, and now has %d", run.id, before, devices)
+    return None
 
 
 def end_failed(request: RunRequest, record: Record) -> None:

@@ -118,6 +118,13 @@ def test_the_runs_of_a_device_are_a_whole_number(launcher, value):
 
 
 @pytest.mark.usefixtures("three_cores")
+def test_a_worker_has_the_devices_of_a_run(monkeypatch):
+    monkeypatch.setattr(placement, "visible_devices", lambda: ["5", "7", "8", "9", "10"])
+    assert chosen({"trainer": {"devices": 2}}) == (2, 1, ["5,7", "8,9"])
+    assert chosen({"trainer": {"accelerator": "cpu", "devices": 3}}) == (1, 3, [])
+
+
+@pytest.mark.usefixtures("three_cores")
 def test_workers_have_to_fit_into_memory_and_there_is_always_one(monkeypatch):
     free_memory(monkeypatch, 12e9)
     assert workers_in_memory(OmegaConf.create(LARGE)) == 2

@@ -13,7 +13,7 @@ from xlora_bench.runs.grid_rules import Rule, same
 Selection = Literal["best", "last", "cross_split"]
 Aggregation = Literal["mean", "median"]
 
-BATCH = ("task.batch_size", "trainer.accumulate_grad_batches", "trainer.devices")
+BATCH = ("task.batch_size", "trainer.accumulate_grad_batches")
 """Keys whose product is the number of examples of one optimizer step."""
 BASE: Mapping[str, Sequence[Any]] = {"model.dtype": [None, "float32"], "model.quantization": [None]}
 """Keys of a base in fewer bits, and the values of a paper whose `config` does not name them."""

@@ -65,11 +65,17 @@ def write_archive(runs: Iterable[RunArtifacts], path: Path) -> None:
 
 
 def content_of(run: RunArtifacts) -> dict[str, Any]:
-    """Return the archive entry of a run: its record without cosmetic config keys, and the digests of its files."""
+    """Return the archive entry of a run: its record without cosmetic config keys, and the digests of its files.
+
+    The number of devices is kept, without which a run cannot be repeated to the bit.
+    """
     content = run.record.as_json()
     if Path(str(content["config"].get("model", {}).get("name", ""))).is_absolute():
         log.warning("run %s has its model in a folder of this machine: nobody else can verify it", run.record.run_id)
-    return {**content, "config": relevant(content["config"]), "digests": dict(run.digests)}
+    config, trainer = relevant(content["config"]), content["config"].get("trainer", {})
+    if "devices" in trainer:
+        config["trainer"]["devices"] = trainer["devices"]
+    return {**content, "config": config, "digests": dict(run.digests)}
 
 
 def read_archive(path: Path) -> dict[str, RunArtifacts]:

@@ -12,7 +12,7 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from xlora_bench.sweeps.estimate.sizes import Encoder, Rows, encoder_of, rows_of
-from xlora_bench.training.preflight import device_here
+from xlora_bench.training.devices import device_here
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.record import Record
 from xlora_bench.sweeps.estimate.costs import passes_of
-from xlora_bench.training.preflight import device_here
+from xlora_bench.training.devices import device_here
 
 log = logging.getLogger(__name__)
 

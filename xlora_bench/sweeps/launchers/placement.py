@@ -24,29 +24,33 @@ def choose_slots(
 
     `threads` None means 1, because the last digits of a run depend on the number of threads, so it must not vary with
     the machine. `workers` None means `runs_per_device` per GPU, or without GPUs as many as cores and free memory allow.
-    The pool starts workers on demand, so there are never more than runs.
+    A run with `trainer.devices=2` has two GPUs, or else two threads. The pool starts workers on demand, so there are
+    never more than runs.
 
     Raises:
         ValueError: if `slots` refuses a number, `runs_per_device` above 1 has no GPU, or a GPU would get more workers.
     """
     cores = count_cores()
     devices = [] if OmegaConf.select(config, "trainer.accelerator") == "cpu" else visible_devices()
-    threads = 1 if threads is None else threads
+    per_run = OmegaConf.select(config, "trainer.devices") or 1
+    groups = [",".join(devices[first : first + per_run]) for first in range(0, len(devices) - per_run + 1, per_run)]
+    threads = (1 if devices else per_run) if threads is None else threads
     if runs_per_device > 1 and not devices:
         raise ValueError(
             f"`hydra.launcher.runs_per_device` (={runs_per_device}) needs a GPU, and these runs have none: "
             "leave it out, and set workers"
         )
-    room = len(devices) * runs_per_device
+    room = len(groups) * runs_per_device
     if workers is None:
         carried = min(cores // max(1, threads), workers_in_memory(config))
         workers = room or max(1, carried)
-    elif devices and workers > room:
+    elif groups and workers > room:
+        gpus = f"{len(groups)} GPUs" if per_run == 1 else f"{len(groups)} groups of {per_run} GPUs"
         raise ValueError(
-            f"`hydra.launcher.workers` (={workers}) must be at most {len(devices)} GPUs x "
+            f"`hydra.launcher.workers` (={workers}) must be at most {gpus} x "
             f"`hydra.launcher.runs_per_device` (={runs_per_device}); for more runs on a GPU, set runs_per_device"
         )
-    chosen = slots(workers, threads, devices=devices)
+    chosen = slots(workers, threads, devices=groups)
     on = f"{cores} cores" + (f", GPUs {','.join(devices)}" if devices else "")
     on += f" with at most {runs_per_device} runs each" if runs_per_device > 1 else ""
     on += "; the workers share the cores" if workers > cores else ""

@@ -90,7 +90,8 @@ class SweepReport(Callback):
         if self._plan is not None:
             if self._plan.is_part:
                 self._job_started = self._plan.launched
-            enter_sweep(self._plan.name, started=self._plan.started)
+            folder = Path(config.hydra.sweep.dir).absolute()
+            enter_sweep(self._plan.name, started=self._plan.started, folder=folder)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Print the progress line of this run; after the last run, print the table, before Hydra raises a job's error.

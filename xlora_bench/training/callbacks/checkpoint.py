@@ -8,22 +8,26 @@ import torch
 
 from xlora_bench.runs.run import checkpoint_path
 from xlora_bench.system.io import replacing
+from xlora_bench.system.ranks import ALONE, Ranks
 from xlora_bench.training.loop.evaluation import best_of
 from xlora_bench.training.loop.module import Classifier
 from xlora_bench.training.loop.trained_state import save_trained
 
 THREADS = "threads"
-"""Key of a checkpoint under which the number of torch threads is kept."""
+"""Key of a checkpoint under which the number of torch threads, of all ranks together, is kept."""
+DEVICES = "devices"
+"""Key of a checkpoint under which the number of devices is kept."""
 
 
 class EpochCheckpoint(lightning.Callback):
     """Writes `checkpoint/last.ckpt` and `adapter_best.safetensors` in `folder`, each by one atomic rename.
 
-    The checkpoint also holds the number of threads (`threads_of`).
+    The checkpoint also holds the numbers of threads and devices (`threads_of`, `devices_of`).
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ranks: Ranks = ALONE) -> None:
         self.folder = folder
+        self.ranks = ranks
         self.path = checkpoint_path(folder)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
@@ -37,13 +41,21 @@ class EpochCheckpoint(lightning.Callback):
             trainer.save_checkpoint(temporary)
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add the number of threads."""
-        checkpoint[THREADS] = torch.get_num_threads()
+        """Add the numbers of threads and devices."""
+        checkpoint[THREADS] = torch.get_num_threads() * self.ranks.world
+        checkpoint[DEVICES] = self.ranks.world
 
 
 def threads_of(checkpoint: Path | None) -> int | None:
     """Return the number of torch threads that a checkpoint was trained on; None if it is not known."""
-    if checkpoint is None:
-        return None
+    return None if checkpoint is None else _content(checkpoint).get(THREADS)
+
+
+def devices_of(checkpoint: Path) -> int:
+    """Return the number of devices that a checkpoint was trained on."""
+    return _content(checkpoint).get(DEVICES, 1)
+
+
+def _content(checkpoint: Path) -> dict[str, Any]:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return content.get(THREADS) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}

@@ -15,7 +15,7 @@ SECONDS = 5.0
 
 
 class ClaimWatch(lightning.Callback):
-    """Checks the claim every few seconds and before each checkpoint.
+    """Checks the claim every few seconds and before each checkpoint (None: another process checks it).
 
     Each time it writes to `path` as JSON: `epoch` (whole ones), `step` and `steps` of the optimizer, the `time`, and
     `seconds_left` as the steps since the first look predict it (null as long as there is no such step).
@@ -24,7 +24,7 @@ class ClaimWatch(lightning.Callback):
         ClaimLostError: in a hook, if the claim was lost.
     """
 
-    def __init__(self, claim: Claim, path: Path) -> None:
+    def __init__(self, claim: Claim | None, path: Path) -> None:
         self.claim = claim
         self.path = path
         self._next = 0.0
@@ -44,7 +44,8 @@ class ClaimWatch(lightning.Callback):
         self._look(trainer)
 
     def _look(self, trainer: lightning.Trainer) -> None:
-        self.claim.check()
+        if self.claim is not None:
+            self.claim.check()
         now, step = time.time(), trainer.global_step
         steps = trainer.estimated_stepping_batches  # infinite without a limit
         first_step, first = self._first = self._first or (step, now)

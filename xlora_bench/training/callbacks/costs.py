@@ -8,19 +8,24 @@ import lightning
 import numpy as np
 import torch
 
+from xlora_bench.system.ranks import ALONE, Ranks
+
 
 class Costs(lightning.Callback):
     """Sums training and evaluation seconds, samples and tokens over all epochs, including those before a restart.
 
     CPU seconds are those of training, of all threads of this process; processes that make batches are not counted.
     Peak memory in bytes is that of torch's allocator on a GPU. A run on a CPU has none: the memory of its process
-    includes what earlier runs left.
+    includes what earlier runs left. On several ranks, CPU seconds, samples and tokens are sums over them; the other
+    seconds and the memory are those of the first one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self.sums = {"train_seconds": 0.0, "cpu_seconds": 0.0, "eval_seconds": 0.0, "samples": 0, "tokens": 0}
         self.peak_memory_bytes: int | None = None
         self._epoch_start, self._eval_start, self._eval_in_epoch = np.zeros((3, 2))
+        self._before = dict(self.sums)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Reset the GPU's peak memory, which torch counts per process, not per run."""
@@ -30,7 +35,7 @@ class Costs(lightning.Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the timer of an epoch."""
-        self._epoch_start, self._eval_in_epoch = _clocks(), np.zeros(2)
+        self._epoch_start, self._eval_in_epoch, self._before = _clocks(), np.zeros(2), dict(self.sums)
 
     def on_train_batch_end(
         self,
@@ -41,8 +46,9 @@ class Costs(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Add samples and tokens of the batch; update the peak memory of a GPU."""
-        self.sums["samples"] += len(batch["labels"])
-        self.sums["tokens"] += int(batch["tokens"])
+        if self.ranks.world == 1 or trainer.train_dataloader.batch_sampler.rows_in(batch_idx)[0]:  # type: ignore[union-attr]
+            self.sums["samples"] += len(batch["labels"])
+            self.sums["tokens"] += int(batch["tokens"])
         device = trainer.strategy.root_device
         if device.type == "cuda":
             self.peak_memory_bytes = max(self.peak_memory_bytes or 0, torch.cuda.max_memory_allocated(device))
@@ -61,6 +67,11 @@ class Costs(lightning.Callback):
         self.sums["train_seconds"] += float(wall)
         self.sums["cpu_seconds"] += float(cpu)
         self.sums["eval_seconds"] += float(self._eval_in_epoch[0])
+        if self.ranks.world > 1:
+            device, names = trainer.strategy.root_device, ("cpu_seconds", "samples", "tokens")
+            added = [self.sums[name] - self._before[name] for name in names]
+            totals = self.ranks.total(torch.tensor(added, dtype=torch.float64, device=device)).tolist()
+            self.sums |= {name: self._before[name] + total for name, total in zip(names, totals, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums for the checkpoint."""

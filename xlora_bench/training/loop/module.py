@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from xlora_bench.data.task import TextTask
 from xlora_bench.inject.methods.method import Method
 from xlora_bench.models.packed import forward
+from xlora_bench.system.ranks import ALONE, Ranks
 from xlora_bench.training.loop.evaluation import Evaluation
 from xlora_bench.training.loop.loss_watch import LossWatch
 from xlora_bench.training.loop.optimizers import AdamW, Schedule
@@ -34,8 +35,9 @@ class Classifier(Scorer):
         optimizer: AdamW | TorchOptimizer,
         schedule: Schedule | TorchSchedule,
         head: set[str],
+        ranks: Ranks = ALONE,
     ) -> None:
-        super().__init__(model, task=task)
+        super().__init__(model, task=task, ranks=ranks)
         self.method = method
         self.optimizer_options = optimizer
         self.schedule_options = schedule
@@ -47,20 +49,29 @@ class Classifier(Scorer):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
         """Return the task loss plus the method's penalty; stop if that is not finite.
 
-        With gradient accumulation it is weighted: a step follows the mean loss over the rows of its window, also of a
-        partial window and of one with a smaller batch.
+        With gradient accumulation, or on several ranks, it is weighted: a step follows the mean loss over the rows of
+        its window on all ranks, also of a partial window and of one with a smaller batch. Curves and the check have
+        the mean loss over the rows of the batch on all ranks.
         """
         loss = self.loss(forward(self.model, batch), batch["labels"])
-        self.log("train/loss", loss, batch_size=len(batch["labels"]))
+        mean = self.mean_over_ranks(loss, batch_idx)
+        self.log("train/loss", mean, batch_size=len(batch["labels"]))
         penalty = self.method.penalty(self.model)
-        if penalty is not None:
+        if penalty is not None:  # the same on every rank; the weights of the ranks sum to that of one device
             self.log("train/penalty", penalty, batch_size=len(batch["labels"]))
-            loss = loss + penalty
-        self.losses.add(loss, step=self.global_step + 1)
-        if self.stops():
+            loss, mean = loss + penalty, mean + penalty
+        self.losses.add(mean, step=self.global_step + 1)
+        if self.stops(wait=self.ranks.world > 1):  # all ranks stop at the same step
             return None
         weight = self.window_weight(len(batch["labels"]), batch_idx)
         return loss if weight == 1.0 else weight * loss
+
+    def mean_over_ranks(self, loss: Tensor, batch_idx: int) -> Tensor:
+        """Return the mean loss over the rows of a batch on all ranks from the mean `loss` over the rows of this one."""
+        if self.ranks.world == 1:
+            return loss
+        own, rows = self.trainer.train_dataloader.batch_sampler.rows_in(batch_idx)  # type: ignore[union-attr]
+        return self.ranks.total(own / rows * loss.detach() if own else torch.zeros_like(loss))
 
     def stops(self, *, wait: bool = False) -> bool:
         """Return whether a loss was not finite; if so, set `collapse` and stop. See `LossWatch`."""
@@ -80,13 +91,18 @@ class Classifier(Scorer):
     def window_weight(self, rows: int, batch_idx: int) -> float:
         """Return `n b / N` for a batch of b rows in an accumulation window of N rows; Lightning divides by n.
 
-        If the loader does not tell the sizes of its batches, they count alike.
+        On several ranks, b counts the rows of this rank and N those of all. If the loader does not tell the sizes of
+        its batches, they count alike.
         """
         batches_per_step, loader = self.trainer.accumulate_grad_batches, self.trainer.train_dataloader
-        if batches_per_step == 1 or loader is None:
+        shared = self.ranks.world > 1
+        if loader is None or (batches_per_step == 1 and not shared):
             return 1.0
         first = batch_idx // batches_per_step * batches_per_step
         end = min(first + batches_per_step, int(self.trainer.num_training_batches))
+        if shared:
+            rows_in = loader.batch_sampler.rows_in
+            return batches_per_step * rows_in(batch_idx)[0] / sum(rows_in(index)[1] for index in range(first, end))
         if loader.batch_size is None:
             return batches_per_step / (end - first)
         window = min(end * loader.batch_size, len(loader.dataset)) - first * loader.batch_size

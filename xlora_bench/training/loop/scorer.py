@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from xlora_bench.data.task import TextTask
 from xlora_bench.models.packed import forward
+from xlora_bench.system.ranks import ALONE, Ranks
 from xlora_bench.training.loop.evaluation import Evaluation
 
 
@@ -16,21 +17,27 @@ class Scorer(lightning.LightningModule):
     """Evaluates `model` on the eval splits of `task`, in `validate` and `test` of a `lightning.Trainer`.
 
     `evaluations` has one entry per validation so far: metrics and per-example predictions. The sanity check before a
-    training is none. `predict` returns a dict with `idx (n,)` and `logits (n, K)` for each batch.
+    training is none. `predict` returns a dict with `idx (n,)` and `logits (n, K)` for each batch. On several `ranks`,
+    each evaluates its rows, and all have the metrics and predictions of all rows.
     """
 
-    def __init__(self, model: nn.Module, *, task: TextTask) -> None:
+    def __init__(self, model: nn.Module, *, task: TextTask, ranks: Ranks = ALONE) -> None:
         super().__init__()
+        self.ranks = ranks
         self.model = model
         self.task = task
         self.evaluations: list[Evaluation] = []
         self._outputs: list[list[tuple[Tensor, Tensor, Tensor]]] = []
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross entropy of `logits (N, K)`, or the mean squared error of `logits (N, 1)` for regression."""
+        """Return the cross entropy of `logits (N, K)`, or the mean squared error of `logits (N, 1)` for regression.
+
+        It is computed in the dtype of the logits, and in fp32 if that has fewer bits.
+        """
+        logits = logits if logits.dtype == torch.float64 else logits.float()
         if self.task.labels is None:
-            return F.mse_loss(logits.squeeze(-1).float(), labels.float())
-        return F.cross_entropy(logits.float(), labels)
+            return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype))
+        return F.cross_entropy(logits, labels)
 
     def on_validation_epoch_start(self) -> None:
         """Start collecting predictions."""
@@ -68,7 +75,8 @@ class Scorer(lightning.LightningModule):
     def _evaluation(self) -> Evaluation:
         splits = {}
         for split, outputs in zip(self.task.eval_splits, self._outputs, strict=True):
-            idx, logits, labels = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
+            own = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+            idx, logits, labels = (self.ranks.gathered(part).cpu() for part in own)
             order = torch.argsort(idx)
             splits[split] = (idx[order], logits[order], labels[order])
         return Evaluation.of(self.task, epoch=self.current_epoch + 1, splits=splits, loss=self.loss)
