@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from xlora_bench.runs.seeds import derive
+from xlora_bench.system.ranks import Ranks
 from xlora_bench.training.callbacks.checkpoint import EpochCheckpoint
 from xlora_bench.training.callbacks.costs import Costs
 from xlora_bench.training.callbacks.streams import EpochStreams
@@ -49,6 +50,14 @@ def test_each_epoch_has_masks_of_its_own_that_a_seed_repeats():
         assert not torch.equal(first, draws(0, 1))
         assert not torch.equal(first, draws(1, 0))
         assert torch.initial_seed() == derive(1, "dropout", 0)
+
+
+def test_each_rank_has_masks_of_its_own_and_the_first_one_those_of_one_device():
+    with torch.random.fork_rng():
+        for rank, purpose in ((0, ("dropout", 4)), (1, ("dropout", 4, 1))):
+            streams = EpochStreams(7, Ranks(rank=rank, world=2))
+            streams.on_train_epoch_start(SimpleNamespace(current_epoch=4), None)
+            assert torch.initial_seed() == derive(7, *purpose)
 
 
 def test_training_and_evaluation_have_their_wall_clock_and_cpu_seconds(monkeypatch):

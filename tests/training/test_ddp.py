@@ -91,6 +91,8 @@ def test_two_ranks_train_what_one_trains(name, trained):
     for before, after in zip(one["metrics"]["history"], two["metrics"]["history"], strict=True):
         assert after == pytest.approx(before, abs=1e-9)
     assert one["parameters"] == two["parameters"]
+    cost = two["cost"]
+    assert cost["samples_per_second"] * cost["train_seconds"] == pytest.approx(2 * 21)  # rows of both ranks, once each
     for file in ("adapter.safetensors", "adapter_best.safetensors"):
         expected, actual = (load_file(folder / file) for folder in (alone, first))
         assert expected.keys() == actual.keys()
