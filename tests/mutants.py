@@ -37,13 +37,17 @@ LOOP, RUN = "tests/training/loop", "tests/training/test_callbacks.py tests/train
 VARIANTS = "tests/test_conformance.py tests/adapters -k 'linear-fp32 or adapters'"
 INITS = "tests/adapters"
 MUTANTS = [
+    # the page
+    Mutant("names end the script", "results/page/write.py", 'text.replace("<", "\\\\u003c")', "text", "tests/results/page"),
+    Mutant("the page takes the first epochs", "results/page/runs.py", "np.linspace(0, len(values) - 1, most)", "np.linspace(0, most - 1, most)", "tests/results/page"),
+    Mutant("costs of failed runs count", "results/page/scores.py", "* cost.scale).where(done)", "* cost.scale)", "tests/results/page"),
     # training
     Mutant("best is last", "training/callbacks/checkpoint.py", "is evaluations[-1]", "is not None", RUN),
     Mutant("best is the worst epoch", "training/loop/evaluation.py", "return max(evaluations", "return min(evaluations", f"{LOOP} {RUN}"),
     Mutant("a tie goes to the last epoch", "training/loop/evaluation.py", "-evaluation.epoch))", "evaluation.epoch))", f"{LOOP} {RUN}"),
     Mutant("schedule per epoch", "training/loop/module.py", '"interval": "step"', '"interval": "epoch"', f"{LOOP} {RUN}"),
     Mutant("retraction one step late", "training/loop/module.py", "self.global_step + 1)\n\n    def configure", "self.global_step)\n\n    def configure", f"{LOOP} {RUN}"),
-    Mutant("penalty left out", "training/loop/module.py", "loss = loss + penalty", "loss = loss + 0 * penalty", f"{LOOP} {RUN}"),
+    Mutant("penalty left out", "training/loop/module.py", "loss, mean = loss + penalty, mean + penalty", "loss, mean = loss + 0 * penalty, mean + penalty", f"{LOOP} {RUN}"),
     Mutant("a collapse is no stop", "training/loop/module.py", "self.collapse, self.trainer.should_stop = fault, True", "self.collapse = fault", f"{LOOP} {RUN}"),
     Mutant("window counted by batches", "training/loop/module.py", "return batches_per_step * rows / window", "return batches_per_step / (end - first)", LOOP),
     Mutant("partial window not weighted", "training/loop/module.py", "return batches_per_step * rows / window", "return 1.0", LOOP),
@@ -52,9 +56,13 @@ MUTANTS = [
     Mutant("head rate ignored", "training/loop/optimizers.py", "rate = head_lr if name in head else", "rate = lr if name in head else", LOOP),
     Mutant("warmup rounded down", "training/loop/optimizers.py", "math.ceil(self.warmup * total_steps)", "int(self.warmup * total_steps)", LOOP),
     Mutant("betas swapped", "training/loop/optimizers.py", "betas=(self.betas[0], self.betas[1])", "betas=(self.betas[1], self.betas[0])", LOOP),
-    Mutant("loss sums", "training/loop/scorer.py", "return F.cross_entropy(logits.float(), labels)", "return F.cross_entropy(logits.float(), labels, reduction='sum')", LOOP),
+    Mutant("loss sums", "training/loop/scorer.py", "return F.cross_entropy(logits, labels)", "return F.cross_entropy(logits, labels, reduction='sum')", LOOP),
     Mutant("the same masks every epoch", "training/callbacks/streams.py", '"dropout", trainer.current_epoch', '"dropout", 0', "tests/training/test_callbacks.py"),
     Mutant("no clipping by default", "../conf/trainer/default.yaml", "gradient_clip_val: 1.0", "gradient_clip_val: null", LOOP),
+    # several devices
+    Mutant("a rank's loss is not weighted by its rows", "training/loop/module.py", "return loss if weight == 1.0 else weight * loss", "return loss", "tests/training/test_ddp.py -k two_ranks"),
+    Mutant("a row is on two ranks", "system/ranks.py", "return rows[self.rank :: self.world]", "return rows[self.rank // 2 :: self.world]", "tests/training/test_ddp.py -k two_ranks"),
+    Mutant("the gradients are not summed", "system/ranks.py", "            distributed.all_reduce(tensor)\n", "            pass\n", "tests/training/test_ddp.py -k two_ranks"),
     # variants
     Mutant("scale lost with dropout", "nn/layers/linear.py", "F.linear(F.linear(x, A) * delta.scaling, B)", "F.linear(F.linear(x, A), B)", "tests/nn tests/adapters"),
     Mutant("dropout of the base input", "nn/layers/linear.py", "x = drop(x.to(A.dtype), delta.dropout, training=self.training)", "x = x.to(A.dtype)", "tests/nn tests/adapters"),
@@ -90,7 +98,7 @@ MUTANTS = [
     Mutant("a failed run is finished", "runs/record.py", 'and record.status != "failed" else None', "else None", "tests/runs"),
     Mutant("a damaged cache is believed", "system/checked_file.py", "if checksum == checksum_of(tensors):", "if checksum is not None:", "tests/system tests/data/test_tokenize.py"),
     Mutant("a damaged checkpoint is believed", "runs/run.py", "damaged = file.testzip()", "damaged = None", "tests/runs"),
-    Mutant("a run is published without its hashes", "runs/run.py", "replace(record, files=files)", "record", "tests/runs"),
+    Mutant("a run is published without its hashes", "runs/run.py", "replace(record, files=files, attempt=self.number)", "replace(record, attempt=self.number)", "tests/runs"),
     Mutant("another run's record counts", "runs/record.py", "run_id != folder.name and", "False and", "tests/runs"),
     Mutant("a sanity check counts", "training/loop/scorer.py", "if self.trainer.sanity_checking:", "if False:", "tests/training/loop/test_plain_trainer.py"),
     Mutant("a resumed run takes the threads of the machine", "training/train.py", "with threads(threads_of(checkpoint)):", "with threads(None):", "tests/training/test_train.py -k killed"),
@@ -155,7 +163,7 @@ MUTANTS = [
     Mutant("completed runs with one seed are averaged", "results/statistics/pairs.py", "if seed in result[key]:", "if False:", "tests/results"),
     Mutant("a collapsed run is completed", "training/fit.py", '"status": "collapsed" if reason else "completed"', '"status": "completed"', "tests/training/test_train.py"),
     Mutant("the last entry is the first", "training/fit.py", '"last": evaluations[-1].summary()', '"last": evaluations[0].summary()', "tests/training/test_fit.py"),
-    Mutant("a completed run is trained again", "training/train.py", 'record = None if run.config["rerun"] else run.finished()', "record = None", "tests/training"),
+    Mutant("a completed run is trained again", "training/train.py", 'return not run.config["rerun"] or datetime', "return datetime", "tests/training"),
     Mutant("a parent that collapsed is a start", "training/train.py", 'if record.status != "completed":', 'if record.status == "failed":', "tests/training/test_start_from.py"),
     Mutant("the adapter of the last epoch is the start", "training/train.py", 'path = parent.folder / "adapter_best.safetensors"', 'path = parent.folder / "adapter.safetensors"', "tests/training/test_fit.py"),
     Mutant("the parent is not part of the id", "runs/run.py", 'config_hash({**config, "start_from": parent}, data=data)', 'config_hash({**config, "start_from": None}, data=data)', "tests/training/test_start_from.py tests/runs"),

@@ -102,6 +102,7 @@ def test_entries_agree_with_table_and_comparison(tmp_path):
     (failed,) = (entry for entry in entries if entry["failed"])
     assert failed["n"] == 0
     assert failed["score"] is None
+    assert failed["parameters"] is None
     assert failed["front"] == []
 
 
