@@ -1,15 +1,17 @@
-"""What a results folder with many runs costs after the training: its table, its states, a progress line.
+"""What a results folder with many runs costs after the training: its table, its page, its states, a progress line.
 
     python -m benchmarks.bookkeeping [--runs 5000] [--listed 10000]
 
-`table`: `xlora-bench table` of `--runs` records with predictions, from the start of the process to its end. `status`:
-`xlora-bench status` of `--listed` runs, likewise. `progress line`: job file and line of one run, when so many runs of
-its sweep have ended before. The results folders are made up: four tasks, 50 methods, 25 seeds or more, 300 examples,
-three epochs. Seconds are CPU time of all threads.
+`table`: `xlora-bench table` of `--runs` records with predictions, from the start of the process to its end. `report`:
+`xlora-bench report` of them, likewise. `page opens`: from the address of this page to its tables in headless Chromium,
+wall-clock time, the best of three; `MB`: the size of the page. `status`: `xlora-bench status` of `--listed` runs.
+`progress line`: job file and line of one run, when so many runs of its sweep have ended before. The results folders are
+made up: four tasks, 50 methods, 25 seeds or more, 300 examples, three epochs. Seconds are CPU time of all threads.
 """
 
 import itertools
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -73,6 +75,8 @@ def main() -> None:
     listed = made(WORK / "listed", options.listed, predictions=False)
     rows = [
         {"what": "table", "runs": options.runs, "seconds": command("table", with_predictions)},
+        {"what": "report", "runs": options.runs, "seconds": command("report", with_predictions)},
+        {"what": "page opens", "runs": options.runs, **opened(with_predictions / "report.html")},
         {"what": "status", "runs": options.listed, "seconds": command("status", listed)},
         *({"what": "progress line", "runs": count, "seconds": line(count)} for count in (10, options.listed)),
     ]
@@ -214,6 +218,26 @@ def command(name: str, folder: Path) -> float:
     subprocess.run([sys.executable, "-m", "xlora_bench", name, str(folder)], check=True, capture_output=True)
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def opened(page: Path) -> dict[str, float]:
+    """Return the seconds until a page is ready in headless Chromium (NaN without one), and its size in MB."""
+    size = {"MB": page.stat().st_size / 1e6}
+    if (chromium := shutil.which("chromium")) is None:
+        return {"seconds": math.nan, **size}
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - of the extra `dev`
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        seconds = []
+        for _ in range(3):
+            tab, start = browser.new_page(), time.perf_counter()
+            tab.goto(page.as_uri())
+            tab.wait_for_selector("html[data-ready=true]")
+            seconds.append(time.perf_counter() - start)
+            tab.close()
+        browser.close()
+    return {"seconds": min(seconds), **size}
 
 
 if __name__ == "__main__":
