@@ -154,7 +154,7 @@ def test_a_sweep_on_two_devices_has_a_table_and_an_interrupted_run_goes_on_to_it
 def test_a_killed_rank_ends_the_run_as_failed(tiny, tmp_path):
     process = started(tmp_path, *command_line(tiny, "trainer.max_epochs=100000"))
     ranks = ranks_of(process)
-    max(ranks, key=lambda one: one.create_time()).kill()  # they are started in their order
+    max(ranks, key=lambda one: one.pid).kill()  # they are started in their order
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     (record,) = records(tmp_path)

@@ -16,7 +16,7 @@ def test_a_failed_rerun_leaves_the_finished_record_and_a_failed_first_run_is_rec
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr("xlora_bench.training.train.prepare", fails)
-    mine = Run.of({"seed": 0, "rerun": True}, choices={}, data="d", results_dir=tmp_path)
+    mine = Run.of({"seed": 0, "rerun": True, "trainer": {}}, choices={}, data="d", results_dir=tmp_path)
     mine.folder.mkdir(parents=True)
     request = RunRequest(run=mine, parts={}, corpus=None, caches=Caches())
     claim = Claim(mine.claim).wait()

@@ -79,7 +79,7 @@ def test_the_summary_has_score_parameters_costs_and_ranks(sweep, logged):
         summary, rank = logged[record["run_id"]]["summary"], record["config"]["adapter"].get("rank")
         assert summary["status"] == record["status"]
         assert summary["parameters/trainable"] == record["parameters"]["trainable"]
-        for cost in ("init_seconds", "train_seconds", "eval_seconds", "peak_memory_bytes"):
+        for cost in ("init_seconds", "train_seconds", "eval_seconds", "cpu_seconds"):
             assert summary[f"cost/{cost}"] == pytest.approx(record["cost"][cost])
         assert [summary.get(f"rank/{which}") for which in ("min", "mean", "max")] == 3 * [rank]
     for record in completed(sweep[0]):

@@ -85,7 +85,7 @@ class SweepReport(Callback):
         self._silent = True
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Store the start time, by which a reused record is recognised, and set the sweep name of the process."""
+        """Store the start time, by which records of earlier attempts are recognised, and name the sweep."""
         self._job_started = time.time()
         if self._plan is not None:
             if self._plan.is_part:
@@ -203,7 +203,9 @@ def _ended(config: DictConfig, job_return: JobReturn, results_dir: Path, *, star
     if run is not None and error is None:
         path = results_dir / "runs" / run / "record.json"
         try:
-            record, reused = Record.read(path), path.stat().st_mtime < started
+            record = Record.read(path)
+            began = record.attempt or path.stat().st_mtime * 1000  # older records have no number of an attempt
+            reused = began < int(started * 1000)
         except ValueError as unreadable:
             error = str(unreadable)
     return Job(
