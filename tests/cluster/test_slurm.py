@@ -230,7 +230,11 @@ def test_a_failing_run_ends_as_in_a_serial_sweep(app, tmp_path):
 
 def outcomes(out):
     """The progress lines without their order and times."""
-    lines = [line.partition(" | elapsed")[0].partition(" | ")[2] for line in out.splitlines() if re.match(r"run \d+ of ", line)]
+    lines = [
+        line.partition(" | elapsed")[0].partition(" | ")[2]
+        for line in out.splitlines()
+        if re.match(r"run \d+ of ", line)
+    ]
     return sorted(lines)
 
 
