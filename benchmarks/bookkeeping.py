@@ -232,7 +232,7 @@ def opened(page: Path) -> dict[str, float]:
         seconds = []
         for _ in range(3):
             tab, start = browser.new_page(), time.perf_counter()
-            tab.goto(page.as_uri())
+            tab.goto(page.absolute().as_uri())
             tab.wait_for_selector("html[data-ready=true]")
             seconds.append(time.perf_counter() - start)
             tab.close()
