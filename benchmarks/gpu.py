@@ -200,7 +200,7 @@ def watched(device: str, readings: list[Card]) -> Iterator[None]:
 
 
 def card_of(text: str) -> Card:
-    """Return the summary of the driver's lines, `MiB, watts` each; what is no number counts as not told."""
+    """Return the summary of the driver's lines, `MiB, watts` each; a field that is not a number is NaN."""
     lines = [line.split(",") for line in text.splitlines() if line.count(",") == 1]
     frame = pd.DataFrame(lines, columns=["mib", "watts"]).apply(pd.to_numeric, errors="coerce")
     return Card(float(frame["mib"].max()), float(frame["watts"].mean()))

@@ -3,6 +3,9 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+SHOWN_IDS = 3
+"""A note lists at most this many run ids."""
+
 
 def method_name(key: Hashable, labels: Mapping[str, str] | None = None) -> str:
     """Join the values of a row key to a name; `labels` replaces values, None values are left out."""
@@ -19,3 +22,10 @@ def column_label(names: Sequence[str], key: Sequence[Any]) -> str:
         shown = f"{value:g}" if isinstance(value, float) else str(value)
         parts.append(f"no {key_name}" if value is None else f"{key_name} {shown}" if "." in name else shown)
     return ", ".join(parts)
+
+
+def listed_runs(run_ids: Sequence[str]) -> str:
+    """Return run ids as text, of many only the first: the others are in `runs.csv`."""
+    if len(run_ids) <= SHOWN_IDS:
+        return ", ".join(run_ids)
+    return f"{len(run_ids)} runs ({run_ids[0]} and others, see runs.csv)"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from xlora_bench.results.frame.collect import Reasons
-from xlora_bench.results.frame.method_names import method_name
+from xlora_bench.results.frame.method_names import listed_runs, method_name
 from xlora_bench.results.frame.pivot_axes import is_missing, keys
 from xlora_bench.results.frame.predictions_file import FILE, read_main_split
 from xlora_bench.results.protocols.protocol import Selection
@@ -25,8 +25,6 @@ MEANING: dict[Selection, str] = {
     "last": "Score at the last epoch",
     "cross_split": "Score on one half of the split at the epoch that is best on the other half, mean of both ways",
 }
-SHOWN_IDS = 3
-"""A note lists at most this many run ids."""
 HALVES_SEED = 20_240_501
 """Seed of the split into halves, which all runs of a task share."""
 
@@ -80,14 +78,9 @@ def selection_notes(frame: pd.DataFrame, rows: Sequence[str], labels: Mapping[st
         by_reason: dict[str, list[str]] = {}
         for run_id, reason in missing.items():
             by_reason.setdefault(reason, []).append(run_id)
-        reasons = "; ".join(f"{_listed(run_ids)}: {reason}" for reason, run_ids in by_reason.items())
+        reasons = "; ".join(f"{listed_runs(run_ids)}: {reason}" for reason, run_ids in by_reason.items())
         notes.append(f"Without a score by halves: {reasons}.")
     return notes
-
-
-def _listed(run_ids: Sequence[str]) -> str:
-    more = f" and {len(run_ids) - SHOWN_IDS} more" if len(run_ids) > SHOWN_IDS else ""
-    return f"{', '.join(run_ids[:SHOWN_IDS])}{more}"
 
 
 def scores_under(frame: pd.DataFrame, results_dir: str | Path, selection: Selection) -> pd.Series:

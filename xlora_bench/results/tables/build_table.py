@@ -1,10 +1,11 @@
 """Build a table from the tidy frame: axes, groups over seeds, bold entries, published numbers, notes."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 
 import pandas as pd
 
+from xlora_bench.results.frame.method_names import listed_runs
 from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, find_pivot_axes, keys, ordered, varying
 from xlora_bench.results.frame.trials import without_trials
 from xlora_bench.results.protocols.aggregation import SPREADS, center, interval, spread
@@ -17,9 +18,6 @@ from xlora_bench.results.tables.averages import with_averages
 from xlora_bench.results.tables.consistency_checks import consistency_notes
 from xlora_bench.results.tables.table import Table
 from xlora_bench.results.tables.table_cell import TableCell
-
-SHOWN_IDS = 3
-"""A note lists at most this many run ids."""
 
 RowColumn = tuple[Key, Key]
 
@@ -239,7 +237,7 @@ def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: PivotAxes, label
     bad = frame[frame["status"].isin(["collapsed", "failed"])]
     bad = bad.assign(reason=[str(reason or "no reason recorded") for reason in bad["reason"]])
     for (status, reason), seed_runs in bad.groupby(["status", "reason"], sort=False):
-        names = _listed([run for run in seed_runs["run_id"] if isinstance(run, str)])
+        names = listed_runs([run for run in seed_runs["run_id"] if isinstance(run, str)])
         notes.append(": ".join([str(status).capitalize(), *([names] if names else []), str(reason)]))
     notes += selection_notes(frame, axes.rows, labels)
     notes += consistency_notes(frame)
@@ -247,10 +245,3 @@ def _notes(frame: pd.DataFrame, aggregation: Aggregation, axes: PivotAxes, label
     for path, reason in frame.attrs.get("unreadable", {}).items():
         notes.append(f"Unreadable, not in the table: {path}: {reason}")
     return notes
-
-
-def _listed(run_ids: Sequence[str]) -> str:
-    """Return run ids as text, of many only the first: the others are in `runs.csv`."""
-    if len(run_ids) <= SHOWN_IDS:
-        return ", ".join(run_ids)
-    return f"{len(run_ids)} runs ({run_ids[0]} and others, see runs.csv)"
