@@ -2,11 +2,12 @@
 
     python -m benchmarks.bookkeeping [--runs 5000] [--listed 10000]
 
-`table`: `xlora-bench table` of `--runs` records with predictions, from the start of the process to its end. `report`:
-`xlora-bench report` of them, likewise. `page opens`: from the address of this page to its tables in headless Chromium,
-wall-clock time, the best of three; `MB`: the size of the page. `status`: `xlora-bench status` of `--listed` runs.
-`progress line`: job file and line of one run, when so many runs of its sweep have ended before. The results folders are
-made up: four tasks, 50 methods, 25 seeds or more, 300 examples, three epochs. Seconds are CPU time of all threads.
+`table`: `xlora-bench table` of `--runs` records with predictions, from the start of the process to its end; `first
+look`: without the index of an earlier look (the folder `.index`). `report`: `xlora-bench report` of them, after the
+tables. `page opens`: from the address of this page to its tables in headless Chromium, wall-clock time, the best of
+three; `MB`: the size of the page. `status`: `xlora-bench status` of `--listed` runs. `progress line`: job file and
+line of one run, when so many runs of its sweep have ended before. The results folders are made up: four tasks, 50
+methods, 25 seeds or more, 300 examples, three epochs. Seconds are CPU time of all threads.
 """
 
 import itertools
@@ -34,6 +35,7 @@ from xlora_bench.data import metrics
 from xlora_bench.data.task import TextTask
 from xlora_bench.runs.command_line import CommandLine
 from xlora_bench.runs.config_folder import CONFIGS
+from xlora_bench.runs.read_records import INDEX
 from xlora_bench.runs.record import Record
 from xlora_bench.sweeps.planning.jobs import EndedJobs, Job, PlannedRun
 from xlora_bench.sweeps.planning.plan_file import SweepPlan
@@ -74,10 +76,10 @@ def main() -> None:
     with_predictions = made(WORK / "recorded", options.runs, predictions=True)
     listed = made(WORK / "listed", options.listed, predictions=False)
     rows = [
-        {"what": "table", "runs": options.runs, "seconds": command("table", with_predictions)},
+        *twice("table", with_predictions, runs=options.runs),
         {"what": "report", "runs": options.runs, "seconds": command("report", with_predictions)},
         {"what": "page opens", "runs": options.runs, **opened(with_predictions / "report.html")},
-        {"what": "status", "runs": options.listed, "seconds": command("status", listed)},
+        *twice("status", listed, runs=options.listed),
         *({"what": "progress line", "runs": count, "seconds": line(count)} for count in (10, options.listed)),
     ]
     frame = pd.DataFrame(rows)
@@ -210,6 +212,12 @@ def line(count: int) -> float:
         ended.end(job)
         progress_line(job, ended=ended, runs=len(runs), shown={"seed"}, elapsed=1.0)
     return (time.process_time() - start) / 10
+
+
+def twice(name: str, folder: Path, *, runs: int) -> list[dict[str, Any]]:
+    """Return the rows of a subcommand on a results folder that has no index yet, and then again."""
+    shutil.rmtree(folder / INDEX, ignore_errors=True)
+    return [{"what": what, "runs": runs, "seconds": command(name, folder)} for what in (f"{name}, first look", name)]
 
 
 def command(name: str, folder: Path) -> float:

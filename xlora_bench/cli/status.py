@@ -22,7 +22,7 @@ ABOUT = """\
 List the runs of a results folder. planned: a sweep has it still to train (or was stopped before it did); running: a
 process trains it now; interrupted: it was stopped, and goes on when the same command is given again; collapsed: the
 loss is not finite, or every prediction is the same; failed: an error stopped it, and the same command, or `xlora-bench
-retry`, trains it again. Nothing is written, so a read-only folder is fine. With --check, the files of each run are
+retry`, trains it again. No run is changed, and a read-only folder is fine. With --check, the files of each run are
 compared with the hashes in its record; the exit code is 1 if one is missing or another one."""
 
 

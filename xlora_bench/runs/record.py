@@ -117,7 +117,7 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record in JSON's own types."""
-        plain: dict[str, Any] = _plain({item.name: getattr(self, item.name) for item in fields(self)})
+        plain: dict[str, Any] = json_value({item.name: getattr(self, item.name) for item in fields(self)})
         return plain
 
     @property
@@ -260,21 +260,21 @@ def _of_schema_1(content: dict[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` in JSON types, with non-finite numbers as strings."""
+def json_value(value: Any) -> Any:
+    """Return `value` in JSON's own types, with non-finite numbers as the strings of a record."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return json_value(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
 def _numbers(value: Any) -> Any:
-    """Invert `_plain` for non-finite numbers: turn their strings back into floats."""
+    """Invert `json_value` for non-finite numbers: turn their strings back into floats."""
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -197,8 +197,10 @@ def test_reasons_of_many_runs_are_not_copied_with_each_frame(tmp_path):
 def test_a_report_reads_each_file_of_predictions_once(tmp_path, monkeypatch):
     for seed in range(3):
         random_run(tmp_path, f"{seed:016x}", seed=seed)
-    opened, read = [], predictions_file._table
-    monkeypatch.setattr(predictions_file, "_table", lambda path: opened.append(path.parent.name) or read(path))
+    opened, read = [], predictions_file._main_split
+    monkeypatch.setattr(
+        predictions_file, "_main_split", lambda path, **k: opened.append(path.parent.name) or read(path, **k)
+    )
     path = tmp_path / "runs" / f"{0:016x}" / "predictions.parquet"
     left = predictions_file._KEPT.left
     with_selections(collect(tmp_path), tmp_path)

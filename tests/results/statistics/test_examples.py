@@ -10,7 +10,7 @@ from xlora_bench.results.statistics.examples import (
     mcnemar_test,
     resampled_scores,
 )
-from xlora_bench.results.statistics.resampled import draws, weighted_score
+from xlora_bench.results.statistics.resampled import draws, weighted_scores
 
 pytestmark = pytest.mark.slow
 
@@ -45,14 +45,15 @@ def test_a_resample_scores_as_its_rows_repeated(metric):
     for row in counts.astype(int):
         rows = np.repeat(np.arange(N), row)
         expected.append(scored(metric, logits[rows], labels[rows]))
-    assert weighted_score(metric, predictions, labels, counts) == pytest.approx(expected, abs=1e-9)
+    runs = np.stack([labels, predictions])
+    assert weighted_scores(metric, runs, labels, counts)[1] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("metric", CLASSES)
 def test_an_undefined_metric_is_zero_as_in_training(metric):
     labels, logits, _ = example(metric)
     same = np.zeros_like(logits)
-    found = weighted_score(metric, np.zeros(N), labels, np.ones((1, N)))[0]
+    found = weighted_scores(metric, np.zeros((1, N)), labels, np.ones((1, N)))[0, 0]
     assert found == pytest.approx(scored(metric, same, labels), abs=1e-12)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from xlora_bench.data.task import REGRESSION_METRICS
 from xlora_bench.results.frame.predictions_file import COLUMNS, FILE, read_main_split
-from xlora_bench.results.statistics.resampled import weighted_score
+from xlora_bench.results.statistics.resampled import weighted_scores
 from xlora_bench.runs.record import run_folder
 
 SAME = 1e-6
@@ -88,7 +88,7 @@ def _reported(row: Mapping[Hashable, Any], results_dir: Path, metric: str) -> di
 
 def _score(examples: Mapping[str, np.ndarray], metric: str) -> float:
     predictions, labels = examples["prediction"], examples["label"]
-    return float(weighted_score(metric, predictions, labels, np.ones((1, len(labels))))[0])
+    return float(weighted_scores(metric, predictions[None], labels, np.ones((1, len(labels))))[0, 0])
 
 
 def _same_examples(other: Mapping[str, np.ndarray], first: Mapping[str, np.ndarray]) -> bool:

@@ -10,7 +10,8 @@ from typing import Any, Self
 import pandas as pd
 
 from xlora_bench.runs.config_hash import COSMETIC, relevant
-from xlora_bench.runs.record import Record, run_folder
+from xlora_bench.runs.read_records import read_records
+from xlora_bench.runs.record import RECORD, Record, run_folder
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +43,17 @@ def collect(results_dir: str | Path, run_ids: Sequence[str] | None = None) -> pd
     `frame.attrs["unreadable"]` maps unreadable record files to the reason; `frame.attrs["missing"]` lists run ids
     without a record.
     """
-    records, unreadable, missing = [], {}, []
-    for run_id in dict.fromkeys(_run_ids(Path(results_dir)) if run_ids is None else run_ids):
-        path = run_folder(Path(results_dir), run_id) / "record.json"
-        if not path.exists():
-            missing.append(run_id)
-            continue
-        try:
-            records.append(Record.read(path))
-        except ValueError as error:
-            log.warning("%s", error)
-            unreadable[str(path)] = str(error)
+    results_dir = Path(results_dir)
+    wanted = list(dict.fromkeys(_run_ids(results_dir) if run_ids is None else run_ids))
+    every = read_records(results_dir, wanted)
+    missing = [run_id for run_id in wanted if run_id not in every]
+    records, unreadable = [], {}
+    for run_id, record in every.items():
+        if isinstance(record, Record):
+            records.append(record)
+        else:
+            log.warning("%s", record)
+            unreadable[str(run_folder(results_dir, run_id) / RECORD)] = str(record)
     if run_ids is None:
         records.sort(key=lambda record: record.started)
     frame = of_records(records)

@@ -1,11 +1,13 @@
 """Predictions of a run (`predictions.parquet`): one row per epoch, split and example."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow import ArrowException, compute
 from pyarrow.parquet import ParquetFile
 
 FILE = "predictions.parquet"
@@ -22,6 +24,11 @@ def read_predictions(path: Path, columns: Sequence[str] | None = None) -> pd.Dat
     frame = _read(path, pd.read_parquet)
     _check(frame, columns or _all_columns(frame), rows=len(frame))
     return frame if columns is None else frame[list(columns)]
+
+
+def missing() -> str:
+    """Return the error for a run without predictions."""
+    return f"its {FILE} is not there; rerun=true trains it again"
 
 
 class _Kept:
@@ -50,7 +57,7 @@ _KEPT = _Kept(256 * 2**20)
 def read_main_split(path: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Return the columns of the first split in the file, which is the main one, as arrays: four times as fast.
 
-    A report needs each file twice, so what is read is kept for the next call, within 256 MiB.
+    A report needs a file twice, first with all columns; what was read then is kept for the next call, within 256 MiB.
 
     Raises:
         ValueError: as `read_predictions`.
@@ -58,20 +65,12 @@ def read_main_split(path: Path, columns: Sequence[str] | None = None) -> dict[st
     key = (path, path.stat().st_mtime_ns) if path.exists() else None
     content = _KEPT.take(key)
     if content is None:
-        content = _main_split(_read(path, _table))
-        _KEPT.keep(key, content)
+        content = _read(path, partial(_main_split, columns=columns))
+        if columns is None:
+            _KEPT.keep(key, content)
     names = columns or _all_columns(content)
     _check(content, names, rows=len(content.get("split", ())))
     return {name: content[name] for name in names if name != "split"}
-
-
-def _main_split(table: Any) -> dict[str, np.ndarray]:
-    """Return the columns of the main split; of the column `split` one entry."""
-    arrays = {name: table[name].to_numpy() for name in table.column_names}
-    split = arrays.get("split", np.empty(0))
-    main = split == split[0] if len(split) else split
-    content = {name: array if main.all() else array[main] for name, array in arrays.items() if name != "split"}
-    return content if "split" not in arrays else {**content, "split": split[:1]}
 
 
 def _bytes(content: Mapping[str, np.ndarray]) -> int:
@@ -80,16 +79,22 @@ def _bytes(content: Mapping[str, np.ndarray]) -> int:
 
 def _read(path: Path, read: Callable[[Path], Any]) -> Any:
     if not path.exists():
-        raise ValueError(f"its {FILE} is not there; rerun=true trains it again")
+        raise ValueError(missing())
     try:
         return read(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ArrowException) as error:
         raise ValueError(f"its {FILE} cannot be read ({error}); rerun=true trains it again") from error
 
 
-def _table(path: Path) -> Any:
-    with ParquetFile(path) as file:
-        return file.read(use_threads=False)
+def _main_split(path: Path, columns: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """Return the columns of the first split in the file; of the column `split` one entry."""
+    with ParquetFile(path, pre_buffer=False) as file:
+        table = file.read(columns=columns and list(columns), use_threads=False)
+    if "split" not in table.column_names or not len(table):
+        return {name: table[name].to_numpy() for name in table.column_names}
+    main = compute.equal(table["split"], table["split"][0])
+    table = table if compute.all(main).as_py() else table.filter(main)
+    return {name: (table[name][:1] if name == "split" else table[name]).to_numpy() for name in table.column_names}
 
 
 def _all_columns(names: Iterable[str]) -> list[str]:

@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import pandas as pd
 
 from xlora_bench.results.figures.factors import COLUMNS, FACTORS, MOST_RUNS, means
 from xlora_bench.results.frame.pivot_axes import is_missing
-from xlora_bench.runs.record import run_folder
+from xlora_bench.runs.read_records import read_records
+from xlora_bench.runs.record import Record, json_value, run_folder
 
 DIGITS = 6
 """Significant digits of the numbers of a page; records and CSV files have all."""
@@ -33,19 +33,18 @@ def run_table(frame: pd.DataFrame) -> dict[str, Any]:
     for name in frame.columns:
         if name in LEFT_OUT:
             continue
-        values = [plain(value) for value in frame[name]]
-        distinct = list(dict.fromkeys(map(json.dumps, values)))
-        if len(distinct) == 1 and name not in ("run_id", "status", "seed", "score") and len(values) > 1:
+        keys = [(type(value), value) for value in frame[name].tolist()]
+        distinct = {key: plain(key[1]) for key in keys}  # True is not 1
+        values = [distinct[key] for key in keys]
+        texts, indices = _distinct(distinct.values())
+        if len(texts) == 1 and name not in ("run_id", "status", "seed", "score") and len(values) > 1:
             if values[0] is not None:
                 common[str(name)] = values[0]
-        elif all(isinstance(value, float | int) or value is None for value in values):
+        elif all(isinstance(value, float | int) or value is None for value in distinct.values()):
             columns[str(name)] = values
         else:
-            index = {text: number for number, text in enumerate(distinct)}
-            columns[str(name)] = [
-                [json.loads(text) for text in distinct],
-                [index[json.dumps(value)] for value in values],
-            ]
+            index = dict(zip(distinct, indices, strict=True))
+            columns[str(name)] = [texts, [index[key] for key in keys]]
     return {"columns": columns, "common": common, "count": len(frame)}
 
 
@@ -57,11 +56,9 @@ def details(frame: pd.DataFrame, results_dir: Path | None) -> dict[str, Any]:
     `curves` maps a metric to a list of `[epochs, values]` per run, None for a run without it. `ranks` and `machines`
     are `[distinct values, index per run]`. `notes` says what was thinned or left out. Runs without a file have None.
     """
-    read = (
-        _archived(results_dir) if results_dir is not None and results_dir.is_file() else partial(_record, results_dir)
-    )
-    records = [read(str(run_id)) for run_id in frame["run_id"]]
-    histories = [[entry for entry in _history(record) if isinstance(entry, dict)] for record in records]
+    read = _records(results_dir, frame["run_id"].astype(str))
+    records = [read.get(str(run_id)) for run_id in frame["run_id"]]
+    histories = [json_value(record.metrics.get("history", [])) if record else [] for record in records]
     names = dict.fromkeys(name for history in histories for entry in history for name in entry)
     metrics = [name for name in names if name not in ("epoch", "collapsed")]
     most = min(MOST_POINTS, max(LEAST_POINTS, POINTS // max(1, 2 * len(records) * len(metrics))))
@@ -71,8 +68,8 @@ def details(frame: pd.DataFrame, results_dir: Path | None) -> dict[str, Any]:
     factors, note = _factors(frame, results_dir)
     return {
         "curves": {name: [_curve(history, name, most) for history in histories] for name in metrics},
-        "ranks": _distinct([record.get("ranks") or None for record in records]),
-        "machines": _distinct([record.get("machine") or None for record in records]),
+        "ranks": _distinct([(record and record.ranks) or None for record in records]),
+        "machines": _distinct([(record and record.machine) or None for record in records]),
         "factors": factors,
         "notes": [*notes, *note],
     }
@@ -100,27 +97,16 @@ def thinned(values: Sequence[Any], most: int) -> list[Any]:
     return [values[index] for index in np.linspace(0, len(values) - 1, most).round().astype(int)]
 
 
-def _record(results_dir: Path | None, run_id: str) -> dict[str, Any]:
+def _records(results_dir: Path | None, run_ids: Iterable[str]) -> dict[str, Record]:
+    """Return the records of a results folder or an archive that can be read."""
     if results_dir is None:
         return {}
-    try:
-        content = json.loads((run_folder(results_dir, run_id) / "record.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    if results_dir.is_file():
+        from xlora_bench.results.reproduce.records_archive import read_archive  # noqa: PLC0415 - slow to import
 
-
-def _archived(path: Path) -> Callable[[str], dict[str, Any]]:
-    from xlora_bench.results.reproduce.records_archive import read_archive  # noqa: PLC0415 - slow to import
-
-    runs = read_archive(path)
-    return lambda run_id: runs[run_id].record.as_json() if run_id in runs else {}
-
-
-def _history(record: Mapping[str, Any]) -> list[Any]:
-    metrics = record.get("metrics")
-    history = metrics.get("history") if isinstance(metrics, dict) else None
-    return history if isinstance(history, list) else []
+        return {run_id: run.record for run_id, run in read_archive(results_dir).items()}
+    records = read_records(results_dir, run_ids)
+    return {run_id: record for run_id, record in records.items() if isinstance(record, Record)}
 
 
 def _curve(history: Sequence[Mapping[str, Any]], name: str, most: int) -> list[list[Any]] | None:

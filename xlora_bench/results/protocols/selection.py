@@ -1,7 +1,7 @@
 """Selection of the scored epoch: scores of a run under each protocol, from its stored predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,11 @@ import pandas as pd
 from xlora_bench.results.frame.collect import Reasons
 from xlora_bench.results.frame.method_names import listed_runs, method_name
 from xlora_bench.results.frame.pivot_axes import is_missing, keys
-from xlora_bench.results.frame.predictions_file import FILE, read_main_split
+from xlora_bench.results.frame.predictions_file import FILE, missing, read_main_split
 from xlora_bench.results.protocols.protocol import Selection
+from xlora_bench.runs.read_records import INDEX
 from xlora_bench.runs.record import run_folder
+from xlora_bench.system.file_index import FileIndex
 
 if TYPE_CHECKING:
     from xlora_bench.data.task import TextTask
@@ -25,6 +27,8 @@ MEANING: dict[Selection, str] = {
     "last": "Score at the last epoch",
     "cross_split": "Score on one half of the split at the epoch that is best on the other half, mean of both ways",
 }
+CODE = ("data/metrics.py", "results/frame/predictions_file.py", "results/protocols/selection.py")
+"""The modules that these scores depend on."""
 HALVES_SEED = 20_240_501
 """Seed of the split into halves, which all runs of a task share."""
 
@@ -89,15 +93,22 @@ def scores_under(frame: pd.DataFrame, results_dir: str | Path, selection: Select
     `best`: the highest score over epochs; `last`: that of the last epoch; `cross_split`: see `cross_split_score`.
     NaN if unknown; `attrs["problems"]` maps the completed runs among those to the reason.
     """
+    index = FileIndex(Path(results_dir) / INDEX / f"{selection}.json", code=CODE)
     scores, problems = [], {}
-    for row in frame.to_dict("records"):
+    columns = (frame[name] for name in ("run_id", "status", "headline"))
+    for run_id, status, headline in zip(*columns, strict=True):
         score = np.nan
-        if row["status"] == "completed":
+        if status == "completed":
+            compute = partial(_run_score, headline=headline, selection=selection)
+            path = run_folder(Path(results_dir), str(run_id)) / FILE
             try:
-                score = _run_score(row, Path(results_dir), selection)
+                score = index.content(f"{run_id} {headline}", path, compute)
+            except FileNotFoundError:
+                problems[str(run_id)] = missing()
             except ValueError as problem:
-                problems[str(row["run_id"])] = str(problem)
+                problems[str(run_id)] = str(problem)
         scores.append(score)
+    index.write()
     result = pd.Series(scores, index=frame.index, dtype=float, name=COLUMNS[selection])
     result.attrs["problems"] = Reasons(problems)
     return result
@@ -109,10 +120,16 @@ def cross_split_score(epochs: np.ndarray, idx: np.ndarray, score: Score) -> floa
     The rows are split by `idx` into halves H1, H2. With `e(H)` the epoch with the highest score on H (the earliest of
     equals), the result is `(score(H2, e(H1)) + score(H1, e(H2))) / 2`.
     """
-    inside = np.isin(idx, halves(np.unique(idx)))
+    inside = _inside_first_half(idx.tobytes(), str(idx.dtype))
     by_epoch = [_by_epoch(epochs, rows, score) for rows in (inside, ~inside)]
     best = [max(scores, key=lambda epoch: (scores[epoch], -epoch)) for scores in by_epoch]
     return (by_epoch[1][best[0]] + by_epoch[0][best[1]]) / 2
+
+
+@lru_cache(maxsize=16)  # the runs of a task have the same examples
+def _inside_first_half(idx: bytes, dtype: str) -> np.ndarray:
+    values = np.frombuffer(idx, dtype)
+    return np.isin(values, halves(np.unique(values)))
 
 
 def halves(idx: np.ndarray) -> np.ndarray:
@@ -121,11 +138,12 @@ def halves(idx: np.ndarray) -> np.ndarray:
     return np.sort(idx)[order[: (len(idx) + 1) // 2]]
 
 
-def _run_score(row: dict[Any, Any], results_dir: Path, selection: Selection) -> float:
-    saved = read_main_split(run_folder(results_dir, str(row["run_id"])) / FILE)
-    if is_missing(row["headline"]):
+def _run_score(path: Path, *, headline: Any, selection: Selection) -> float:
+    saved = read_main_split(path)
+    if is_missing(headline):
         raise ValueError("its record names no headline metric")
-    score = partial(_score, saved, str(row["headline"]))
+    logits = np.stack([column for name, column in saved.items() if name.startswith("logit_")], axis=1)
+    score = partial(_score, logits, saved["label"], str(headline))
     if selection == "cross_split":
         return cross_split_score(saved["epoch"], saved["idx"], score)
     by_epoch = _by_epoch(saved["epoch"], np.full(len(saved["epoch"]), True), score)
@@ -136,12 +154,11 @@ def _by_epoch(epochs: np.ndarray, among: np.ndarray, score: Score) -> dict[int, 
     return {int(epoch): score(among & (epochs == epoch)) for epoch in np.unique(epochs[among])}
 
 
-def _score(saved: Mapping[str, np.ndarray], metric: str, rows: np.ndarray) -> float:
-    """Compute a metric from the logits of `rows`, with the code that training uses."""
+def _score(logits: np.ndarray, labels: np.ndarray, metric: str, rows: np.ndarray) -> float:
+    """Compute a metric of `rows` with the code that training uses."""
     from xlora_bench.data import metrics  # noqa: PLC0415 - not needed for tables without predictions
 
-    logits = np.stack([column[rows] for name, column in saved.items() if name.startswith("logit_")], axis=1)
-    return metrics.compute(_task(logits.shape[1], metric), logits, saved["label"][rows])[metric]
+    return metrics.compute(_task(logits.shape[1], metric), logits[rows], labels[rows])[metric]
 
 
 @cache

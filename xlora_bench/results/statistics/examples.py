@@ -3,6 +3,7 @@
 `first` and `second` are the predictions of the two methods, in the same order of examples, one row per shared seed.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from xlora_bench.results.statistics.intervals import LEVEL, UNBOUNDED, Bounds, Interval, cut, of_difference
-from xlora_bench.results.statistics.resampled import draws, weighted_score
+from xlora_bench.results.statistics.resampled import draws, weighted_scores
 
 RESAMPLES = 1000
 
@@ -68,8 +69,8 @@ def resampled_scores(
         ValueError: if the shapes do not match, or the metric is unknown.
     """
     _check(runs, runs, labels)
-    blocks = [np.ones((1, len(labels))), *draws(len(labels), resamples=resamples, seed=seed)]
-    return np.stack([np.concatenate([weighted_score(metric, run, labels, block) for block in blocks]) for run in runs])
+    blocks = itertools.chain([np.ones((1, len(labels)))], draws(len(labels), resamples=resamples, seed=seed))
+    return np.concatenate([weighted_scores(metric, runs, labels, block) for block in blocks], axis=1)
 
 
 def compare_by_example(

@@ -21,49 +21,59 @@ def draws(n: int, *, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
         left -= rows
 
 
-def weighted_score(metric: str, predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return `metric` (b,) of predictions (n,), with example i weighted by `counts[:, i]`, `counts` (b, n).
+def weighted_scores(metric: str, runs: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return `metric` (R, b) of R runs with predictions (R, n), with example i weighted by `counts[:, i]` (b, n).
 
     Raises:
         ValueError: if the metric is unknown.
     """
     if metric not in _METRICS:
         raise ValueError(f"metric (={metric!r}) must be one of {', '.join(_METRICS)}")
-    return _METRICS[metric](np.asarray(predictions), np.asarray(labels), counts)
+    return _METRICS[metric](np.asarray(runs), np.asarray(labels), counts)
 
 
-def _accuracy(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    return counts @ (predictions == labels).astype(np.float64) / counts.sum(axis=1)
+def _accuracy(runs: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return _total(runs == labels, counts) / counts.sum(axis=1)
 
 
-def _f1(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    hits = counts @ ((predictions == 1) & (labels == 1)).astype(np.float64)
-    predicted = counts @ ((predictions == 1).astype(np.float64) + (labels == 1))
-    return _ratio(2 * hits, predicted)
+def _f1(runs: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    hits = _total((runs == 1) & (labels == 1), counts)
+    return _ratio(2 * hits, _total(runs == 1, counts) + _total(labels == 1, counts))
 
 
-def _matthews(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _matthews(runs: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Gorodkin's R_K: (c n - sum_k p_k t_k) / sqrt((n^2 - sum p_k^2)(n^2 - sum t_k^2)), 0 where undefined."""
-    classes = np.unique(np.concatenate([predictions, labels]))
-    predicted = counts @ (predictions[:, None] == classes).astype(np.float64)
-    true = counts @ (labels[:, None] == classes).astype(np.float64)
-    right, total = counts @ (predictions == labels).astype(np.float64), counts.sum(axis=1)
-    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
-    return _ratio(right * total - (predicted * true).sum(axis=1), np.sqrt(spread))
+    right, total = _total(runs == labels, counts), counts.sum(axis=1)
+    products, predicted_squares, true_squares = np.zeros_like(right), np.zeros_like(right), np.zeros_like(total)
+    for each in np.union1d(runs, labels):
+        predicted, true = _total(runs == each, counts), _total(labels == each, counts)
+        products += predicted * true
+        predicted_squares += predicted**2
+        true_squares += true**2
+    return _ratio(right * total - products, np.sqrt((total**2 - predicted_squares) * (total**2 - true_squares)))
 
 
-def _pearson(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    x = np.asarray(predictions, dtype=np.float64)
-    y = np.asarray(labels, dtype=np.float64)
-    x, y = x - x.mean(), y - y.mean()
-    moments = counts @ np.stack([x, y, x * y, x * x, y * y], axis=1) / counts.sum(axis=1, keepdims=True)
-    return _correlation(*moments.T)
+def _pearson(runs: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    x, y = np.asarray(runs, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
+    means = (_total(each, counts) / counts.sum(axis=1) for each in (x, y, x * y, x * x, y * y))
+    return _correlation(*means)
 
 
-def _spearman(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    x, y = _ranks(predictions, counts), _ranks(labels, counts)
-    sums = ((counts * each).sum(axis=1) for each in (x, y, x * y, x * x, y * y))
-    return _correlation(*(each / counts.sum(axis=1) for each in sums))
+def _spearman(runs: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    total, y = counts.sum(axis=1), _ranks(labels, counts)
+
+    def of_run(predictions: np.ndarray) -> np.ndarray:
+        x = _ranks(predictions, counts)
+        return _correlation(*((counts * each).sum(axis=1) / total for each in (x, y, x * y, x * x, y * y)))
+
+    return np.stack([of_run(predictions) for predictions in runs])
+
+
+def _total(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the sum of `values` (..., n) over the examples of each draw: (..., b)."""
+    total: np.ndarray = values.astype(np.float64) @ counts.T
+    return total
 
 
 def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 from xlora_bench.runs.claim import holder_of
 from xlora_bench.runs.command_line import CommandLine, without_keys
 from xlora_bench.runs.overrides import Overrides, as_text, from_lines
+from xlora_bench.runs.read_records import read_records
 from xlora_bench.runs.record import Record
 from xlora_bench.runs.run import checkpoint_path, claim_path, last_attempt, progress_path
 from xlora_bench.sweeps.planning.jobs import Job, read_jobs
@@ -70,19 +72,22 @@ class _Requested:
 
 
 def run_states(results_dir: Path) -> list[RunState]:
-    """Return the state of every run of a results folder, in the order in which they were asked for. Writes nothing."""
+    """Return the state of every run of a results folder, in the order in which they were asked for."""
     requested: dict[object, _Requested] = {}
     for request in _requests(results_dir):
         earlier = requested.get(request.key)
         known = request.run_id or (earlier.run_id if earlier else None)
         requested[request.key] = replace(request, run_id=known)
     by_id = {request.run_id: request for request in requested.values() if request.run_id}
-    names = {path.name for kind in ("runs", "attempts") for path in (results_dir / kind).glob("*") if path.is_dir()}
-    folders = {name: results_dir / "runs" / name for name in sorted(names)}
+    recorded, tried = ({path.name for path in (results_dir / kind).glob("*/")} for kind in ("runs", "attempts"))
+    runs = results_dir / "runs"
+    folders = {name: runs / name for name in sorted(recorded | tried)}
     result = [_not_started(request) for request in requested.values() if request.run_id not in folders]
     order = {request.run_id: -number for number, request in enumerate(reversed(requested.values()))}
+    records = read_records(results_dir, folders)
     for run_id in sorted(folders, key=lambda run_id: order.get(run_id, 1)):
-        result.append(_started(folders[run_id], by_id.get(run_id)))
+        attempt = last_attempt(folders[run_id]) if run_id in tried else None
+        result.append(_started(folders[run_id], by_id.get(run_id), records.get(run_id), attempt))
     return result
 
 
@@ -108,11 +113,19 @@ def _requests(results_dir: Path) -> list[_Requested]:
     The plans of workers in Slurm come before all: they tell the run ids, and the sweep that started them its launcher.
     """
     workers = [request for path in (results_dir / "slurm").glob(f"*/*/{FILE}") for request in _of_sweep(path)]
-    plans = (results_dir / "hydra").rglob(FILE)
+    plans = _plans(results_dir / "hydra")
     single = (results_dir / "hydra").glob("*/*/run.json")
     paths = sorted([*plans, *single], key=lambda path: (path.stat().st_mtime, path))
     others = [request for path in paths for request in (_of_sweep if path.name == FILE else _of_single_run)(path)]
     return [*(replace(one, command_line=one.command_line.without_launcher()) for one in workers), *others]
+
+
+def _plans(folder: Path) -> Iterator[Path]:
+    """Yield the plans below a folder; the folders of jobs, which are called by their numbers, have none."""
+    for name, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if not each.isdecimal()]
+        if FILE in files:
+            yield Path(name) / FILE
 
 
 def _of_sweep(path: Path) -> Iterator[_Requested]:
@@ -158,10 +171,12 @@ def _not_started(request: _Requested) -> RunState:
     )
 
 
-def _started(folder: Path, request: _Requested | None) -> RunState:
-    """Return the state of a run from its folder."""
-    record, problem = _record(folder / "record.json")
-    state, reason = _state(folder, record, problem, request.job if request else None)
+def _started(
+    folder: Path, request: _Requested | None, read: Record | ValueError | None, attempt: Path | None
+) -> RunState:
+    """Return the state of a run from its folder, its record (an error if it cannot be read), and its last attempt."""
+    record, problem = (None, str(read)) if isinstance(read, ValueError) else (read, None)
+    state, reason = _state(folder, record, problem, request.job if request else None, attempt)
     return RunState(
         state=state,
         run_id=folder.name,
@@ -172,8 +187,9 @@ def _started(folder: Path, request: _Requested | None) -> RunState:
     )
 
 
-def _state(folder: Path, record: Record | None, problem: str | None, job: Job | None) -> tuple[str, str | None]:
-    attempt = last_attempt(folder)
+def _state(
+    folder: Path, record: Record | None, problem: str | None, job: Job | None, attempt: Path | None
+) -> tuple[str, str | None]:
     if attempt is not None and (holder := holder_of(claim_path(folder))) is not None:
         return "running", ", ".join(filter(None, [holder, progress_text(attempt)]))
     if record is not None:
@@ -195,16 +211,6 @@ def progress_text(attempt: Path) -> str:
         return f"epoch {state['epoch'] + 1}, step {state['step']} of {state['steps']}, {ago} s ago{rest}"
     except (KeyError, TypeError, OverflowError):  # an older version, or steps without a limit
         return ""
-
-
-def _record(path: Path) -> tuple[Record | None, str | None]:
-    """Return the record in `path`, or why it cannot be read; neither if there is none."""
-    if not path.exists():
-        return None, None
-    try:
-        return Record.read(path), None
-    except ValueError as error:
-        return None, str(error)
 
 
 def overrides_to_repeat(run: RunState) -> list[str]:

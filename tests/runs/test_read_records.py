@@ -1,0 +1,69 @@
+import json
+
+import pytest
+from xxhash import xxh3_128_hexdigest
+
+from tests.helpers.records import record
+from xlora_bench.results.frame.collect import collect
+from xlora_bench.runs.read_records import read_records
+from xlora_bench.runs.record import Record
+from xlora_bench.sweeps.reporting.run_states import run_states
+
+COUNT = 120
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(COUNT):
+        known = {"score": number / COUNT, "config": {"adapter": {"rank": number}, "model": {"name": "m"}}}
+        record(f"{number:03d}", **known).write(tmp_path / "runs" / f"{number:03d}" / "record.json")
+    (tmp_path / "runs" / "damaged").mkdir()
+    (tmp_path / "runs" / "damaged" / "record.json").write_text("{")
+    (tmp_path / "runs" / "empty").mkdir()
+    return tmp_path
+
+
+def names_of(folder):
+    return sorted(path.name for path in (folder / "runs").iterdir())
+
+
+def test_records_of_the_index_are_those_of_the_files(folder, monkeypatch):
+    def all_of(folder):
+        records = read_records(folder, names_of(folder))
+        assert list(records) == [name for name in names_of(folder) if name != "empty"]
+        assert "cannot be read" in str(records.pop("damaged"))
+        return records
+
+    first = all_of(folder)
+    assert first == {run_id: Record.read(folder / "runs" / run_id / "record.json") for run_id in first}
+    read, opened = Record.read, []
+    monkeypatch.setattr(Record, "read", lambda path: opened.append(path.parent.name) or read(path))
+    assert all_of(folder) == first
+    assert opened == ["damaged"]
+    record("007", score=0.75).write(folder / "runs" / "007" / "record.json")
+    assert all_of(folder)["007"].score == 0.75
+    (folder / "runs" / "008").rename(folder / "runs" / "elsewhere")
+    assert "is of the run 008" in str(read_records(folder, ["elsewhere"])["elsewhere"])
+
+
+def test_states_and_frame_are_the_same_with_and_without_the_index(folder):
+    def both():
+        return run_states(folder), collect(folder)
+
+    (states, frame), (again, same) = both(), both()
+    assert (folder / ".index" / "records.json").exists()
+    assert again == states
+    assert same.equals(frame)
+    assert same.attrs == frame.attrs
+
+
+def test_a_forged_record_in_the_index_is_an_error_of_its_run_alone(folder):
+    read_records(folder, names_of(folder))
+    index = folder / ".index" / "records.json"
+    content = json.loads(index.read_bytes().partition(b"\n")[2])
+    top = content["files"]["003"][1]["="]
+    content["parts"][top]["seed"] = "a text"
+    text = json.dumps(content).encode()
+    index.write_bytes(xxh3_128_hexdigest(text).encode() + b"\n" + text)
+    records = read_records(folder, names_of(folder))
+    assert [run_id for run_id, each in records.items() if isinstance(each, ValueError)] == ["003", "damaged"]
