@@ -27,7 +27,7 @@ test-quick: setup ## Run the tests that take milliseconds: every subpackage, con
 
 test-cluster: setup ## Run the tests on a Slurm (root, Debian's slurmctld slurmd slurm-client munge) and a Ray of this machine
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
-	XLORA_BENCH_CLUSTER=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster $(if $(SELECT),-k "$(SELECT)")
+	XLORA_BENCH_CLUSTER=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m cluster
 
 test-gpu: setup ## Run the tests that need a GPU, and on the CPU those that take any device
 	@$(BIN)/python -c "import torch; torch.cuda.is_available() or print('no GPU is here: the tests that need one are skipped; the others of tests/training/test_devices.py run on the CPU')"

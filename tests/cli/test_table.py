@@ -71,7 +71,9 @@ def test_a_table_reads_each_file_of_a_run_at_most_twice(tmp_path, monkeypatch):
         record(run["run_id"], score=run["score"], **known).write(tmp_path / "runs" / run["run_id"] / "record.json")
     read = []
     opened = predictions_file.ParquetFile
-    monkeypatch.setattr(predictions_file, "ParquetFile", lambda path: read.append(path) or opened(path))
+    monkeypatch.setattr(
+        predictions_file, "ParquetFile", lambda path, **options: read.append(path) or opened(path, **options)
+    )
     plain = predictions_file.pd.read_parquet
     monkeypatch.setattr(predictions_file.pd, "read_parquet", lambda path: read.append(path) or plain(path))
     records = []

@@ -5,6 +5,7 @@ from xxhash import xxh3_128_hexdigest
 
 from tests.helpers.records import record
 from xlora_bench.results.frame.collect import collect
+from xlora_bench.runs.read_records import _index as index_of
 from xlora_bench.runs.read_records import read_records
 from xlora_bench.runs.record import Record
 from xlora_bench.sweeps.reporting.run_states import run_states
@@ -29,6 +30,7 @@ def names_of(folder):
 
 def test_records_of_the_index_are_those_of_the_files(folder, monkeypatch):
     def all_of(folder):
+        index_of.cache_clear()
         records = read_records(folder, names_of(folder))
         assert list(records) == [name for name in names_of(folder) if name != "empty"]
         assert "cannot be read" in str(records.pop("damaged"))
@@ -48,6 +50,7 @@ def test_records_of_the_index_are_those_of_the_files(folder, monkeypatch):
 
 def test_states_and_frame_are_the_same_with_and_without_the_index(folder):
     def both():
+        index_of.cache_clear()
         return run_states(folder), collect(folder)
 
     (states, frame), (again, same) = both(), both()
@@ -65,5 +68,6 @@ def test_a_forged_record_in_the_index_is_an_error_of_its_run_alone(folder):
     content["parts"][top]["seed"] = "a text"
     text = json.dumps(content).encode()
     index.write_bytes(xxh3_128_hexdigest(text).encode() + b"\n" + text)
+    index_of.cache_clear()
     records = read_records(folder, names_of(folder))
     assert [run_id for run_id, each in records.items() if isinstance(each, ValueError)] == ["003", "damaged"]

@@ -1,6 +1,7 @@
 """Read the records of a results folder; those that have not changed since the last time come from an index."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def read_records(results_dir: Path, run_ids: Iterable[str]) -> dict[str, Record 
 
     Nobody may change the mappings of these records: runs share them.
     """
-    index = FileIndex(results_dir / INDEX / "records.json", code=("runs/record.py",))
+    index = _index(results_dir.absolute() / INDEX / "records.json")
     records: dict[str, Record | ValueError] = {}
     runs = results_dir / "runs"
     for run_id in run_ids:
@@ -30,6 +31,11 @@ def read_records(results_dir: Path, run_ids: Iterable[str]) -> dict[str, Record 
             records[run_id] = ValueError(str(error))
     index.write()
     return records
+
+
+@lru_cache(maxsize=2)
+def _index(path: Path) -> FileIndex:
+    return FileIndex(path, code=("runs/record.py",))
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ KINDS: dict[Any, str] = {
     int: "a whole number",
     dict[str, Any]: "a mapping",
 }
+NUMBER, NESTED = float | np.floating | np.integer, list | dict
 LATER_KEYS = {"files", "attempt"}
 """Keys that records of older versions of schema 2 lack."""
 DEEPEST = 50
@@ -95,7 +96,7 @@ class Record:
                 raise ValueError(f"`config.{group}` of run {self.run_id} must be a mapping")
         for name in ("choices", "hashes", "versions", "code", "parameters", "cost", "ranks", "files"):
             for key, value in getattr(self, name).items():
-                if isinstance(value, list | dict):
+                if isinstance(value, NESTED):
                     raise ValueError(f"`{name}.{key}` of run {self.run_id} must be one value, not {value!r}"[:300])
         headline, history = self.metrics.get("headline"), self.metrics.get("history", [])
         if not isinstance(headline, str | None) or not isinstance(history, list):
@@ -181,10 +182,7 @@ def is_numeric(entry: Any) -> bool:
     """Return whether `entry` maps names to numbers that a float can hold; NaN and infinity included."""
     if not isinstance(entry, dict):
         return False
-    return all(
-        isinstance(value, float | np.floating | np.integer) or (type(value) is int and abs(value) < 2**63)
-        for value in entry.values()
-    )
+    return all(isinstance(value, NUMBER) or (type(value) is int and abs(value) < 2**63) for value in entry.values())
 
 
 def check_depth(value: dict[str, Any] | list[Any], depth: int = 0) -> None:
@@ -192,7 +190,7 @@ def check_depth(value: dict[str, Any] | list[Any], depth: int = 0) -> None:
     if depth == DEEPEST and value:
         raise ValueError(f"it is nested in more than {DEEPEST} levels")
     for item in value.values() if isinstance(value, dict) else value:
-        if isinstance(item, dict | list):
+        if isinstance(item, NESTED):
             check_depth(item, depth + 1)
 
 

@@ -56,7 +56,7 @@ def details(frame: pd.DataFrame, results_dir: Path | None) -> dict[str, Any]:
     `curves` maps a metric to a list of `[epochs, values]` per run, None for a run without it. `ranks` and `machines`
     are `[distinct values, index per run]`. `notes` says what was thinned or left out. Runs without a file have None.
     """
-    read = _records(results_dir, frame["run_id"].astype(str))
+    read = _records(results_dir, map(str, frame["run_id"]))
     records = [read.get(str(run_id)) for run_id in frame["run_id"]]
     histories = [json_value(record.metrics.get("history", [])) if record else [] for record in records]
     names = dict.fromkeys(name for history in histories for entry in history for name in entry)

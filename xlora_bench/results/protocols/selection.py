@@ -103,7 +103,7 @@ def scores_under(frame: pd.DataFrame, results_dir: str | Path, selection: Select
             path = run_folder(Path(results_dir), str(run_id)) / FILE
             try:
                 score = index.content(f"{run_id} {headline}", path, compute)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):  # the latter: an archive
                 problems[str(run_id)] = missing()
             except ValueError as problem:
                 problems[str(run_id)] = str(problem)

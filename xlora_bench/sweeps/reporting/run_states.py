@@ -121,11 +121,11 @@ def _requests(results_dir: Path) -> list[_Requested]:
 
 
 def _plans(folder: Path) -> Iterator[Path]:
-    """Yield the plans below a folder; the folders of jobs, which are called by their numbers, have none."""
+    """Yield the plans below a folder; the folders of a sweep's jobs, which are called by their numbers, have none."""
     for name, folders, files in os.walk(folder):
-        folders[:] = [each for each in folders if not each.isdecimal()]
         if FILE in files:
             yield Path(name) / FILE
+            folders[:] = [each for each in folders if not each.isdecimal()]
 
 
 def _of_sweep(path: Path) -> Iterator[_Requested]:
