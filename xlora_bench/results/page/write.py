@@ -4,7 +4,10 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
+from hashlib import sha256
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,14 @@ from xlora_bench.results.page.charts import diagram_rows, looks, specifications
 from xlora_bench.results.page.runs import details, plain, run_table
 from xlora_bench.results.page.scores import cost_labels, entries
 from xlora_bench.results.tables.table import Table
+from xlora_bench.runs.config_folder import CACHE_DIR
 from xlora_bench.system.escape import one_line
 from xlora_bench.system.io import write_atomically
 
 NAME = "report.html"
 VEGA_LITE = "6.4"
+BUNDLES = {"1.9.0.post1": "373b1f84072b31010f15ceb787be6b415c53936411aae267c8c2b2b6ccde46e7"}
+"""By version of vl-convert-python: SHA-256 of the JavaScript that it gives for `VEGA_LITE`."""
 DIRECTIONS = re.compile(r"\\(u202[a-e]|u206[6-9])")
 """Characters in JSON that change the direction of writing; the page shows their names."""
 MOST_LAYERS = 200
@@ -166,15 +172,33 @@ def _shown(value: Any) -> Any:
 @cache
 def _libraries() -> dict[str, str]:
     """Return JavaScript and CSS of the libraries: DataTables from itables, Vega-Lite from vl-convert."""
-    import vl_convert  # noqa: PLC0415 - slow to import
-
     itables = files("itables") / "html"
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     return {
-        "vega": script_code(bundle),
+        "vega": script_code(vega_bundle(Path(CACHE_DIR).expanduser() / "page")),
         "tables": script(json.dumps((itables / "dt_bundle.js").read_text(encoding="utf-8"))),
         "tables_css": (itables / "dt_bundle.css").read_text(encoding="utf-8"),
     }
+
+
+def vega_bundle(folder: Path) -> str:
+    """Return the JavaScript of Vega-Lite. Building it takes two seconds; it is kept in `folder` if its hash is known.
+
+    Others may write into a shared cache, so a file with another hash is not used.
+    """
+    version = metadata.version("vl-convert-python")
+    path = folder / f"vega-{version}.js"
+    with suppress(OSError):
+        content = path.read_bytes()
+        if sha256(content).hexdigest() == BUNDLES.get(version):
+            return content.decode()
+    import vl_convert  # noqa: PLC0415 - slow to import
+
+    bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE))
+    if version in BUNDLES:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, bundle)
+    return bundle
 
 
 def script_code(code: str) -> str:

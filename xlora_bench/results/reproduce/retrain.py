@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xlora_bench.results.reproduce.run_artifacts import RunArtifacts, read_run
+from xlora_bench.runs.config_folder import CACHE_DIR
 from xlora_bench.runs.record import Record
 from xlora_bench.system.torch_threads import threads
 from xlora_bench.training.caches import Caches
@@ -18,8 +19,6 @@ from xlora_bench.training.trust import AGAIN, BASES, check_recorded, parts_from_
 
 log = logging.getLogger(__name__)
 
-CACHE_DIR = "~/.cache/xlora_bench"
-"""The default `paths.cache_dir`; a record names no folder that is written to."""
 RUN_ID = "[0-9a-f]{16}"
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
