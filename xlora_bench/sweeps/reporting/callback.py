@@ -128,6 +128,8 @@ class SweepReport(Callback):
         self._stop_heartbeat()
         plan, self._plan = self._plan, None
         atexit.unregister(self._report)
+        if not plan.runs:  # an error ended the sweep before its runs were known
+            return
         with _silent() if self._silent else _only_warning("no table for this sweep"):
             _report(plan, silent=self._silent)
 
