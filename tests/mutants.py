@@ -42,6 +42,7 @@ MUTANTS = [
     Mutant("the page takes the first epochs", "results/page/runs.py", "np.linspace(0, len(values) - 1, most)", "np.linspace(0, most - 1, most)", "tests/results/page"),
     Mutant("costs of failed runs count", "results/page/scores.py", "* cost.scale).where(done)", "* cost.scale)", "tests/results/page"),
     Mutant("the page takes any script of the cache", "results/page/write.py", "if sha256(content).hexdigest() == BUNDLES.get(version):", "if content:", "tests/results/page/test_libraries.py"),
+    Mutant("a model of images is taken", "models/checkpoint_files.py", 'return [fault("model.name", options.name, f"is a {model_type}, which gives no sequence classifier ({reason})")]', "return []", "tests/models/test_checkpoint_files.py"),
     # the index
     Mutant("a file of the same size is the same", "system/file_index.py", "[status.st_size, status.st_mtime_ns, status.st_ino]", "[status.st_size]", "tests/system"),
     Mutant("a damaged index is believed", "system/file_index.py", "if xxh3_128_hexdigest(text).encode() != digest:", "if False:", "tests/system"),

@@ -13,9 +13,10 @@ from transformers import (
     DebertaV2Config,
     GPT2Config,
     MPNetConfig,
+    ViTConfig,
 )
 
-from xlora_bench.models.checkpoint_files import checkpoint_faults
+from xlora_bench.models.checkpoint_files import checkpoint_faults, config_faults
 from xlora_bench.models.pretrained import Pretrained
 
 
@@ -48,6 +49,12 @@ def test_a_pickle_of_weights_is_not_read(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"`model\.name` .* safetensors"):
         Pretrained(name=str(tmp_path)).read(num_labels=2, seed=0)
+
+
+def test_a_model_of_images_is_refused_by_its_kind(tmp_path):
+    ViTConfig(hidden_size=16, num_hidden_layers=1).save_pretrained(tmp_path)
+    (line,) = config_faults(Pretrained(name=str(tmp_path)), tmp_path)
+    assert line.startswith(f"`model.name` (='{tmp_path}') is a vit, which gives no sequence classifier")
 
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
