@@ -4,6 +4,7 @@ import pytest
 from xxhash import xxh3_128_hexdigest
 
 from tests.helpers.records import record
+from tests.runs.test_schema_1 import old_record
 from xlora_bench.results.frame.collect import collect
 from xlora_bench.runs.read_records import _index as index_of
 from xlora_bench.runs.read_records import read_records
@@ -60,14 +61,35 @@ def test_states_and_frame_are_the_same_with_and_without_the_index(folder):
     assert same.attrs == frame.attrs
 
 
-def test_a_forged_record_in_the_index_is_an_error_of_its_run_alone(folder):
+def test_a_record_in_the_index_is_checked_as_one_in_a_file(folder):
     read_records(folder, names_of(folder))
     index = folder / ".index" / "records.json"
     content = json.loads(index.read_bytes().partition(b"\n")[2])
     top = content["files"]["003"][1]["="]
     content["parts"][top]["seed"] = "a text"
+    content["parts"][content["files"]["004"][1]["="]]["run_id"] = "other"
     text = json.dumps(content).encode()
     index.write_bytes(xxh3_128_hexdigest(text).encode() + b"\n" + text)
     index_of.cache_clear()
     records = read_records(folder, names_of(folder))
-    assert [run_id for run_id, each in records.items() if isinstance(each, ValueError)] == ["003", "damaged"]
+    assert [run_id for run_id, each in records.items() if isinstance(each, ValueError)] == [
+        "003",
+        "004",
+        "damaged",
+    ]
+
+
+def test_what_is_no_file_is_no_record(tmp_path):
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "record.json").symlink_to("record.json")
+    (tmp_path / "cells").touch()
+    (tmp_path / "attempts" / "b" / "1").mkdir(parents=True)
+    assert read_records(tmp_path, ["a", "b"]) == {}
+    assert [(run.run_id, run.state) for run in run_states(tmp_path)] == [("a", "interrupted"), ("b", "interrupted")]
+
+
+def test_a_record_of_schema_1_is_none_of_an_attempt_with_the_same_id(tmp_path):
+    path = old_record(tmp_path)
+    (tmp_path / "attempts" / path.parent.name / "1").mkdir(parents=True)
+    (run,) = run_states(tmp_path)
+    assert (run.state, run.record) == ("interrupted", None)

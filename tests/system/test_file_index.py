@@ -1,5 +1,7 @@
+import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from xxhash import xxh3_128_hexdigest
 
 from xlora_bench.system.file_index import LEAST, FileIndex
 
-CODE = ("system/file_index.py",)
+CODE = ("runs/record.py",)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def read(index, files, code=CODE):
         return {"text": path.read_text(), "same": {"value": math.inf, "=": 1}}
 
     contents = {name: of_texts.content(name, path, text_of) for name, path in files.items()}
-    of_texts.write()
+    of_texts.write(lambda name: files[name].exists())
     return contents, opened
 
 
@@ -81,6 +83,19 @@ def test_an_index_of_another_shape_is_computed_again(text, index, files):
     assert read(index, files)[1] == list(files)
 
 
+def test_what_was_deleted_leaves_the_index_when_it_is_written_next(index, files, tmp_path):
+    read(index, files)
+    files.pop("3").unlink()
+    more = {f"more {number}": tmp_path / f"more {number}.txt" for number in range(LEAST)}
+    for path in more.values():
+        path.write_text("more")
+    known = FileIndex(index, code=CODE)
+    for name, path in more.items():
+        known.content(name, path, Path.read_text)
+    known.write(lambda name: name in files or name in more)
+    assert set(json.loads(index.read_bytes().partition(b"\n")[2])["files"]) == {*files, *more}
+
+
 def test_other_code_computes_again(index, files):
     read(index, files)
     assert read(index, files, code=(*CODE, "system/io.py"))[1] == list(files)
@@ -116,6 +131,6 @@ def test_any_content_comes_back(contents, tmp_path_factory):
     index = FileIndex(folder / ".index" / "any.json", code=CODE)
     for name, content in zip(names, contents, strict=True):
         index.content(name, file, lambda _, content=content: content)
-    index.write()
+    index.write(lambda _: True)
     again = FileIndex(folder / ".index" / "any.json", code=CODE)
     assert [again.content(name, file, lambda _: pytest.fail("computed")) for name in names] == contents

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 CACHE_DIR = "~/.cache/xlora_bench"
-"""The default `paths.cache_dir`: that of what is not a run, and of a run that comes from a record."""
+"""The default of `paths.cache_dir`, where no config names one: for pages, and for a run that is trained again."""
 CONFIGS = next(
     folder for folder in (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf") if folder.is_dir()
 )

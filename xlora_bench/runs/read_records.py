@@ -19,17 +19,20 @@ def read_records(results_dir: Path, run_ids: Iterable[str]) -> dict[str, Record 
     """
     index = _index(results_dir.absolute() / INDEX / "records.json")
     records: dict[str, Record | ValueError] = {}
-    runs = results_dir / "runs"
     for run_id in run_ids:
-        path = runs / f"{run_id}/{RECORD}"
-        path = path if path.exists() else run_folder(results_dir, run_id) / RECORD
+        path = run_folder(results_dir, run_id) / RECORD
+        if not path.exists():
+            continue
         try:
-            records[run_id] = Record(**index.content(run_id, path, _content))
-        except FileNotFoundError:
+            record = Record(**index.content(run_id, path, _content))
+            if record.run_id != run_id and path.parent.parent.name == "runs":
+                raise ValueError(f"record {path} is of the run {record.run_id} in {INDEX}; delete that folder")
+            records[run_id] = record
+        except FileNotFoundError:  # it was replaced or deleted just now
             continue
         except (TypeError, ValueError) as error:
             records[run_id] = ValueError(str(error))
-    index.write()
+    index.write(lambda run_id: run_folder(results_dir, run_id).is_dir())
     return records
 
 

@@ -13,6 +13,7 @@ from xlora_bench.system.io import write_atomically
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
+OWN = "system/file_index.py"
 LEAST = 100
 """Contents that must be new before the index is written: a small folder has none."""
 PART = "="
@@ -31,7 +32,7 @@ class FileIndex:
 
     def __init__(self, path: Path, *, code: Sequence[str]) -> None:
         self.path = path
-        self.version = xxh3_128_hexdigest(b"".join((PACKAGE / name).read_bytes() for name in code))
+        self.version = xxh3_128_hexdigest(b"".join((PACKAGE / name).read_bytes() for name in (OWN, *code)))
         self._known = _read(path, self.version)
         self._new = 0
 
@@ -51,10 +52,14 @@ class FileIndex:
         self._new += 1
         return content
 
-    def write(self) -> None:
-        """Write the index if enough is new; nothing happens in a folder that cannot be written."""
+    def write(self, exists: Callable[[str], bool]) -> None:
+        """Write the index if enough is new, without the names that do not exist any more.
+
+        Nothing happens in a folder that cannot be written.
+        """
         if self._new < LEAST:
             return
+        self._known = {name: known for name, known in self._known.items() if exists(name)}
         parts: dict[str, int] = {}
         files = {name: [state, _packed(content, parts)] for name, (state, content) in self._known.items()}
         text = f'{{"version": "{self.version}", "parts": [{",".join(parts)}], "files": {json.dumps(files)}}}'

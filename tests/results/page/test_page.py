@@ -208,6 +208,14 @@ def test_three_hundred_runs_stay_under_five_megabytes(tmp_path):
     assert path.stat().st_size < 5e6
 
 
+def test_an_empty_entry_of_a_history_is_left_out(tmp_path):
+    whole = record("a")
+    history = [None, *whole.metrics["history"]]
+    record("a", metrics={**whole.metrics, "history": history}).write(tmp_path / "runs" / "a" / "record.json")
+    assert main([str(tmp_path)]) == 0
+    assert data_of(tmp_path / "report.html")["curves"]["accuracy"] == [[[1, 2], [0.5, 0.49]]]
+
+
 def test_long_curves_are_thinned_and_said_so(tmp_path):
     best = {"epoch": 1, "accuracy": 0.5}
     metrics = {"headline": "accuracy", "best": best, "last": best}

@@ -141,6 +141,17 @@ def test_only_the_first_split_counts(tmp_path):
     assert scores_under(collect(tmp_path), tmp_path, "cross_split").tolist() == [1.0]
 
 
+@pytest.mark.parametrize(("first", "rows"), [("validation", 2), (None, 0)])
+def test_rows_without_a_split_do_not_count(first, rows, tmp_path):
+    path = tmp_path / "predictions.parquet"
+    predictions(np.ones((1, 4))).assign(split=[first, first, None, None]).to_parquet(path, index=False)
+    if rows:
+        assert len(predictions_file.read_main_split(path)["idx"]) == rows
+    else:
+        with pytest.raises(ValueError, match="its first row has no split"):
+            predictions_file.read_main_split(path)
+
+
 def test_missing_or_broken_predictions_are_named_and_the_rest_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("xlora_bench.results.reports.report.write_figures", lambda *_, **__: None)
     for seed, name in enumerate(("whole", "without", "broken")):

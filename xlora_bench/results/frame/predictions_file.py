@@ -26,11 +26,6 @@ def read_predictions(path: Path, columns: Sequence[str] | None = None) -> pd.Dat
     return frame if columns is None else frame[list(columns)]
 
 
-def missing() -> str:
-    """Return the error for a run without predictions."""
-    return f"its {FILE} is not there; rerun=true trains it again"
-
-
 class _Kept:
     """What was read once and is read again later; at most `left` bytes of arrays."""
 
@@ -79,7 +74,7 @@ def _bytes(content: Mapping[str, np.ndarray]) -> int:
 
 def _read(path: Path, read: Callable[[Path], Any]) -> Any:
     if not path.exists():
-        raise ValueError(missing())
+        raise ValueError(f"its {FILE} is not there; rerun=true trains it again")
     try:
         return read(path)
     except (OSError, ValueError, ArrowException) as error:
@@ -92,7 +87,9 @@ def _main_split(path: Path, columns: Sequence[str] | None) -> dict[str, np.ndarr
         table = file.read(columns=columns and list(columns), use_threads=False)
     if "split" not in table.column_names or not len(table):
         return {name: table[name].to_numpy() for name in table.column_names}
-    main = compute.equal(table["split"], table["split"][0])
+    if not table["split"][0].is_valid:
+        raise ValueError("its first row has no split")
+    main = compute.fill_null(compute.equal(table["split"], table["split"][0]), False)
     table = table if compute.all(main).as_py() else table.filter(main)
     return {name: (table[name][:1] if name == "split" else table[name]).to_numpy() for name in table.column_names}
 

@@ -33,18 +33,15 @@ def run_table(frame: pd.DataFrame) -> dict[str, Any]:
     for name in frame.columns:
         if name in LEFT_OUT:
             continue
-        keys = [(type(value), value) for value in frame[name].tolist()]
-        distinct = {key: plain(key[1]) for key in keys}  # True is not 1
-        values = [distinct[key] for key in keys]
-        texts, indices = _distinct(distinct.values())
-        if len(texts) == 1 and name not in ("run_id", "status", "seed", "score") and len(values) > 1:
+        values = [plain(value) for value in frame[name]]
+        distinct, indices = _distinct(values)
+        if len(distinct) == 1 and name not in ("run_id", "status", "seed", "score") and len(values) > 1:
             if values[0] is not None:
                 common[str(name)] = values[0]
-        elif all(isinstance(value, float | int) or value is None for value in distinct.values()):
+        elif all(isinstance(value, float | int) or value is None for value in distinct):
             columns[str(name)] = values
         else:
-            index = dict(zip(distinct, indices, strict=True))
-            columns[str(name)] = [texts, [index[key] for key in keys]]
+            columns[str(name)] = [distinct, indices]
     return {"columns": columns, "common": common, "count": len(frame)}
 
 
@@ -58,7 +55,10 @@ def details(frame: pd.DataFrame, results_dir: Path | None) -> dict[str, Any]:
     """
     read = _records(results_dir, map(str, frame["run_id"]))
     records = [read.get(str(run_id)) for run_id in frame["run_id"]]
-    histories = [json_value(record.metrics.get("history", [])) if record else [] for record in records]
+    histories = [
+        [entry for entry in json_value(record.metrics.get("history", [])) if entry] if record else []
+        for record in records
+    ]
     names = dict.fromkeys(name for history in histories for entry in history for name in entry)
     metrics = [name for name in names if name not in ("epoch", "collapsed")]
     most = min(MOST_POINTS, max(LEAST_POINTS, POINTS // max(1, 2 * len(records) * len(metrics))))

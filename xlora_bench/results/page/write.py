@@ -194,7 +194,7 @@ def vega_bundle(folder: Path) -> str:
     import vl_convert  # noqa: PLC0415 - slow to import
 
     bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE))
-    if version in BUNDLES:
+    if sha256(bundle.encode()).hexdigest() == BUNDLES.get(version):
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, bundle)

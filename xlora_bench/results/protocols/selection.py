@@ -11,7 +11,7 @@ import pandas as pd
 from xlora_bench.results.frame.collect import Reasons
 from xlora_bench.results.frame.method_names import listed_runs, method_name
 from xlora_bench.results.frame.pivot_axes import is_missing, keys
-from xlora_bench.results.frame.predictions_file import FILE, missing, read_main_split
+from xlora_bench.results.frame.predictions_file import FILE, read_main_split
 from xlora_bench.results.protocols.protocol import Selection
 from xlora_bench.runs.read_records import INDEX
 from xlora_bench.runs.record import run_folder
@@ -27,7 +27,10 @@ MEANING: dict[Selection, str] = {
     "last": "Score at the last epoch",
     "cross_split": "Score on one half of the split at the epoch that is best on the other half, mean of both ways",
 }
-CODE = ("data/metrics.py", "results/frame/predictions_file.py", "results/protocols/selection.py")
+CODE = (
+    *("data/metrics.py", "data/checks.py", "data/task.py"),
+    *("results/frame/predictions_file.py", "results/protocols/selection.py"),
+)
 """The modules that these scores depend on."""
 HALVES_SEED = 20_240_501
 """Seed of the split into halves, which all runs of a task share."""
@@ -102,13 +105,11 @@ def scores_under(frame: pd.DataFrame, results_dir: str | Path, selection: Select
             compute = partial(_run_score, headline=headline, selection=selection)
             path = run_folder(Path(results_dir), str(run_id)) / FILE
             try:
-                score = index.content(f"{run_id} {headline}", path, compute)
-            except (FileNotFoundError, NotADirectoryError):  # the latter: an archive
-                problems[str(run_id)] = missing()
+                score = index.content(f"{run_id} {headline}", path, compute) if path.exists() else compute(path)
             except ValueError as problem:
                 problems[str(run_id)] = str(problem)
         scores.append(score)
-    index.write()
+    index.write(lambda name: run_folder(Path(results_dir), name.split(" ")[0]).is_dir())
     result = pd.Series(scores, index=frame.index, dtype=float, name=COLUMNS[selection])
     result.attrs["problems"] = Reasons(problems)
     return result

@@ -23,7 +23,7 @@ from xlora_bench.runs.claim import Claim, HeldError
 from xlora_bench.runs.console import console
 from xlora_bench.runs.record import Record, older_records
 from xlora_bench.runs.sweep_context import enter_sweep, leave_sweep
-from xlora_bench.sweeps.planning.jobs import EndedJobs, Job, PlannedRun, clear_jobs
+from xlora_bench.sweeps.planning.jobs import EndedJobs, Job, PlannedRun, clear_jobs, read_jobs
 from xlora_bench.sweeps.reporting.collapse import collapse_lines
 from xlora_bench.sweeps.reporting.heartbeat import Heartbeat, RunsUnderWay, erase_line
 from xlora_bench.sweeps.reporting.plan import Plan, make_plan, sweep_frame
@@ -128,7 +128,7 @@ class SweepReport(Callback):
         self._stop_heartbeat()
         plan, self._plan = self._plan, None
         atexit.unregister(self._report)
-        if not plan.runs:  # an error ended the sweep before its runs were known
+        if not plan.runs and not read_jobs(plan.jobs):  # an error ended the sweep before its first run
             return
         with _silent() if self._silent else _only_warning("no table for this sweep"):
             _report(plan, silent=self._silent)

@@ -84,7 +84,7 @@ def run_states(results_dir: Path) -> list[RunState]:
     folders = {name: runs / name for name in sorted(recorded | tried)}
     result = [_not_started(request) for request in requested.values() if request.run_id not in folders]
     order = {request.run_id: -number for number, request in enumerate(reversed(requested.values()))}
-    records = read_records(results_dir, folders)
+    records = read_records(results_dir, recorded)
     for run_id in sorted(folders, key=lambda run_id: order.get(run_id, 1)):
         attempt = last_attempt(folders[run_id]) if run_id in tried else None
         result.append(_started(folders[run_id], by_id.get(run_id), records.get(run_id), attempt))
