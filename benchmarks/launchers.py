@@ -37,7 +37,7 @@ RUNS = 16
 def main() -> None:
     """Write `launchers.md` and `launchers.csv`."""
     arguments = parser(__doc__, rounds=1)
-    arguments.add_argument("--epochs", type=int, default=10, help="(%(default)s)")
+    arguments.add_argument("--epochs", type=int, default=20, help="(%(default)s)")
     options = started(arguments)
     rows = []
     for copies in (1, 2, 4):
