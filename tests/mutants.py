@@ -42,15 +42,15 @@ MUTANTS = [
     Mutant("the page takes the first epochs", "results/page/runs.py", "np.linspace(0, len(values) - 1, most)", "np.linspace(0, most - 1, most)", "tests/results/page"),
     Mutant("costs of failed runs count", "results/page/scores.py", "* cost.scale).where(done)", "* cost.scale)", "tests/results/page"),
     Mutant("the page takes any script of the cache", "results/page/write.py", "if sha256(content).hexdigest() == BUNDLES.get(version):", "if content:", "tests/results/page/test_libraries.py"),
-    Mutant("a model of images is taken", "models/checkpoint_files.py", 'return [fault("model.name", options.name, f"is a {model_type}, which gives no sequence classifier ({reason})")]', "return []", "tests/models/test_checkpoint_files.py"),
     # the index
     Mutant("a file of the same size is the same", "system/file_index.py", "[status.st_size, status.st_mtime_ns, status.st_ino]", "[status.st_size]", "tests/system"),
     Mutant("a damaged index is believed", "system/file_index.py", "if xxh3_128_hexdigest(text).encode() != digest:", "if False:", "tests/system"),
     Mutant("an index of other code is believed", "system/file_index.py", 'if index["version"] != version:', "if False:", "tests/system"),
     Mutant("records of the index are not checked", "runs/read_records.py", "Record(**index.content(run_id, path, _content))", "type('Any', (Record,), {'__post_init__': id})(**index.content(run_id, path, _content))", "tests/runs/test_read_records.py"),
     # files, configs and the library's promises
+    Mutant("a model of images is taken", "models/checkpoint_files.py", 'return [fault("model.name", options.name, f"is a {model_type}, which gives no sequence classifier ({reason})")]', "return []", "tests/models/test_checkpoint_files.py"),
     Mutant("a config calls anything", "training/trust.py", "if isinstance(kind, type) and issubclass(kind, bases):", "if True:", "tests/training/test_called_classes.py"),
-    Mutant("what a logging config calls is not checked", "training/trust.py", "if not (isinstance(candidate, type) and issubclass(candidate, bases) and inside(candidate.__module__, known)):", "if not isinstance(candidate, type):", "tests/training/test_trust.py"),
+    Mutant("a record names any class", "training/trust.py", "if not (isinstance(candidate, type) and issubclass(candidate, bases) and inside(candidate.__module__, known)):", "if not isinstance(candidate, type):", "tests/training/test_trust.py"),
     Mutant("a parent chain may be a circle", "results/reproduce/retrain.py", "if parent_id in children:", "if False:", "tests/results/reproduce"),
     Mutant("a parent may be any path", "results/reproduce/retrain.py", "if not re.fullmatch(RUN_ID, str(parent_id)):", "if False:", "tests/results/reproduce"),
     Mutant("terminal escapes are printed", "system/escape.py", "return CONTROLS.sub(lambda match: match[0].encode(\"unicode_escape\").decode(), text)", "return text", "tests/system"),

@@ -144,6 +144,7 @@ def test_a_child_comes_home_with_the_parent_that_is_there_already(cluster, tmp_p
         return after[child]
 
     first = child()
+    assert child() == first
     again = child("rerun=true")
     assert again["attempt"] > first["attempt"]
     assert again["started"] > first["finished"]

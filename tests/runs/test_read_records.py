@@ -88,7 +88,7 @@ def test_what_is_no_file_is_no_record(tmp_path):
     assert [(run.run_id, run.state) for run in run_states(tmp_path)] == [("a", "interrupted"), ("b", "interrupted")]
 
 
-def test_a_record_of_schema_1_is_none_of_an_attempt_with_the_same_id(tmp_path):
+def test_an_attempt_does_not_take_the_record_of_schema_1_with_its_id(tmp_path):
     path = old_record(tmp_path)
     (tmp_path / "attempts" / path.parent.name / "1").mkdir(parents=True)
     (run,) = run_states(tmp_path)
