@@ -1,8 +1,9 @@
 """Copies of one command on one results folder, and the memory of a further worker of `hydra/launcher=parallel`.
 
-    python -m benchmarks.launchers [--epochs 10]
+    python -m benchmarks.launchers [--epochs 20]
 
-The sweep has 16 runs of the embedded model and task, each on one thread.
+The sweep has 16 runs of the embedded model and task, each on one thread. Start and report of each copy weigh
+more on short runs: with `--epochs 10`, two copies took .63 of the time of one on this machine.
 
 `copies`: the command is started so many times at once; `trained`
 counts the runs that all of them trained. `workers`: the largest sum of the proportional set sizes (PSS: a page that n
