@@ -45,6 +45,8 @@ def test_records_of_the_index_are_those_of_the_files(folder, monkeypatch):
     assert opened == ["damaged"]
     record("007", score=0.75).write(folder / "runs" / "007" / "record.json")
     assert all_of(folder)["007"].score == 0.75
+    record("007", score=0.5).write(folder / "runs" / "007" / "record.json")
+    assert read_records(folder, ["007"])["007"].score == 0.5  # in the same process
     (folder / "runs" / "008").rename(folder / "runs" / "elsewhere")
     assert "is of the run 008" in str(read_records(folder, ["elsewhere"])["elsewhere"])
 

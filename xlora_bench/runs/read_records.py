@@ -17,14 +17,17 @@ def read_records(results_dir: Path, run_ids: Iterable[str]) -> dict[str, Record 
 
     Nobody may change the mappings of these records: runs share them.
     """
-    index = _index(results_dir.absolute() / INDEX / "records.json")
+    index, checked = _index(results_dir.absolute() / INDEX / "records.json")
     records: dict[str, Record | ValueError] = {}
     for run_id in run_ids:
         path = run_folder(results_dir, run_id) / RECORD
         if not path.exists():
             continue
         try:
-            record = Record(**index.content(run_id, path, _content))
+            content = index.content(run_id, path, _content)
+            if checked.get(run_id, (None,))[0] is not content:
+                checked[run_id] = (content, Record(**content))
+            record = checked[run_id][1]
             if record.run_id != run_id and path.parent.parent.name == "runs":
                 raise ValueError(f"record {path} is of the run {record.run_id} in {INDEX}; delete that folder")
             records[run_id] = record
@@ -37,8 +40,9 @@ def read_records(results_dir: Path, run_ids: Iterable[str]) -> dict[str, Record 
 
 
 @lru_cache(maxsize=2)
-def _index(path: Path) -> FileIndex:
-    return FileIndex(path, code=("runs/record.py",))
+def _index(path: Path) -> tuple[FileIndex, dict[str, tuple[dict[str, Any], Record]]]:
+    """Return the index, and by run the content that was checked before, with its record."""
+    return FileIndex(path, code=("runs/record.py",)), {}
 
 
 def _content(path: Path) -> dict[str, Any]:

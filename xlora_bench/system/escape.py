@@ -82,7 +82,7 @@ def csv(frame: "pd.DataFrame") -> str:
     safe = frame.rename(columns=csv_entry)
     for position, kind in enumerate(safe.dtypes):
         if kind.kind == "O":
-            column = [csv_entry(value) for value in safe.iloc[:, position]]
+            column = [csv_entry(value) for value in safe.iloc[:, position].tolist()]
             safe.isetitem(position, pd.Series(column, dtype=object).to_numpy())
     return str(safe.to_csv(index=False))
 

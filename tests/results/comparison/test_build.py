@@ -8,6 +8,7 @@ from scipy import stats
 from tests.helpers.simulated_sweeps import lose, row, score, sweep, write
 from xlora_bench.results.comparison import write_comparison
 from xlora_bench.results.comparison.build import compare, find_reference
+from xlora_bench.results.comparison.diagram import write_diagram
 from xlora_bench.results.frame.pivot_axes import PivotAxes, find_pivot_axes
 
 pytestmark = pytest.mark.slow
@@ -262,3 +263,14 @@ def test_a_diagram_that_cannot_be_drawn_is_only_a_warning(one_task, tmp_path, mo
         write_comparison(frame, tmp_path, axes=find_pivot_axes(frame), row_labels={})
     assert "no display" in caplog.text
     assert "Critical-difference" not in (tmp_path / "comparison.md").read_text()
+
+
+def test_the_bars_of_a_diagram_are_drawn_in_the_order_of_the_ranks(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("xlora_bench.results.figures.style.save", lambda figure, _: drawn.append(figure) or [])
+    names = [f"method {number}" for number in range(12)]
+    ranks = pd.Series(np.arange(1.0, 13.0), index=names)
+    close = np.abs(ranks.to_numpy()[:, None] - ranks.to_numpy()) < 9
+    write_diagram(ranks, pd.DataFrame(np.where(close, 0.9, 0.01), names, names), tmp_path, tasks=5, distance=9.0)
+    bars = [line.get_xdata().tolist() for line in drawn[0].axes[0].lines if len(line.get_xdata()) > 3]
+    assert bars == [[float(rank) for rank in range(first, first + 9)] for first in range(1, 5)]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from xlora_bench.results.comparison.across import Across, compare_across
 from xlora_bench.results.comparison.columns import Column, compare_column
-from xlora_bench.results.comparison.predictions import read_examples
+from xlora_bench.results.comparison.predictions import PredictionsIndex, read_examples
 from xlora_bench.results.frame.method_names import column_label, method_name
 from xlora_bench.results.frame.pivot_axes import Key, PivotAxes, keys, ordered
 from xlora_bench.results.frame.trials import without_trials
@@ -48,6 +48,7 @@ def compare(
     """
     if frame.attrs.get("selection") == "cross_split":
         results_dir = None
+    predictions = None if results_dir is None else PredictionsIndex(results_dir)
     frame = without_trials(frame).reset_index(drop=True)
     methods = pd.Series(keys(frame, axes.rows), index=frame.index, dtype=object)
     column_keys = pd.Series(keys(frame, axes.columns), index=frame.index, dtype=object)
@@ -61,7 +62,7 @@ def compare(
         here = frame[column_keys == column_key]
         among = methods[here.index]
         try:
-            examples = read_examples(here, among, results_dir)
+            examples = read_examples(here, among, predictions)
             columns.append(
                 compare_column(
                     here, among, key=column_key, order=order, reference=chosen, examples=examples, labels=labels
@@ -69,6 +70,8 @@ def compare(
             )
         except ValueError as problem:
             notes.append(f"{column_label(axes.columns, column_key) or 'The runs'}: not compared: {problem}.")
+    if predictions is not None:
+        predictions.write()
     across, test_notes = _across(columns, axes, labels)
     return Comparison(
         axes=axes, reference=chosen, labels=labels, columns=columns, across=across, notes=[*notes, *test_notes]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from scikit_posthocs import critical_difference_diagram
 
@@ -22,7 +23,7 @@ def write_diagram(ranks: pd.Series, p_pairs: pd.DataFrame, path: Path, *, tasks:
     figure, (panel,) = style.panels(
         [""], [0.3 + 0.13 * (rows * lines + 2)], columns=1, left=1.0, right=1.0, below=0.0, legend=legend
     )
-    critical_difference_diagram(
+    drawn = critical_difference_diagram(
         ranks.rename(names),
         p_pairs.rename(index=names, columns=names),
         alpha=ALPHA,
@@ -35,5 +36,7 @@ def write_diagram(ranks: pd.Series, p_pairs: pd.DataFrame, path: Path, *, tasks:
         marker_props={"s": 8},
         crossbar_props={"color": style.COLOURS[1], "linewidth": 1.8},
     )
+    for (bar,) in drawn["crossbars"]:
+        bar.set_xdata(np.sort(bar.get_xdata()))  # its order is that of a set: another one in each process
     panel.tick_params(labelsize=style.SIZE)
     return style.save(figure, path)

@@ -46,7 +46,7 @@ class PairwiseTest:
         """The mean difference."""
         return float(self.pairs.differences.mean())
 
-    @property
+    @cached_property
     def interval(self) -> Interval | None:
         """The t-interval of the difference over seeds; None for one pair."""
         within = of_difference(self.bounds)

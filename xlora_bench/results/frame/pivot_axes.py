@@ -50,7 +50,7 @@ def find_pivot_axes(frame: pd.DataFrame) -> PivotAxes:
 
 def keys(frame: pd.DataFrame, names: Sequence[str]) -> list[Key]:
     """Return, for each row, the tuple of its values in columns `names`; NaN becomes None so that keys compare equal."""
-    values = [frame[name] if name in frame else pd.Series([None] * len(frame)) for name in names]
+    values = [frame[name].tolist() if name in frame else [None] * len(frame) for name in names]
     return [tuple(None if is_missing(value) else value for value in key) for key in zip(*values, strict=True)] or [
         () for _ in range(len(frame))
     ]

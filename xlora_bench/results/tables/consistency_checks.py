@@ -47,7 +47,7 @@ def _code(frame: pd.DataFrame) -> pd.Series:
 def _note(frame: pd.DataFrame, name: str, *, within: Sequence[str], what: str, advice: str = AGAIN) -> list[str]:
     if name not in frame:
         return []
-    known = frame[[not is_missing(value) for value in frame[name]]]
+    known = frame[frame[name].notna()]
     groups = pd.Series(keys(known, within), index=known.index, dtype=object)
     mixed: dict[str, list[str]] = {}
     for _, group in known.groupby(groups, sort=False):
