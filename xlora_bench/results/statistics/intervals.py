@@ -116,8 +116,8 @@ def _t(array: np.ndarray, level: float) -> tuple[float, float]:
 
 def t_interval(mean: float, error: float, *, freedom: float, level: float) -> tuple[float, float]:
     """Return `mean ± t error`, with t the `(1 + level) / 2` quantile of Student's t with `freedom` degrees."""
-    half = float(special.stdtrit(freedom, (1 + level) / 2)) * error
-    return mean - half, mean + half
+    margin = float(special.stdtrit(freedom, (1 + level) / 2)) * error
+    return mean - margin, mean + margin
 
 
 def _bca(array: np.ndarray, level: float, resamples: int) -> tuple[float, float]:
