@@ -50,6 +50,13 @@ MUTANTS = [
     Mutant("predictions of any metric and epoch are known", "results/comparison/predictions.py", 'f"{run_id} {metric} {best}"', "run_id", "tests/results/comparison/test_predictions.py"),
     Mutant("predictions of the index are in the order of the file", "results/comparison/predictions.py", 'rows = rows[np.argsort(saved["idx"][rows], kind="stable")]', "pass", "tests/results/comparison/test_predictions.py"),
     Mutant("a record is checked once and for all", "runs/read_records.py", "if checked.get(run_id, (None,))[0] is not content:", "if run_id not in checked:", "tests/runs/test_read_records.py"),
+    # attempts that travel
+    Mutant("any attempt that was sent is used", "runs/run.py", "if sent and sent[-1] > max(older, default=0) and not rerun", "if sent and not rerun", "tests/runs/test_sent_attempts.py"),
+    Mutant("a run that is trained again goes on", "runs/run.py", "sent[-1] > max(older, default=0) and not rerun and", "sent[-1] > max(older, default=0) and", "tests/runs/test_sent_attempts.py"),
+    Mutant("an earlier attempt at home is waited for", "training/train.py", "attempt_at_home(run.id) > newest_number(run.folder)", "attempt_at_home(run.id) > 0", "tests/training/test_away_from_home.py"),
+    Mutant("the attempt of an ended run comes home", "sweeps/launchers/ray_node.py", "if Record.read(folder / RECORD).attempt >= number:", "if False:", "tests/sweeps/launchers/test_ray.py"),
+    Mutant("a task forgets what it was sent", "sweeps/launchers/ray_tasks.py", "runs={**sent.runs, run_id: packed(folder)}", "attempts={}, runs={run_id: packed(folder)}", "tests/sweeps/launchers/test_ray.py"),
+    Mutant("the file of an attempt may be half written", "runs/sent_attempts.py", 'if path.is_file() and path != leave_out and not unfinished:', "if path.is_file():", "tests/runs/test_sent_attempts.py"),
     # files, configs and the library's promises
     Mutant("a model of images is taken", "models/checkpoint_files.py", 'return [fault("model.name", options.name, f"is a {model_type}, which gives no sequence classifier ({reason})")]', "return []", "tests/models/test_checkpoint_files.py"),
     Mutant("a config calls anything", "training/trust.py", "if isinstance(kind, type) and issubclass(kind, bases):", "if True:", "tests/training/test_called_classes.py"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -51,9 +52,9 @@ def outcomes(folder):
     }
 
 
-def start(folder, cluster, *arguments):
+def start(folder, cluster, *arguments, sweep=SWEEP):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
-    words = command(folder, *SWEEP, *RAY, f"hydra.launcher.address='{cluster.address}'", *arguments)
+    words = command(folder, *sweep, *RAY, f"hydra.launcher.address='{cluster.address}'", *arguments)
     return subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -123,6 +124,33 @@ def test_runs_come_home_from_nodes_that_share_nothing(cluster, serial, tmp_path)
     assert before["run_id"] not in trained
     assert len(trained) == len(set(trained))
     assert all(one["config"]["paths"]["results_dir"] == str(home) for one in records(home))
+
+
+def test_a_lost_node_that_shares_nothing_costs_at_most_an_epoch(cluster, tmp_path):
+    sweep = ("-m", *SMALL, "trainer.max_epochs=25", "adapter=lora,lu", "seed=0")
+    assert run(tmp_path / "serial", *sweep).returncode == 0
+    home, nodes = tmp_path / "home", tmp_path / "nodes"
+    away = ("hydra.launcher.shared=false", f"hydra.launcher.work_dir={nodes}")
+    first = start(home, cluster, *away, sweep=sweep)
+    wait_for(first, home, "attempts/*/*.tar", 2)
+    os.killpg(first.pid, signal.SIGKILL)  # the first loss is that of the driver
+    first.wait()
+    time.sleep(2)  # Ray ends its tasks
+    for path in nodes.glob("*/attempts"):
+        shutil.rmtree(path)  # as if each node had been replaced
+
+    second = start(home, cluster, *away, sweep=sweep)
+    wait_for(second, nodes, "*/attempts/*/*/checkpoint/progress.json", 2)
+    (lost, *_) = (path.name for path in nodes.iterdir() if any(path.glob("attempts/*/*")))
+    (node,) = (node for node in cluster.list_all_nodes() if lost.endswith(node.node_id[:12]))
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.add_node(num_cpus=1)
+    _, err = ended(second)
+    assert "its worker was lost" in err
+    assert err.count("goes on from the last checkpoint that came home") == 3  # both runs, then the lost one
+    assert outcomes(home) == outcomes(tmp_path / "serial")
+    assert table(home) == table(tmp_path / "serial")
+    assert not list(home.glob("attempts/*/*"))
 
 
 def test_a_child_comes_home_with_the_parent_that_is_there_already(cluster, tmp_path):

@@ -1,11 +1,14 @@
-"""Which record of a run is used where the results folder is not that of the sweep."""
+"""Which record, and which attempt, of a run is used where the results folder is not that of the sweep."""
+
+from contextlib import nullcontext
 
 import pytest
 
 from tests.helpers.records import record
-from xlora_bench.runs.claim import RecordedAtHomeError
-from xlora_bench.runs.run import Run
-from xlora_bench.runs.sweep_context import away_from_home
+from xlora_bench.runs.claim import AtHomeError
+from xlora_bench.runs.run import Run, attempts_folder
+from xlora_bench.runs.sent_attempts import keep_attempt
+from xlora_bench.runs.sweep_context import away_from_home, checkpoint_written
 from xlora_bench.training.train import check_home, usable
 
 BEFORE, AFTER = "1970-01-01T00:00:10+00:00", "1970-01-01T00:00:30+00:00"
@@ -32,9 +35,47 @@ def test_the_record_at_home_is_used_unless_the_run_is_to_be_trained_again(tmp_pa
         record("a", finished=here).write(run.record_path)
     with away_from_home({"a": home} if home else {}):
         if expected == "home":
-            with pytest.raises(RecordedAtHomeError):
+            with pytest.raises(AtHomeError):
                 check_home(run, since=SINCE)
             return
         check_home(run, since=SINCE)
     used = usable(run, since=SINCE)
     assert (used and used.finished) == expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "rerun", "ended", "expected"),
+    [
+        ((7, None, None), False, False, "home"),
+        ((7, 6, None), False, False, "home"),
+        ((7, 6, 5), False, False, "home"),
+        ((7, 8, None), False, False, None),
+        ((7, None, 7), False, False, None),
+        ((7, None, None), True, False, None),
+        ((7, None, None), False, True, None),
+        ((0, None, None), False, False, None),
+    ],
+)
+def test_an_attempt_at_home_is_used_if_it_is_later_than_those_here(tmp_path, numbers, rerun, ended, expected):
+    run = Run(id="a", folder=tmp_path / "runs" / "a", config={"rerun": rerun}, choices={})
+    home, here, sent_here = numbers
+    attempts = attempts_folder(run.folder)
+    attempts.mkdir(parents=True)
+    if here:
+        (attempts / str(here)).mkdir()
+    if sent_here:
+        keep_attempt(b"", attempts, sent_here)
+    if ended:
+        record("a", finished=AFTER).write(run.record_path)
+    raised = pytest.raises(AtHomeError) if expected == "home" else nullcontext()
+    with away_from_home({}, attempts={"a": home} if home else {}), raised:
+        check_home(run, since=SINCE)
+
+
+def test_an_attempt_is_sent_only_away_from_home(tmp_path):
+    sent = []
+    checkpoint_written(tmp_path)
+    with away_from_home({}, send=sent.append):
+        checkpoint_written(tmp_path / "away")
+    checkpoint_written(tmp_path)
+    assert sent == [tmp_path / "away"]

@@ -35,8 +35,8 @@ class HeldError(RuntimeError):
         return f"run {self.folder.name} is trained by {self.holder}"
 
 
-class RecordedAtHomeError(RuntimeError):
-    """The run has a record, but in the results folder of the sweep, which this machine does not see."""
+class AtHomeError(RuntimeError):
+    """The run has a record, or a later attempt, in the results folder of the sweep, which this machine does not see."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)

@@ -25,12 +25,10 @@ from xlora_bench.runs.claim import ClaimLostError
 from xlora_bench.runs.command_line import CommandLine
 from xlora_bench.runs.config_hash import config_hash
 from xlora_bench.runs.record import RECORD, Record, finished, run_files
+from xlora_bench.runs.sent_attempts import COPY, ENDING, kept_numbers, unpack_attempt
 from xlora_bench.system.io import end_publish, hashes_of, publish
 
 log = logging.getLogger(__name__)
-
-COPY = ".copy"
-"""Ending of the name of an attempt that is being copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +108,24 @@ class Run:
     def start(self, *, rerun: bool) -> "Run":
         """Return the run with the number and the folder of a new attempt. The claim must be held.
 
-        It goes on from the files of an interrupted attempt, which it replaces; with `rerun` from none.
+        It goes on from the files of an interrupted attempt, which it replaces, even one that was sent here; with
+        `rerun` from none.
         """
-        for copied in attempts_folder(self.folder).glob(f"*{COPY}"):  # a killed process began it
+        attempts = attempts_folder(self.folder)
+        for copied in attempts.glob(f"*{COPY}"):  # a killed process began it
             shutil.rmtree(copied, ignore_errors=True)
-        older = attempt_numbers(self.folder)
-        new = replace(self, number=max(time.time_ns() // 10**6, *(number + 1 for number in older), 1))
+        older, sent = attempt_numbers(self.folder), kept_numbers(attempts)
+        if sent and sent[-1] > max(older, default=0) and not rerun and unpack_attempt(attempts, sent[-1]):
+            older.append(sent[-1])
+        new = replace(self, number=max(time.time_ns() // 10**6, *(number + 1 for number in [*older, *sent]), 1))
         if older and not rerun:
             copied, unfinished = new.attempt.with_name(f"{new.attempt.name}{COPY}"), shutil.ignore_patterns(".*.tmp")
             old = replace(self, number=older[-1]).attempt
             shutil.copytree(old, copied, ignore=unfinished, copy_function=_link_or_copy)
             copied.rename(new.attempt)
         new.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        for number in sent:
+            (attempts / f"{number}{ENDING}").unlink(missing_ok=True)
         for number in older:
             replace(self, number=number).give_up()
         return new
@@ -195,6 +199,11 @@ def attempts_folder(folder: Path) -> Path:
 def attempt_numbers(folder: Path) -> list[int]:
     """Return the numbers of the attempts at the run that ends in `folder`, in rising order."""
     return sorted(int(path.name) for path in attempts_folder(folder).glob("*") if path.name.isdecimal())
+
+
+def newest_number(folder: Path) -> int:
+    """Return the number of the last attempt at the run that ends in `folder`, be it a packed one; 0 if none is left."""
+    return max(*attempt_numbers(folder), *kept_numbers(attempts_folder(folder)), 0, 0)
 
 
 def last_attempt(folder: Path) -> Path | None:

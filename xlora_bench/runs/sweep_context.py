@@ -1,6 +1,6 @@
 """The sweep whose job this process runs. It changes no number."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,6 +9,8 @@ _started: float | None = None
 _folder: Path | None = None
 _held_runs_are_deferred = False
 _ends_at_home: Mapping[str, str] = {}
+_attempts_at_home: Mapping[str, int] = {}
+_send_attempt: Callable[[Path], None] | None = None
 
 
 def enter_sweep(name: str, *, started: float, folder: Path | None = None) -> None:
@@ -55,17 +57,20 @@ def held_runs_are_deferred() -> bool:
 
 
 @contextmanager
-def away_from_home(ends: Mapping[str, str]) -> Iterator[None]:
+def away_from_home(
+    ends: Mapping[str, str], *, attempts: Mapping[str, int] | None = None, send: Callable[[Path], None] | None = None
+) -> Iterator[None]:
     """In this block, the results folder is not that of the sweep.
 
-    `ends` has the time `finished` of each finished record in the folder of the sweep, by run id.
+    `ends` has the time `finished` of each finished record in the folder of the sweep, by run id, and `attempts` the
+    numbers of the attempts that are kept there. `send` sends an attempt there.
     """
-    global _ends_at_home  # noqa: PLW0603 - as above
-    _ends_at_home = ends
+    global _ends_at_home, _attempts_at_home, _send_attempt
+    _ends_at_home, _attempts_at_home, _send_attempt = ends, attempts or {}, send
     try:
         yield
     finally:
-        _ends_at_home = {}
+        _ends_at_home, _attempts_at_home, _send_attempt = {}, {}, None
 
 
 def end_at_home(run_id: str) -> str | None:
@@ -74,3 +79,14 @@ def end_at_home(run_id: str) -> str | None:
     None: it has no finished record there.
     """
     return _ends_at_home.get(run_id)
+
+
+def attempt_at_home(run_id: str) -> int:
+    """Return the number of the attempt at a run that is kept in the results folder of the sweep; 0 if none is."""
+    return _attempts_at_home.get(run_id, 0)
+
+
+def checkpoint_written(attempt: Path) -> None:
+    """Send an attempt, whose checkpoint is a new one, to the results folder of the sweep, if that is not here."""
+    if _send_attempt is not None:
+        _send_attempt(attempt)

@@ -10,10 +10,16 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from xlora_bench.runs.claim import Claim, ClaimLostError, HeldError, RecordedAtHomeError
+from xlora_bench.runs.claim import AtHomeError, Claim, ClaimLostError, HeldError
 from xlora_bench.runs.record import Record, damages
-from xlora_bench.runs.run import Run
-from xlora_bench.runs.sweep_context import end_at_home, held_runs_are_deferred, running_sweep, sweep_started
+from xlora_bench.runs.run import Run, newest_number
+from xlora_bench.runs.sweep_context import (
+    attempt_at_home,
+    end_at_home,
+    held_runs_are_deferred,
+    running_sweep,
+    sweep_started,
+)
 from xlora_bench.system.torch_threads import threads
 from xlora_bench.training.caches import PROCESS
 from xlora_bench.training.callbacks.checkpoint import devices_of, threads_of
@@ -51,7 +57,8 @@ def get_or_train(request: RunRequest) -> Record:
 
     Raises:
         HeldError: instead of waiting.
-        RecordedAtHomeError: on a machine that does not see the results folder of the sweep, if the record is there.
+        AtHomeError: on a machine that does not see the results folder of the sweep, if the record, or an attempt to go
+            on from, is there.
     """
     run, since = request.run, sweep_started() or time.time()
     claim, holder = Claim(run.claim), ""
@@ -77,13 +84,16 @@ def get_or_train(request: RunRequest) -> Record:
 
 
 def check_home(run: Run, *, since: float) -> None:
-    """Raise a RecordedAtHomeError if only the results folder of the sweep has the record that is to be used."""
-    ended = end_at_home(run.id)
-    if ended is None or not is_current(ended, run, since=since):
-        return
-    here = run.finished()
-    if here is None or here.finished != ended:
-        raise RecordedAtHomeError(run.id)
+    """Raise an AtHomeError if only the results folder of the sweep has the record, or the attempt, that is to be used.
+
+    With `rerun` no attempt is.
+    """
+    ended, here = end_at_home(run.id), run.finished()
+    if ended is not None and is_current(ended, run, since=since):
+        if here is None or here.finished != ended:
+            raise AtHomeError(run.id)
+    elif here is None and not run.config["rerun"] and attempt_at_home(run.id) > newest_number(run.folder):
+        raise AtHomeError(run.id)
 
 
 def usable(run: Run, *, since: float) -> Record | None:
@@ -123,7 +133,7 @@ def train_run(request: RunRequest, claim: Claim) -> Record:
     except SystemExit as stop:  # how Lightning ends after Ctrl-C, which it also turns off
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from stop
-    except (HeldError, RecordedAtHomeError):
+    except (HeldError, AtHomeError):
         raise
     except Exception as error:
         try:
@@ -173,7 +183,7 @@ def parent_adapter(request: RunRequest) -> Path | None:
     log.info("run %s starts from run %s (%s)", run.id, parent.id, " ".join(run.config["start_from"]))
     try:
         record = get_or_train(request.parent)
-    except (HeldError, RecordedAtHomeError):
+    except (HeldError, AtHomeError):
         raise
     except Exception as error:
         raise ValueError(f"the parent run {parent.id} failed: {type(error).__name__}: {error}") from error

@@ -10,11 +10,23 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from tests.helpers.records import record
-from xlora_bench.runs.claim import RecordedAtHomeError
+from xlora_bench.runs.claim import AtHomeError
 from xlora_bench.runs.parcel import packed
 from xlora_bench.runs.record import Record
+from xlora_bench.runs.run import attempts_folder
+from xlora_bench.runs.sent_attempts import keep_attempt, kept_numbers
+from xlora_bench.sweeps.launchers import ray_node, ray_tasks
 from xlora_bench.sweeps.launchers.launcher import failed
-from xlora_bench.sweeps.launchers.ray_node import Home, NewRun, Result, new_runs, remove_earlier_runs
+from xlora_bench.sweeps.launchers.ray_node import (
+    AttemptKeeper,
+    Home,
+    NewRun,
+    Result,
+    Sent,
+    new_runs,
+    remove_earlier_runs,
+    send_attempt,
+)
 from xlora_bench.sweeps.launchers.ray_tasks import RayLauncher, RayTasks
 
 EARLY, LATE = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
@@ -73,6 +85,7 @@ class FakeRay:
 def ray(monkeypatch):
     ray = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(ray_tasks, "keeper", lambda home: None)
     return ray
 
 
@@ -145,12 +158,51 @@ def test_a_task_gets_its_parent_from_home_as_long_as_it_is_there(ray, tmp_path, 
     if deleted:
         path.unlink()
     announced = json.dumps({"run_id": "child"}).encode()
-    ray.results = [Result(job_return=failed([RecordedAtHomeError("parent")]), started=0, announced=announced)]
+    ray.results = [Result(job_return=failed([AtHomeError("parent")]), started=0, announced=announced)]
     assert tasks.wait(None) == []
     assert [task[3:] for task in ray.tasks] == [
-        ({"parent": EARLY}, {}),
-        ({}, {}) if deleted else ({"parent": EARLY}, {"parent": content}),
+        ({"parent": EARLY}, Sent()),
+        ({}, Sent()) if deleted else ({"parent": EARLY}, Sent(runs={"parent": content})),
     ]
+
+
+def test_a_task_gets_all_that_it_has_asked_for_one_after_another(ray, tmp_path):
+    content = packed(write(tmp_path, "parent").parent)
+    for run_id, number in (("child", 3), ("child", 5), ("other", 1)):
+        keep_attempt(f"{run_id} {number}".encode(), attempts_folder(tmp_path / "runs" / run_id), number)
+    tasks = tasks_of(tmp_path)
+    tasks.submit(0, call(tmp_path))
+    announced = json.dumps({"run_id": "child"}).encode()
+    for run_id in ("child", "parent"):
+        ray.results = [Result(job_return=failed([AtHomeError(run_id)]), started=0, announced=announced)]
+        assert tasks.wait(None) == []
+    kept, attempts = {"child": 5, "other": 1}, {"child": (5, b"child 5")}
+    assert [task[4] for task in ray.tasks] == [
+        Sent(kept=kept),
+        Sent(kept=kept, attempts=attempts),
+        Sent(kept=kept, attempts=attempts, runs={"parent": content}),
+    ]
+
+
+def test_an_attempt_comes_home_unless_it_is_too_large_or_a_later_one_has_ended(tmp_path, monkeypatch):
+    home, attempt = Home.of(tmp_path / "home", False, "unused"), tmp_path / "node" / "attempts" / "a" / "7"
+    (attempt / "checkpoint").mkdir(parents=True)
+    (attempt / "checkpoint" / "last.ckpt").write_bytes(b"0" * 1000)
+    keeper = AttemptKeeper(home)
+    actor = SimpleNamespace(keep=SimpleNamespace(remote=keeper.keep))
+    at_home = attempts_folder(home.folder_of("a"))
+    monkeypatch.setattr(ray_node, "MOST_BYTES", 999)
+    send_attempt(actor, attempt)
+    assert kept_numbers(at_home) == []
+    monkeypatch.setattr(ray_node, "MOST_BYTES", 1000)
+    send_attempt(actor, attempt)
+    assert kept_numbers(at_home) == [7]
+    assert home.attempts() == {"a": 7}
+    for ended, expected in ((6, [7]), (7, []), (8, [])):
+        (at_home / "7.tar").unlink(missing_ok=True)
+        write(tmp_path / "home", "a", attempt=ended)
+        send_attempt(actor, attempt)
+        assert kept_numbers(at_home) == expected
 
 
 def test_a_task_sends_its_run_and_the_parents_that_are_not_at_home(tmp_path):

@@ -1,11 +1,13 @@
 """The side of `hydra/launcher=ray` that runs on the nodes of the cluster: one job of a sweep as a task.
 
 Where the node sees the results folder, a task trains as a local worker does. Where it does not, it trains in a folder
-of its node, and the run comes home in the result of the task.
+of its node, and the run comes home in the result of the task. Until then its attempt comes home after each epoch, so
+that another node can go on from it.
 """
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -14,6 +16,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +26,17 @@ from omegaconf import DictConfig, open_dict
 
 from xlora_bench.runs.parcel import packed, publish_packed
 from xlora_bench.runs.record import RECORD, Record, finished, record_paths
+from xlora_bench.runs.run import attempts_folder, newest_number, progress_path
+from xlora_bench.runs.sent_attempts import ENDING, keep_attempt, packed_attempt
 from xlora_bench.runs.sweep_context import away_from_home, leave_sweep
 from xlora_bench.sweeps.launchers.launcher import enter, run_one
 from xlora_bench.sweeps.launchers.sent_errors import portable
 from xlora_bench.sweeps.launchers.workers import THREADS
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 256 * 2**20
+"""Largest attempt that is sent home after each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,43 @@ class Home:
         records = [finished(path) for path in record_paths(self.results_dir)]
         return {record.run_id: record.finished for record in records if record is not None}
 
+    def folder_of(self, run_id: str) -> Path:
+        """Return the folder of a run."""
+        return self.results_dir / "runs" / run_id
+
+    def attempts(self) -> dict[str, int]:
+        """Return the number of the attempt at each run that is kept here, by run id."""
+        ids = {path.parent.name for path in self.results_dir.glob(f"attempts/*/*{ENDING}")}
+        return {run_id: newest_number(self.folder_of(run_id)) for run_id in ids}
+
+
+class AttemptKeeper:
+    """An actor on the machine of the results folder: writes the attempts that come from nodes that do not see it."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def keep(self, run_id: str, number: int, content: bytes) -> None:
+        """Write a packed attempt, unless a later one has ended already."""
+        folder = self.home.folder_of(run_id)
+        with suppress(OSError, ValueError):  # no record
+            if Record.read(folder / RECORD).attempt >= number:
+                return
+        keep_attempt(content, attempts_folder(folder), number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What a task gets from the results folder, by run id: packed runs that it may start from, and packed attempts.
+
+    `kept` has the number of the attempt at each run that is kept there; `keeper` is the actor of an `AttemptKeeper`.
+    """
+
+    runs: Mapping[str, bytes] = field(default_factory=dict)
+    attempts: Mapping[str, tuple[int, bytes]] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
+    keeper: Any = None
+
 
 class NewRun(NamedTuple):
     """A run that a task has trained, packed, and the time `finished` of the record at home that it replaces."""
@@ -82,13 +129,8 @@ class Result:
     announced: bytes | None = None
 
 
-def run_on_node(
-    shared: bytes, config: DictConfig, home: Home, ends: Mapping[str, str], parents: Mapping[str, bytes]
-) -> Result:
-    """Run a job on a node of the cluster.
-
-    `ends` has the time `finished` of each run that is at home; `parents` are packed runs that the job may start from.
-    """
+def run_on_node(shared: bytes, config: DictConfig, home: Home, ends: Mapping[str, str], sent: Sent) -> Result:
+    """Run a job on a node of the cluster. `ends` has the time `finished` of each run that is at home."""
     import torch  # noqa: PLC0415 - slow to import
 
     enter_folder(home)
@@ -101,18 +143,34 @@ def run_on_node(
         return Result(job_return=portable_return(run_one(sweep, config)), started=started)
     folder = node_folder(home)
     remove_earlier_runs(folder, home, ends)
-    for run_id, content in parents.items():
+    for run_id, content in sent.runs.items():
         here = finished(folder / "runs" / run_id / RECORD)
         publish_packed(content, folder / "runs" / run_id, replaces=here.finished if here else None)
+    for run_id, (number, content) in sent.attempts.items():
+        keep_attempt(content, attempts_folder(folder / "runs" / run_id), number)
     with open_dict(config):
         config.paths.results_dir = str(folder)
         config.hydra.sweep.dir = str(folder / "jobs" / f"{os.getpid()}")
-    with away_from_home({run_id: ended for run_id, ended in ends.items() if run_id not in parents}):
+    with away_from_home(
+        {run_id: ended for run_id, ended in ends.items() if run_id not in sent.runs},
+        attempts={run_id: number for run_id, number in sent.kept.items() if run_id not in sent.attempts},
+        send=None if sent.keeper is None else partial(send_attempt, sent.keeper),
+    ):
         job_return = portable_return(run_one(sweep, config))
     path = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir) / "run.json"
     announced = path.read_bytes() if path.exists() else None
     runs = new_runs(folder, announced_id(announced), ends)
     return Result(job_return=job_return, started=started, runs=runs, announced=announced)
+
+
+def send_attempt(keeper: Any, attempt: Path) -> None:
+    """Send an attempt home, without waiting for its arrival. A large one is not sent: its run starts over elsewhere."""
+    try:
+        if sum(path.stat().st_size for path in attempt.rglob("*") if path.is_file()) <= MOST_BYTES:
+            content = packed_attempt(attempt, leave_out=progress_path(attempt))
+            keeper.keep.remote(attempt.parent.name, int(attempt.name), content)
+    except OSError as error:
+        log.warning("the checkpoint of run %s is not sent: %s", attempt.parent.name, error)
 
 
 def remove_earlier_runs(folder: Path, home: Home, ends: Mapping[str, str]) -> None:

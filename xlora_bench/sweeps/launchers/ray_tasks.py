@@ -6,19 +6,22 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from xlora_bench.runs.claim import HeldError, RecordedAtHomeError
+from xlora_bench.runs.claim import AtHomeError, HeldError
 from xlora_bench.runs.console import console
 from xlora_bench.runs.parcel import packed, publish_packed
 from xlora_bench.runs.record import RECORD, finished
+from xlora_bench.runs.run import attempts_folder
+from xlora_bench.runs.sent_attempts import ENDING, kept_numbers
 from xlora_bench.sweeps.launchers.launcher import JobCall, RunLauncher, Sweep, run_one
 from xlora_bench.sweeps.launchers.placement import count_cores
-from xlora_bench.sweeps.launchers.ray_node import Home, Result, announced_id, run_on_node
+from xlora_bench.sweeps.launchers.ray_node import AttemptKeeper, Home, Result, Sent, announced_id, run_on_node
 from xlora_bench.sweeps.launchers.schedule import Executor, WorkerLostError, error_of
 from xlora_bench.sweeps.launchers.sent_errors import received
 from xlora_bench.sweeps.launchers.workers import THREADS, check_runs_per_device
@@ -126,6 +129,15 @@ def connect(address: str | None) -> Mapping[str, float]:
     return resources
 
 
+@dataclass(frozen=True)
+class Running:
+    """A task: the index of its call, the call, and what it was sent."""
+
+    index: int
+    call: JobCall
+    sent: Sent
+
+
 class RayTasks:
     """Executes calls as tasks; the slots are what the cluster has now."""
 
@@ -140,10 +152,11 @@ class RayTasks:
         self._task = ray.remote(max_calls=calls_per_worker(gpus))(run_on_node).options(
             num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": threads}
         )
-        self._running: dict[Any, tuple[int, JobCall]] = {}
+        self._running: dict[Any, Running] = {}
         self._ends = home.ends()
         self._sent_ends: Any = None  # None: not sent since a change
         self._shared: tuple[Any, Any] = (None, None)
+        self._keeper: Any = None
 
     @property
     def slots(self) -> int:
@@ -156,17 +169,21 @@ class RayTasks:
 
     def submit(self, index: int, call: Any) -> None:
         """Start a task."""
-        self._start(index, call, {})
+        self._start(Running(index, call, Sent()))
 
-    def _start(self, index: int, call: JobCall, parents: Mapping[str, bytes]) -> None:
+    def _start(self, running: Running) -> None:
         import ray  # noqa: PLC0415 - an extra
 
+        call = running.call
         if self._shared[0] is not call.sent:
             self._shared = call.sent, ray.put(call.sent)
         if self._sent_ends is None:
             self._sent_ends = ray.put(self._ends)
-        task = self._task.remote(self._shared[1], call.config, self.home, self._sent_ends, parents)
-        self._running[task] = index, call
+        if self._keeper is None and self.home.shared is not True:
+            self._keeper = keeper(self.home)
+        sent = replace(running.sent, kept=self.home.attempts(), keeper=self._keeper)
+        task = self._task.remote(self._shared[1], call.config, self.home, self._sent_ends, sent)
+        self._running[task] = running
 
     def wait(self, timeout: float | None) -> list[tuple[int, Any]]:
         """Wait for a task; publish the runs that came with it, and report its end here."""
@@ -175,7 +192,7 @@ class RayTasks:
         if not self._running:
             time.sleep(timeout or 0)
         ready = ray.wait(list(self._running), timeout=timeout)[0] if self._running else []
-        return [outcome for task in ready for outcome in self._end(task, *self._running.pop(task))]
+        return [outcome for task in ready for outcome in self._end(task, self._running.pop(task))]
 
     def close(self) -> None:
         """Cancel all tasks."""
@@ -185,10 +202,14 @@ class RayTasks:
         for task in self._running:
             ray.cancel(task, force=True)
         self._running.clear()
+        if self._keeper is not None:
+            ray.kill(self._keeper)
+            self._keeper = None
 
-    def _end(self, task: Any, index: int, call: JobCall) -> list[tuple[int, Any]]:
+    def _end(self, task: Any, running: Running) -> list[tuple[int, Any]]:
         import ray  # noqa: PLC0415 - an extra
 
+        index, call = running.index, running.call
         try:
             result: Result = ray.get(task)
         except ray.exceptions.RayTaskError as error:
@@ -197,13 +218,13 @@ class RayTasks:
             return [(index, WorkerLostError(f"its worker was lost ({type(error).__name__}: {first_line(error)})"))]
         job_return = received(result.job_return)
         raised = error_of(job_return)
-        if isinstance(raised, RecordedAtHomeError):
-            return self._at_home(index, call, raised.run_id, result)
+        if isinstance(raised, AtHomeError):
+            return self._at_home(running, raised.run_id, result)
         if isinstance(raised, HeldError):
             return [(index, job_return)]
         try:
             for run_id, new in result.runs.items():
-                publish_packed(new.content, self._folder(run_id), replaces=new.replaces)
+                publish_packed(new.content, self.home.folder_of(run_id), replaces=new.replaces)
                 self._look(run_id)
             self._announce(call, result)
         except (OSError, ValueError) as problem:
@@ -211,24 +232,28 @@ class RayTasks:
         overrides = list(call.config.hydra.overrides.task)
         return [(index, self.sweep.end((call.number, overrides), job_return, started=result.started))]
 
-    def _folder(self, run_id: str) -> Path:
-        return self.home.results_dir / "runs" / run_id
-
     def _look(self, run_id: str) -> None:
         """Let later tasks know which record of a run is here now."""
-        record = finished(self._folder(run_id) / RECORD)
+        record = finished(self.home.folder_of(run_id) / RECORD)
         self._ends.pop(run_id, None)
         if record is not None:
             self._ends[run_id] = record.finished
         self._sent_ends = None
 
-    def _at_home(self, index: int, call: JobCall, run_id: str, result: Result) -> list[tuple[int, Any]]:
-        """Report a run that has a record here, or send the task again with the run that it starts from."""
+    def _at_home(self, running: Running, run_id: str, result: Result) -> list[tuple[int, Any]]:
+        """Report a run that has a record here, or send the task again with the run, or the attempt, that it needs."""
+        index, call, sent = running.index, running.call, running.sent
         self._look(run_id)
-        is_here = run_id in self._ends  # it may have been deleted
-        if is_here and announced_id(result.announced) == run_id:
-            return [(index, run_one(self.sweep, call.config))]
-        self._start(index, call, {run_id: packed(self._folder(run_id))} if is_here else {})
+        folder = self.home.folder_of(run_id)
+        if run_id in self._ends:
+            if announced_id(result.announced) == run_id:
+                return [(index, run_one(self.sweep, call.config))]
+            sent = replace(sent, runs={**sent.runs, run_id: packed(folder)})
+        elif numbers := kept_numbers(attempts_folder(folder)):
+            content = (attempts_folder(folder) / f"{numbers[-1]}{ENDING}").read_bytes()
+            sent = replace(sent, attempts={**sent.attempts, run_id: (numbers[-1], content)})
+            log.warning("run %s goes on from the last checkpoint that came home", run_id)
+        self._start(Running(index, call, sent))  # with nothing more, if both were deleted
         return []
 
     def _announce(self, call: JobCall, result: Result) -> None:
@@ -237,6 +262,24 @@ class RayTasks:
             folder = Path(str(call.config.hydra.sweep.dir)) / str(call.config.hydra.sweep.subdir)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "run.json").write_bytes(result.announced)
+
+
+def keeper(home: Home) -> Any:
+    """Return the actor of an `AttemptKeeper` on this machine; None if no other is in the cluster.
+
+    None, too, for a client of the cluster (`ray://`): its machine is not in the cluster.
+    """
+    import ray  # noqa: PLC0415 - an extra
+    from ray.util.client import ray as client  # noqa: PLC0415 - as above
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415 - as above
+
+    if client.is_connected():
+        return None
+    own = ray.get_runtime_context().get_node_id()
+    if all(node["NodeID"] == own for node in ray.nodes() if node["Alive"]):
+        return None
+    here = NodeAffinitySchedulingStrategy(own, soft=False)
+    return ray.remote(num_cpus=0)(AttemptKeeper).options(scheduling_strategy=here).remote(home)
 
 
 def calls_per_worker(gpus: float) -> int:

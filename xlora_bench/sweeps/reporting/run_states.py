@@ -79,15 +79,15 @@ def run_states(results_dir: Path) -> list[RunState]:
         known = request.run_id or (earlier.run_id if earlier else None)
         requested[request.key] = replace(request, run_id=known)
     by_id = {request.run_id: request for request in requested.values() if request.run_id}
-    recorded, tried = ({path.name for path in (results_dir / kind).glob("*/")} for kind in ("runs", "attempts"))
     runs = results_dir / "runs"
-    folders = {name: runs / name for name in sorted(recorded | tried)}
+    recorded, tried = ({path.name for path in (results_dir / kind).glob("*/")} for kind in ("runs", "attempts"))
+    attempts = {name: attempt for name in tried if (attempt := last_attempt(runs / name)) is not None}
+    folders = {name: runs / name for name in sorted(recorded | attempts.keys())}
     result = [_not_started(request) for request in requested.values() if request.run_id not in folders]
     order = {request.run_id: -number for number, request in enumerate(reversed(requested.values()))}
     records = read_records(results_dir, recorded)
     for run_id in sorted(folders, key=lambda run_id: order.get(run_id, 1)):
-        attempt = last_attempt(folders[run_id]) if run_id in tried else None
-        result.append(_started(folders[run_id], by_id.get(run_id), records.get(run_id), attempt))
+        result.append(_started(folders[run_id], by_id.get(run_id), records.get(run_id), attempts.get(run_id)))
     return result
 
 

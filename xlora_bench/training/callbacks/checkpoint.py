@@ -7,6 +7,7 @@ import lightning
 import torch
 
 from xlora_bench.runs.run import checkpoint_path
+from xlora_bench.runs.sweep_context import checkpoint_written
 from xlora_bench.system.io import replacing
 from xlora_bench.system.ranks import ALONE, Ranks
 from xlora_bench.training.loop.evaluation import best_of
@@ -39,6 +40,7 @@ class EpochCheckpoint(lightning.Callback):
             save_trained(pl_module.model, self.folder / "adapter_best.safetensors")
         with replacing(self.path) as temporary:
             trainer.save_checkpoint(temporary)
+        checkpoint_written(self.folder)
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the numbers of threads and devices."""
