@@ -67,8 +67,7 @@ class PredictionsIndex:
         saved = self._index.content(f"{run_id} {metric} {best}", path, compute) if path.exists() else compute(path)
         for epoch in saved.values():
             if abs(epoch["score"] - score) <= SAME:
-                texts = {"idx": epoch["examples"]["idx"], "label": epoch["examples"]["label"]}
-                shared = {name: _shared_array(text) for name, text in texts.items()}
+                shared = {name: _shared_array(text) for name, text in epoch["examples"].items()}
                 return {**shared, "prediction": _array(epoch["prediction"])}
         raise ValueError(f"predictions that give another {metric} than the score, in the best epoch and in the last")
 
