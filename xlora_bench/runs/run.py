@@ -115,7 +115,7 @@ class Run:
         for copied in attempts.glob(f"*{COPY}"):  # a killed process began it
             shutil.rmtree(copied, ignore_errors=True)
         older, sent = attempt_numbers(self.folder), kept_numbers(attempts)
-        if sent and sent[-1] > max(older, default=0) and not rerun and unpack_attempt(attempts, sent[-1]):
+        if sent and sent[-1] > max(older, default=0) and unpack_attempt(attempts, sent[-1]):
             older.append(sent[-1])
         new = replace(self, number=max(time.time_ns() // 10**6, *(number + 1 for number in [*older, *sent]), 1))
         if older and not rerun:

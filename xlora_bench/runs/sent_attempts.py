@@ -14,23 +14,29 @@ from xlora_bench.system.io import write_atomically
 
 log = logging.getLogger(__name__)
 
+MOST_BYTES = 256 * 2**20
+"""Largest attempt that travels."""
 ENDING = ".tar"
 COPY = ".copy"
 """Ending of the name of an attempt that is being copied."""
 
 
-def packed_attempt(attempt: Path, *, leave_out: Path) -> bytes:
+def packed_attempt(attempt: Path, *, leave_out: Path) -> bytes | None:
     """Return the files of an attempt as a tar archive, without the file `leave_out` and those that are being written.
+
+    None if they are larger than `MOST_BYTES` together.
 
     Raises:
         OSError: if one cannot be read.
     """
+    files = [path for path in sorted(attempt.rglob("*")) if path.is_file() and path != leave_out]
+    files = [path for path in files if not (path.name.startswith(".") and path.suffix == ".tmp")]
+    if sum(path.stat().st_size for path in files) > MOST_BYTES:
+        return None
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(attempt.rglob("*")):
-            unfinished = path.name.startswith(".") and path.suffix == ".tmp"
-            if path.is_file() and path != leave_out and not unfinished:
-                archive.add(path, path.relative_to(attempt).as_posix())
+        for path in files:
+            archive.add(path, path.relative_to(attempt).as_posix())
     return buffer.getvalue()
 
 

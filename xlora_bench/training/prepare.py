@@ -93,13 +93,14 @@ def prepare(
         load_parent_adapter(model, init_from, head=classifier.head)
     loggers, costs = OpenLoggers.of(run) if ranks.is_first else OpenLoggers([]), Costs(ranks)
     every_n_steps = run.config["monitor"]["every_n_steps"]
+    resumed_elsewhere = method.resumable and not run.config["rerun"]
     all_callbacks: list[lightning.Callback] = [
         *callbacks,
         *([SumGradients(ranks)] if ranks.world > 1 else []),
         EpochStreams(run.config["seed"], ranks),
         *([FactorMonitor(run.attempt, every_n_steps=every_n_steps)] if ranks.is_first else []),
         costs,
-        *([EpochCheckpoint(run.attempt, ranks)] if ranks.is_first else []),
+        *([EpochCheckpoint(run.attempt, ranks, sent=resumed_elsewhere)] if ranks.is_first else []),
         *([LearningRateMonitor(logging_interval="step")] if loggers.opened else []),
         *(instantiate(node) for node in nodes_of("callbacks", run.config.get("callbacks")).values()),
     ]

@@ -10,22 +10,23 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from tests.helpers.records import record
+from xlora_bench.runs import parcel, sent_attempts
 from xlora_bench.runs.claim import AtHomeError
 from xlora_bench.runs.parcel import packed
 from xlora_bench.runs.record import Record
 from xlora_bench.runs.run import attempts_folder
 from xlora_bench.runs.sent_attempts import keep_attempt, kept_numbers
-from xlora_bench.sweeps.launchers import ray_node, ray_tasks
+from xlora_bench.sweeps.launchers import ray_tasks
 from xlora_bench.sweeps.launchers.launcher import failed
 from xlora_bench.sweeps.launchers.ray_node import (
     AttemptKeeper,
+    AttemptSender,
     Home,
     NewRun,
     Result,
     Sent,
     new_runs,
     remove_earlier_runs,
-    send_attempt,
 )
 from xlora_bench.sweeps.launchers.ray_tasks import RayLauncher, RayTasks
 
@@ -162,7 +163,7 @@ def test_a_task_gets_its_parent_from_home_as_long_as_it_is_there(ray, tmp_path, 
     assert tasks.wait(None) == []
     assert [task[3:] for task in ray.tasks] == [
         ({"parent": EARLY}, Sent()),
-        ({}, Sent()) if deleted else ({"parent": EARLY}, Sent(runs={"parent": content})),
+        ({}, Sent(attempts={"parent": None})) if deleted else ({"parent": EARLY}, Sent(runs={"parent": content})),
     ]
 
 
@@ -184,25 +185,84 @@ def test_a_task_gets_all_that_it_has_asked_for_one_after_another(ray, tmp_path):
     ]
 
 
-def test_an_attempt_comes_home_unless_it_is_too_large_or_a_later_one_has_ended(tmp_path, monkeypatch):
-    home, attempt = Home.of(tmp_path / "home", False, "unused"), tmp_path / "node" / "attempts" / "a" / "7"
-    (attempt / "checkpoint").mkdir(parents=True)
-    (attempt / "checkpoint" / "last.ckpt").write_bytes(b"0" * 1000)
-    keeper = AttemptKeeper(home)
-    actor = SimpleNamespace(keep=SimpleNamespace(remote=keeper.keep))
+def test_a_task_whose_attempt_is_gone_or_cannot_be_read_is_not_asked_for_ever(ray, tmp_path, monkeypatch):
+    keep_attempt(b"child", attempts_folder(tmp_path / "runs" / "child"), 3)
+    tasks, kept = tasks_of(tmp_path), {"child": 3}
+    tasks.submit(0, call(tmp_path))
+
+    def ask():
+        ray.results = [Result(job_return=failed([AtHomeError("child")]), started=0)]
+        assert tasks.wait(None) == []
+        return ray.tasks[-1][4]
+
+    def fails(error):
+        def read(folder):
+            raise error
+
+        monkeypatch.setattr(ray_tasks, "newest_attempt", read)
+
+    fails(FileNotFoundError())  # a later one takes its place
+    assert ask() == Sent(kept=kept)
+    fails(PermissionError())
+    assert ask() == Sent(kept=kept, attempts={"child": None})
+    monkeypatch.setattr(ray_tasks, "newest_attempt", parcel.newest_attempt)
+    assert ask() == Sent(kept=kept, attempts={"child": (3, b"child")})
+
+
+@pytest.fixture
+def attempt(tmp_path):
+    """The attempt 7 at the run `a` on a node, which has 1000 bytes."""
+    path = tmp_path / "node" / "attempts" / "a" / "7"
+    (path / "checkpoint").mkdir(parents=True)
+    (path / "checkpoint" / "last.ckpt").write_bytes(b"0" * 1000)
+    return path
+
+
+def test_an_attempt_comes_home_unless_it_is_too_large_or_its_run_has_ended(ray, tmp_path, monkeypatch, attempt):
+    home = Home.of(tmp_path / "home", False, "unused")
     at_home = attempts_folder(home.folder_of("a"))
-    monkeypatch.setattr(ray_node, "MOST_BYTES", 999)
-    send_attempt(actor, attempt)
-    assert kept_numbers(at_home) == []
-    monkeypatch.setattr(ray_node, "MOST_BYTES", 1000)
-    send_attempt(actor, attempt)
-    assert kept_numbers(at_home) == [7]
-    assert home.attempts() == {"a": 7}
-    for ended, expected in ((6, [7]), (7, []), (8, [])):
-        (at_home / "7.tar").unlink(missing_ok=True)
-        write(tmp_path / "home", "a", attempt=ended)
-        send_attempt(actor, attempt)
+    keep = AttemptKeeper(home).keep
+    for most, expected in ((999, []), (1000, [7])):
+        monkeypatch.setattr(sent_attempts, "MOST_BYTES", most)
+        AttemptSender(SimpleNamespace(keep=SimpleNamespace(remote=keep)))(attempt)
         assert kept_numbers(at_home) == expected
+    assert home.attempts() == {"a": 7}
+    for status, expected in (("failed", [7]), ("completed", [])):
+        (at_home / "7.tar").unlink()
+        write(tmp_path / "home", "a", status=status, attempt=99)  # the clocks of two machines differ
+        keep("a", 7, b"")
+        assert kept_numbers(at_home) == expected
+
+
+def test_an_attempt_in_a_folder_at_home_is_known_to_the_nodes(tmp_path):
+    home = Home.of(tmp_path, False, "unused")
+    keep_attempt(b"earlier", attempts_folder(home.folder_of("a")), 5)
+    (attempts_folder(home.folder_of("a")) / "8" / "checkpoint").mkdir(parents=True)
+    (attempts_folder(home.folder_of("a")) / "8" / "checkpoint" / "last.ckpt").write_bytes(b"epoch 18")
+    attempts_folder(home.folder_of("b")).mkdir()
+    assert home.attempts() == {"a": 8}
+    number, content = parcel.newest_attempt(home.folder_of("a"))
+    assert number == 8
+    assert b"epoch 18" in content
+    assert parcel.newest_attempt(home.folder_of("b")) is None
+
+
+def test_no_error_in_sending_ends_the_run_and_one_attempt_at_a_time_is_on_its_way(ray, attempt, caplog, monkeypatch):
+    calls, arrived = [], []
+    monkeypatch.setattr(ray, "wait", lambda tasks, timeout: (arrived, tasks))
+    sender = AttemptSender(SimpleNamespace(keep=SimpleNamespace(remote=lambda *given: calls.append(given) or "sent")))
+    for _ in range(3):
+        sender(attempt)
+    assert len(calls) == 1
+    arrived.append("sent")
+    sender(attempt)
+    assert len(calls) == 2
+
+    def full(*_):
+        raise RuntimeError("the object store is full")
+
+    AttemptSender(SimpleNamespace(keep=SimpleNamespace(remote=full)))(attempt)
+    assert "the checkpoint of run a is not sent: RuntimeError: the object store is full" in caplog.text
 
 
 def test_a_task_sends_its_run_and_the_parents_that_are_not_at_home(tmp_path):

@@ -96,8 +96,8 @@ def _power(effect: float, n: int, alpha: float) -> float:
     """Return the power of the paired t-test; where the noncentral t is NaN, by numerical mean over chi-squared.
 
     With `t` the `1 - alpha / 2` quantile of Student's t: `1 - F(t) + F(-t)`, F the distribution function of the
-    noncentral t, both with n - 1 degrees of freedom, noncentrality `effect * sqrt(n)`. Equal to
-    `statsmodels.stats.power.TTestPower`, by the functions of `scipy.special`, which are 20 times as fast.
+    noncentral t, both with n - 1 degrees of freedom, noncentrality `effect * sqrt(n)`. The formula is that of
+    `statsmodels.stats.power.TTestPower`; the functions of `scipy.special` are 20 times as fast.
     """
     freedom, shift = n - 1, effect * math.sqrt(n)
     bound = float(special.stdtrit(freedom, 1 - alpha / 2))

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,16 +26,13 @@ from omegaconf import DictConfig, open_dict
 from xlora_bench.runs.parcel import packed, publish_packed
 from xlora_bench.runs.record import RECORD, Record, finished, record_paths
 from xlora_bench.runs.run import attempts_folder, newest_number, progress_path
-from xlora_bench.runs.sent_attempts import ENDING, keep_attempt, packed_attempt
+from xlora_bench.runs.sent_attempts import keep_attempt, packed_attempt
 from xlora_bench.runs.sweep_context import away_from_home, leave_sweep
 from xlora_bench.sweeps.launchers.launcher import enter, run_one
 from xlora_bench.sweeps.launchers.sent_errors import portable
 from xlora_bench.sweeps.launchers.workers import THREADS
 
 log = logging.getLogger(__name__)
-
-MOST_BYTES = 256 * 2**20
-"""Largest attempt that is sent home after each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +75,9 @@ class Home:
         return self.results_dir / "runs" / run_id
 
     def attempts(self) -> dict[str, int]:
-        """Return the number of the attempt at each run that is kept here, by run id."""
-        ids = {path.parent.name for path in self.results_dir.glob(f"attempts/*/*{ENDING}")}
-        return {run_id: newest_number(self.folder_of(run_id)) for run_id in ids}
+        """Return the number of the last attempt at each run here, by run id."""
+        ids = [path.name for path in self.results_dir.glob("attempts/*/")]
+        return {run_id: number for run_id in ids if (number := newest_number(self.folder_of(run_id)))}
 
 
 class AttemptKeeper:
@@ -91,23 +87,25 @@ class AttemptKeeper:
         self.home = home
 
     def keep(self, run_id: str, number: int, content: bytes) -> None:
-        """Write a packed attempt, unless a later one has ended already."""
+        """Write a packed attempt, unless the run has ended."""
         folder = self.home.folder_of(run_id)
-        with suppress(OSError, ValueError):  # no record
-            if Record.read(folder / RECORD).attempt >= number:
-                return
-        keep_attempt(content, attempts_folder(folder), number)
+        try:
+            if finished(folder / RECORD) is None:
+                keep_attempt(content, attempts_folder(folder), number)
+        except OSError as error:
+            log.warning("the checkpoint of run %s cannot be kept: %s", run_id, error)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
     """What a task gets from the results folder, by run id: packed runs that it may start from, and packed attempts.
 
-    `kept` has the number of the attempt at each run that is kept there; `keeper` is the actor of an `AttemptKeeper`.
+    An attempt is its number and its archive; None if the run starts over. `kept` has the number of the last attempt at
+    each run there; `keeper` is the actor of an `AttemptKeeper`.
     """
 
     runs: Mapping[str, bytes] = field(default_factory=dict)
-    attempts: Mapping[str, tuple[int, bytes]] = field(default_factory=dict)
+    attempts: Mapping[str, tuple[int, bytes] | None] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     keeper: Any = None
 
@@ -146,15 +144,16 @@ def run_on_node(shared: bytes, config: DictConfig, home: Home, ends: Mapping[str
     for run_id, content in sent.runs.items():
         here = finished(folder / "runs" / run_id / RECORD)
         publish_packed(content, folder / "runs" / run_id, replaces=here.finished if here else None)
-    for run_id, (number, content) in sent.attempts.items():
-        keep_attempt(content, attempts_folder(folder / "runs" / run_id), number)
+    for run_id, attempt in sent.attempts.items():
+        if attempt is not None:
+            keep_attempt(attempt[1], attempts_folder(folder / "runs" / run_id), attempt[0])
     with open_dict(config):
         config.paths.results_dir = str(folder)
         config.hydra.sweep.dir = str(folder / "jobs" / f"{os.getpid()}")
     with away_from_home(
         {run_id: ended for run_id, ended in ends.items() if run_id not in sent.runs},
         attempts={run_id: number for run_id, number in sent.kept.items() if run_id not in sent.attempts},
-        send=None if sent.keeper is None else partial(send_attempt, sent.keeper),
+        send=None if sent.keeper is None else AttemptSender(sent.keeper),
     ):
         job_return = portable_return(run_one(sweep, config))
     path = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir) / "run.json"
@@ -163,14 +162,30 @@ def run_on_node(shared: bytes, config: DictConfig, home: Home, ends: Mapping[str
     return Result(job_return=job_return, started=started, runs=runs, announced=announced)
 
 
-def send_attempt(keeper: Any, attempt: Path) -> None:
-    """Send an attempt home, without waiting for its arrival. A large one is not sent: its run starts over elsewhere."""
-    try:
-        if sum(path.stat().st_size for path in attempt.rglob("*") if path.is_file()) <= MOST_BYTES:
+class AttemptSender:
+    """Sends attempts to an `AttemptKeeper`, without waiting for their arrival.
+
+    An attempt is left out if it is too large, and as long as the one before it is on its way, which bounds the memory
+    of the node. No error here ends the run.
+    """
+
+    def __init__(self, keeper: Any) -> None:
+        self.keeper = keeper
+        self._last: Any = None
+
+    def __call__(self, attempt: Path) -> None:
+        """Send an attempt."""
+        import ray  # noqa: PLC0415 - an extra
+
+        try:
+            if self._last is not None and not ray.wait([self._last], timeout=0)[0]:
+                return
             content = packed_attempt(attempt, leave_out=progress_path(attempt))
-            keeper.keep.remote(attempt.parent.name, int(attempt.name), content)
-    except OSError as error:
-        log.warning("the checkpoint of run %s is not sent: %s", attempt.parent.name, error)
+            if content is not None:
+                self._last = self.keeper.keep.remote(attempt.parent.name, int(attempt.name), content)
+        except Exception as error:
+            kind = type(error).__name__
+            log.warning("the checkpoint of run %s is not sent: %s: %s", attempt.parent.name, kind, error)
 
 
 def remove_earlier_runs(folder: Path, home: Home, ends: Mapping[str, str]) -> None:

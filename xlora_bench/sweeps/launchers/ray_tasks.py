@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,8 @@ from omegaconf import DictConfig
 
 from xlora_bench.runs.claim import AtHomeError, HeldError
 from xlora_bench.runs.console import console
-from xlora_bench.runs.parcel import packed, publish_packed
+from xlora_bench.runs.parcel import newest_attempt, packed, publish_packed
 from xlora_bench.runs.record import RECORD, finished
-from xlora_bench.runs.run import attempts_folder
-from xlora_bench.runs.sent_attempts import ENDING, kept_numbers
 from xlora_bench.sweeps.launchers.launcher import JobCall, RunLauncher, Sweep, run_one
 from xlora_bench.sweeps.launchers.placement import count_cores
 from xlora_bench.sweeps.launchers.ray_node import AttemptKeeper, Home, Result, Sent, announced_id, run_on_node
@@ -131,11 +129,11 @@ def connect(address: str | None) -> Mapping[str, float]:
 
 @dataclass(frozen=True)
 class Running:
-    """A task: the index of its call, the call, and what it was sent."""
+    """A task: the index of its call, the call, and the runs of which it needs what is at home."""
 
     index: int
     call: JobCall
-    sent: Sent
+    needs: tuple[str, ...] = ()
 
 
 class RayTasks:
@@ -169,7 +167,7 @@ class RayTasks:
 
     def submit(self, index: int, call: Any) -> None:
         """Start a task."""
-        self._start(Running(index, call, Sent()))
+        self._start(Running(index, call))
 
     def _start(self, running: Running) -> None:
         import ray  # noqa: PLC0415 - an extra
@@ -181,7 +179,7 @@ class RayTasks:
             self._sent_ends = ray.put(self._ends)
         if self._keeper is None and self.home.shared is not True:
             self._keeper = keeper(self.home)
-        sent = replace(running.sent, kept=self.home.attempts(), keeper=self._keeper)
+        sent = replace(self._sent(running.needs), kept=self.home.attempts(), keeper=self._keeper)
         task = self._task.remote(self._shared[1], call.config, self.home, self._sent_ends, sent)
         self._running[task] = running
 
@@ -242,19 +240,31 @@ class RayTasks:
 
     def _at_home(self, running: Running, run_id: str, result: Result) -> list[tuple[int, Any]]:
         """Report a run that has a record here, or send the task again with the run, or the attempt, that it needs."""
-        index, call, sent = running.index, running.call, running.sent
         self._look(run_id)
-        folder = self.home.folder_of(run_id)
-        if run_id in self._ends:
-            if announced_id(result.announced) == run_id:
-                return [(index, run_one(self.sweep, call.config))]
-            sent = replace(sent, runs={**sent.runs, run_id: packed(folder)})
-        elif numbers := kept_numbers(attempts_folder(folder)):
-            content = (attempts_folder(folder) / f"{numbers[-1]}{ENDING}").read_bytes()
-            sent = replace(sent, attempts={**sent.attempts, run_id: (numbers[-1], content)})
-            log.warning("run %s goes on from the last checkpoint that came home", run_id)
-        self._start(Running(index, call, sent))  # with nothing more, if both were deleted
+        if run_id in self._ends and announced_id(result.announced) == run_id:
+            return [(running.index, run_one(self.sweep, running.call.config))]
+        self._start(replace(running, needs=tuple(dict.fromkeys([*running.needs, run_id]))))
         return []
+
+    def _sent(self, needs: Iterable[str]) -> Sent:
+        """Return what is here of the runs that a task needs: their records, else their last attempts."""
+        runs: dict[str, bytes] = {}
+        attempts: dict[str, tuple[int, bytes] | None] = {}
+        for run_id in needs:
+            folder = self.home.folder_of(run_id)
+            if run_id in self._ends:
+                runs[run_id] = packed(folder)
+                continue
+            try:
+                attempts[run_id] = newest_attempt(folder)
+            except FileNotFoundError:  # a later one takes its place just now: the task asks again
+                continue
+            except OSError as error:
+                log.warning("the checkpoint of run %s cannot be read: %s", run_id, error)
+                attempts[run_id] = None
+            how = "starts over" if attempts[run_id] is None else "goes on from the last checkpoint that came home"
+            log.warning("run %s %s", run_id, how)
+        return Sent(runs=runs, attempts=attempts)
 
     def _announce(self, call: JobCall, result: Result) -> None:
         """Write the `run.json` that a node has written into a folder of its own."""
@@ -279,7 +289,7 @@ def keeper(home: Home) -> Any:
     if all(node["NodeID"] == own for node in ray.nodes() if node["Alive"]):
         return None
     here = NodeAffinitySchedulingStrategy(own, soft=False)
-    return ray.remote(num_cpus=0)(AttemptKeeper).options(scheduling_strategy=here).remote(home)
+    return ray.remote(num_cpus=0, max_restarts=-1)(AttemptKeeper).options(scheduling_strategy=here).remote(home)
 
 
 def calls_per_worker(gpus: float) -> int:

@@ -80,8 +80,9 @@ def run_states(results_dir: Path) -> list[RunState]:
         requested[request.key] = replace(request, run_id=known)
     by_id = {request.run_id: request for request in requested.values() if request.run_id}
     runs = results_dir / "runs"
-    recorded, tried = ({path.name for path in (results_dir / kind).glob("*/")} for kind in ("runs", "attempts"))
+    tried = [path.name for path in (results_dir / "attempts").glob("*/")]
     attempts = {name: attempt for name in tried if (attempt := last_attempt(runs / name)) is not None}
+    recorded = {path.name for path in runs.glob("*/")}  # last: an attempt may become a run just now
     folders = {name: runs / name for name in sorted(recorded | attempts.keys())}
     result = [_not_started(request) for request in requested.values() if request.run_id not in folders]
     order = {request.run_id: -number for number, request in enumerate(reversed(requested.values()))}

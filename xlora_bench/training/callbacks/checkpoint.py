@@ -23,13 +23,20 @@ DEVICES = "devices"
 class EpochCheckpoint(lightning.Callback):
     """Writes `checkpoint/last.ckpt` and `adapter_best.safetensors` in `folder`, each by one atomic rename.
 
-    The checkpoint also holds the numbers of threads and devices (`threads_of`, `devices_of`).
+    The checkpoint also holds the numbers of threads and devices (`threads_of`, `devices_of`). Before the next epoch the
+    folder is sent to the results folder of the sweep, if it is `sent` and that folder is not here.
     """
 
-    def __init__(self, folder: Path, ranks: Ranks = ALONE) -> None:
+    def __init__(self, folder: Path, ranks: Ranks = ALONE, *, sent: bool = False) -> None:
         self.folder = folder
         self.ranks = ranks
+        self.sent = sent
         self.path = checkpoint_path(folder)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
+        """Send the folder, to which all callbacks have written what belongs to the last epoch."""
+        if self.sent and self.path.exists():
+            checkpoint_written(self.folder)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
         """Save the trained tensors and the trainer's state; save nothing after a collapse."""
@@ -40,7 +47,6 @@ class EpochCheckpoint(lightning.Callback):
             save_trained(pl_module.model, self.folder / "adapter_best.safetensors")
         with replacing(self.path) as temporary:
             trainer.save_checkpoint(temporary)
-        checkpoint_written(self.folder)
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the numbers of threads and devices."""
