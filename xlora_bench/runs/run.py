@@ -117,7 +117,7 @@ class Run:
         older, sent = attempt_numbers(self.folder), kept_numbers(attempts)
         if sent and sent[-1] > max(older, default=0) and unpack_attempt(attempts, sent[-1]):
             older.append(sent[-1])
-        new = replace(self, number=max(time.time_ns() // 10**6, *(number + 1 for number in [*older, *sent]), 1))
+        new = replace(self, number=max(time.time_ns() // 10**6, *(number + 1 for number in [0, *older, *sent])))
         if older and not rerun:
             copied, unfinished = new.attempt.with_name(f"{new.attempt.name}{COPY}"), shutil.ignore_patterns(".*.tmp")
             old = replace(self, number=older[-1]).attempt
@@ -203,7 +203,7 @@ def attempt_numbers(folder: Path) -> list[int]:
 
 def newest_number(folder: Path) -> int:
     """Return the number of the last attempt at the run that ends in `folder`, be it a packed one; 0 if none is left."""
-    return max(*attempt_numbers(folder), *kept_numbers(attempts_folder(folder)), 0, 0)
+    return max([0, *attempt_numbers(folder), *kept_numbers(attempts_folder(folder))])
 
 
 def last_attempt(folder: Path) -> Path | None:
