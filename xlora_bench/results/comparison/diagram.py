@@ -37,6 +37,6 @@ def write_diagram(ranks: pd.Series, p_pairs: pd.DataFrame, path: Path, *, tasks:
         crossbar_props={"color": style.COLOURS[1], "linewidth": 1.8},
     )
     for (bar,) in drawn["crossbars"]:
-        bar.set_xdata(np.sort(bar.get_xdata()))  # its order is that of a set: another one in each process
+        bar.set_xdata(np.sort(bar.get_xdata()))  # in the order of a set, which differs between processes
     panel.tick_params(labelsize=style.SIZE)
     return style.save(figure, path)

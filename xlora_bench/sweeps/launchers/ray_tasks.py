@@ -129,7 +129,7 @@ def connect(address: str | None) -> Mapping[str, float]:
 
 @dataclass(frozen=True)
 class Running:
-    """A task: the index of its call, the call, and the runs of which it needs what is at home."""
+    """A task: the index of its call, the call, and the ids of the runs whose record or attempt at home it needs."""
 
     index: int
     call: JobCall
